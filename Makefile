@@ -1,0 +1,51 @@
+# Each target works alone on a fresh clone: it makes the virtual environment when there is none.
+VENV ?= .venv
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.activekd-lite-installed
+DEMO := runs/demo
+NOTEBOOK := 04_active_learning_run.ipynb
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lab notebooks clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
+	@echo "VENV=$(VENV) PYTHON=$(PYTHON) can be overridden; PIP_ARGS is passed on to pip"
+
+install: $(INSTALLED) ## make .venv and install everything with the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Python 3.11, 3.12 or 3.13 is needed, $(PYTHON) is %d.%d; name another with PYTHON=python3.12" % v)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV): several minutes on a slow line, once"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test]'
+	@touch $@
+
+demo: $(INSTALLED) ## six strategies with and without distillation on digits: a table, curves, an executed notebook
+	@$(BIN)/activekd-lite sweep --dataset digits --out $(DEMO)
+	@$(MAKE) --no-print-directory $(DEMO)/$(NOTEBOOK)
+	@echo "and the run told round by round in $(DEMO)/$(NOTEBOOK): open it with make lab"
+
+$(DEMO)/$(NOTEBOOK): notebooks/$(NOTEBOOK) $(wildcard activekd_lite/*.py) | $(INSTALLED)
+	@$(BIN)/papermill notebooks/$(NOTEBOOK) $@ --cwd notebooks -p out ../$(DEMO) -p cache ../.cache --progress-bar
+
+test: $(INSTALLED) ## all tests, the notebooks among them
+	@$(BIN)/python -m pytest tests notebooks --nbval-lax
+
+lint: $(INSTALLED) ## ruff: errors and format
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+format: $(INSTALLED) ## let ruff write
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+lab: $(INSTALLED) ## open JupyterLab in notebooks/
+	@$(BIN)/jupyter lab --notebook-dir notebooks
+
+notebooks: $(INSTALLED) ## run every notebook and write its outputs back
+	@for n in notebooks/*.ipynb; do $(BIN)/papermill $$n $$n --cwd notebooks --progress-bar || exit 1; done
+	@$(BIN)/python tests/notebook_rules.py --clean notebooks/*.ipynb
+
+clean: ## remove caches and runs, not the environment
+	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,178 @@
+"""The command line: the names of the package, one subcommand for each job."""
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+
+from activekd_lite import plots, sweep
+from activekd_lite.cache import TeacherCache
+from activekd_lite.datasets import Dataset, load_dataset
+from activekd_lite.device import resolve_device
+from activekd_lite.loop import run_active_learning
+from activekd_lite.metrics import accuracy_pct
+from activekd_lite.strategies import STRATEGIES
+from activekd_lite.students import STUDENTS
+from activekd_lite.teacher import ZeroShotTeacher
+from activekd_lite.training import TrainConfig
+from activekd_lite.vlm import VLM, load_vlm
+
+CORE = ("torch", "torchvision", "open_clip_torch", "numpy", "pandas", "scikit-learn", "scipy", "safetensors", "plotly")
+OPTIONAL = ("jupyterlab", "papermill", "ipywidgets", "umap-learn", "nbval", "timm", "scikit-activeml", "dask", "matplotlib")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args) or 0
+    except (ValueError, OSError) as error:
+        print(f"activekd-lite: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("activekd-lite: stopped; the same command goes on after the last whole round", file=sys.stderr)
+        return 130
+
+
+def run(args: argparse.Namespace) -> None:
+    """One run of active learning."""
+    vlm = load_vlm(args.vlm, args.pretrained, args.device)
+    data, teacher = _data_and_teacher(args, vlm, args.dataset)
+    result = run_active_learning(
+        data, teacher if args.distill else None, strategy=args.strategy, rounds=args.rounds, seed=args.seed,
+        query_size=args.query_size or data.pool.num_classes, shots=args.shots, student=args.student,
+        train=_train_config(args), views=teacher.cache.views, out=args.out, device=args.device,
+    )  # fmt: skip
+    columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "covering_radius"]
+    print(result.to_frame()[columns].to_string(index=False, float_format="%.2f"))
+    print(f"\nmean accuracy over the rounds (AULC): {result.aulc_pct:.1f} %")
+    print(f"the run is in {args.out}")
+
+
+def run_sweep(args: argparse.Namespace) -> None:
+    """Every strategy with and without distillation."""
+    grid = sweep.Grid(
+        datasets=args.dataset, strategies=args.strategy, seeds=args.seeds, rounds=args.rounds, query_size=args.query_size,
+        shots=args.shots, views=args.views, vlm=args.vlm, pretrained=args.pretrained, train=_train_config(args),
+    )  # fmt: skip
+    results = sweep.run(grid, args.out, cache_root=args.cache, device=args.device)
+    print(f"\nmean test accuracy over {args.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(args.seeds)} seed(s)\n")
+    print(sweep.summary(results).to_string(index=False))
+    vlm = load_vlm(args.vlm, args.pretrained, args.device)
+    for name in args.dataset:
+        page = Path(args.out) / f"{name}-learning-curves.html"
+        of = [r for r in results if r.config["dataset"] == name]
+        alone = zero_shot_accuracy_pct(vlm, load_dataset(name, args.cache))
+        plots.learning_curves(of, teacher_accuracy_pct=alone).write_html(page, include_plotlyjs=True)
+        print(f"\n{name}: the teacher alone is right on {alone:.1f} % of the test images; learning curves in {page}")
+
+
+def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
+    """How often the VLM, asked with the class names alone, is right on the test images, in percent."""
+    weights = vlm.text_weights(data.classnames, data.templates)
+    return accuracy_pct(vlm.zero_shot_probs(data.test.images, weights), data.test.labels)
+
+
+def cache(args: argparse.Namespace) -> None:
+    """Encode a data set's pool with the teacher, or open what is there."""
+    vlm = load_vlm(args.vlm, args.pretrained, args.device)
+    built = TeacherCache.build(vlm, load_dataset(args.dataset, args.cache).pool, args.views, args.cache)
+    views, size, dim = built.features.shape
+    print(f"{built.path}: {views} views x {size} images x {dim} numbers, {built.features.nbytes / 2**20:.1f} MiB, checksums right")
+
+
+def doctor(args: argparse.Namespace) -> int:
+    """What is here, and does it work?"""
+    versions = {name: _version(name) for name in (*CORE, *OPTIONAL)}
+    memory = psutil.virtual_memory()
+    print(f"activekd-lite   {_version('activekd-lite') or 'not installed as a package'}")
+    print(f"python          {platform.python_version()} on {platform.system()} {platform.machine()}")
+    print(f"cores           {os.cpu_count()} ({torch.get_num_threads()} used by torch)")
+    print(f"memory          {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}")
+    print(f"device          {resolve_device('auto')}" + (f" ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else ""))
+    for name in CORE:
+        print(f"{name:15} {versions[name] or 'MISSING: run make install'}")
+    for name in OPTIONAL:
+        print(f"{name:15} {versions[name] or 'not installed (optional)'}")
+    missing = [name for name in CORE if not versions[name]]
+    try:
+        data = load_dataset("digits", args.cache)
+        print(f"tiny-clip       right on {zero_shot_accuracy_pct(load_vlm(), data):.1f} % of {len(data.test)} handwritten digits, unseen")
+    except (ValueError, OSError) as error:
+        missing.append("tiny-clip")
+        print(f"tiny-clip       BROKEN: {error}")
+    print("\nall that is needed is here" if not missing else f"\nnot ready: {', '.join(missing)}")
+    return 1 if missing else 0
+
+
+def _data_and_teacher(args: argparse.Namespace, vlm: VLM, name: str):
+    data = load_dataset(name, args.cache)
+    built = TeacherCache.build(vlm, data.pool, args.views, args.cache)
+    return data, ZeroShotTeacher(built, vlm.text_weights(data.classnames, data.templates))
+
+
+def _train_config(args: argparse.Namespace) -> TrainConfig:
+    return TrainConfig(steps=args.steps, batch_size=args.batch_size, lr=args.lr)
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("activekd-lite", description=sys.modules["activekd_lite"].__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    defaults = TrainConfig()
+
+    def command(name, function, *options):
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
+                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
+        sub.set_defaults(command=function)
+        sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images")
+        for option in options:
+            option(sub)
+
+    def teacher(sub):
+        sub.add_argument("--vlm", default="tiny-clip", help="embedded tiny-clip, or an open_clip model")
+        sub.add_argument("--pretrained", help="open_clip tag or weights file of --vlm")
+        sub.add_argument("--views", type=int, default=5, help="augmented views of each image")
+        sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+
+    def training(sub):
+        sub.add_argument("--rounds", type=int, default=8, help="queries; one more student is trained")
+        sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
+        sub.add_argument("--shots", type=int, default=1, help="images of each class that are labelled at the start")
+        sub.add_argument("--steps", type=int, default=defaults.steps, help="training steps a round")
+        sub.add_argument("--batch-size", type=int, default=defaults.batch_size, help="labelled images a step")
+        sub.add_argument("--lr", type=float, default=defaults.lr, help="largest learning rate of AdamW")
+
+    def one(sub):
+        sub.add_argument("--dataset", default="digits", help="digits or shapes")
+        sub.add_argument("--strategy", default="pcoreset", help=", ".join(STRATEGIES))
+        sub.add_argument("--student", help=f"{', '.join(STUDENTS)} (the one that suits the data set)")
+        sub.add_argument("--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps")
+        sub.add_argument("--seed", type=int, default=0)
+        sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there")
+
+    def many(sub):
+        sub.add_argument("--dataset", nargs="+", default=["digits"])
+        sub.add_argument("--strategy", nargs="+", default=list(STRATEGIES))
+        sub.add_argument("--seeds", nargs="+", type=int, default=[0])
+        sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones are not run again")
+
+    command("run", run, one, training, teacher)
+    command("sweep", run_sweep, many, training, teacher)
+    command("cache", cache, lambda sub: sub.add_argument("--dataset", default="digits"), teacher)
+    command("doctor", doctor)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

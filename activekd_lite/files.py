@@ -1,0 +1,87 @@
+"""Files that are whole or absent, and the weights that come with the project."""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+EMBEDDED = ("tiny-clip", "tiny-resnet")
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one, never half of it.
+
+    Raises OSError with the folder named when it is read-only or the disk is full; what was there before stays.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, f"cannot write {path.name} ({error.strerror}); free space or choose another folder than",
+                      str(path.parent)) from error  # fmt: skip
+
+
+def make_folder(path: str | os.PathLike) -> Path:
+    """The folder, made if it is not there. Raises OSError naming it when that is refused or it cannot be written to."""
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot make the folder ({error.strerror}); choose another than", str(folder)) from error
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(13, "the folder is read-only; choose another than", str(folder))
+    return folder
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def embedded_model(name: str) -> tuple[Path, dict]:
+    """Folder and manifest of a model that comes with the project, its weights checked against their sha256.
+
+    Raises FileNotFoundError when a file is missing, ValueError when the weights differ from the manifest.
+    """
+    folders = [PACKAGE / "data" / name, PACKAGE.parent / "data" / name]  # installed from a wheel, or from a clone
+    folder = next((f for f in folders if f.is_dir()), folders[-1])
+    remedy = f"restore it with `git checkout -- data/{name}`, or remake it with `python data/{name}/pretrain.py`"
+    weights = folder / "weights.safetensors"
+    for path in (weights, folder / "manifest.json"):
+        if not path.is_file():
+            raise FileNotFoundError(f"{name} needs {path}, which is missing; {remedy}")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    found = sha256_of(weights)
+    if found != manifest["sha256"]:
+        raise ValueError(
+            f"{weights} is damaged: its sha256 is {found[:12]}..., the manifest says {manifest['sha256'][:12]}...; {remedy}"
+        )
+    return folder, manifest
+
+
+def require_same(found: dict, expected: dict, what: str) -> None:
+    """Raises ValueError naming every (nested) field in which `found` differs from `expected`, with both values."""
+    found, expected = _flat(found), _flat(expected)
+    if differing := sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k)):
+        shown = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(expected.get(k))} asked for" for k in differing)
+        raise ValueError(f"{what} was made with other settings or inputs ({shown})")
+
+
+def _flat(nested: dict, prefix: str = "") -> dict:
+    """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as in JSON."""
+    flat = {}
+    for key, value in nested.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        flat.update(inner)
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

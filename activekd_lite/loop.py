@@ -1,0 +1,310 @@
+"""The loop: train a student, predict the pool, choose, ask the oracle, again.
+
+A round depends on (what is labelled, seed, round) alone: every random draw is derived from the seed and its purpose. So a
+run that was interrupted goes on after its last whole round and gives the records of an undisturbed one.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from activekd_lite.datasets import Dataset
+from activekd_lite.device import resolve_device
+from activekd_lite.files import make_folder, require_same, write_atomic
+from activekd_lite.metrics import accuracy_pct, aulc_pct, calibration_error_pct, covering_radius
+from activekd_lite.pool import LabelState, Predictions
+from activekd_lite.seeding import derive_seed, generator
+from activekd_lite.strategies import Strategy, get_strategy
+from activekd_lite.students import STUDENTS, DualHeadStudent, build_student
+from activekd_lite.teacher import ZeroShotTeacher
+from activekd_lite.training import TrainConfig, ViewBank, predict, train_student
+from activekd_lite.views import Views
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round: its student was trained on `labeled_count` labels; then `query_indices` were asked for.
+
+    accuracy_pct and calibration_error_pct are of the test set; covering_radius is the largest distance, in probability
+    space, from an unlabelled image to its nearest labelled one; seconds are per stage. The last round asks for nothing.
+    """
+
+    round: int
+    labeled_count: int
+    accuracy_pct: float
+    calibration_error_pct: float
+    covering_radius: float
+    query_indices: list[int]
+    seed: int
+    seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+
+    def outcome(self) -> dict:
+        """What must be equal when a run is repeated: everything but time and memory."""
+        return {k: v for k, v in asdict(self).items() if k not in ("seconds", "peak_memory_bytes")}
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run leaves: its configuration, a record for each round, what is labelled, and the last student."""
+
+    config: dict
+    records: list[RoundRecord]
+    state: LabelState
+    student: DualHeadStudent
+
+    def predict(self, images: Tensor) -> Predictions:
+        """The last student's answer for images (M, 3, H, W) uint8, its two heads mixed as in the run."""
+        train = self.config["train"]
+        return predict(self.student, images, kd_weight=train["kd_weight"] if self.config["teacher"] else 0.0, beta=train["beta"])
+
+    @property
+    def aulc_pct(self) -> float:
+        """Mean test accuracy over the rounds, in percent."""
+        return aulc_pct([r.accuracy_pct for r in self.records])
+
+    @property
+    def name(self) -> str:
+        return f"{self.config['strategy']} {'with' if self.config['teacher'] else 'without'} distillation"
+
+    def to_frame(self) -> pd.DataFrame:
+        """A row a round, the run's settings beside its records."""
+        settings = {k: self.config[k] for k in ("dataset", "strategy", "student")}
+        settings["distill"] = self.config["teacher"] is not None
+        return pd.DataFrame([settings | asdict(r) for r in self.records])
+
+
+def run_active_learning(
+    data: Dataset,
+    teacher: ZeroShotTeacher | None = None,
+    *,
+    strategy: str | Strategy = "pcoreset",
+    rounds: int = 8,
+    query_size: int = 10,
+    seed: int = 0,
+    shots: int = 1,
+    student: str | None = None,
+    train: TrainConfig = TrainConfig(),
+    views: Views | None = None,
+    out: str | os.PathLike | None = None,
+    device: str | torch.device = "auto",
+    progress: bool = True,
+    on_round: Callable[[RoundRecord], None] | None = None,
+) -> RunResult:
+    """ActiveKD (arXiv:2506.00910), or plain active learning when there is no teacher.
+
+    `rounds` queries of `query_size` labels, after an initial set of `shots` images a class: rounds + 1 trainings. With
+    `out` every whole round is kept there (`config.json`, `rounds.jsonl`, `labels.csv`, the last student), and calling
+    again goes on where it stopped. on_round: called with each new record.
+
+    Raises ValueError for settings that cannot work, for a teacher of other images, and for an `out` that holds a run with
+    other settings; OSError for an `out` that cannot be written.
+    """
+    device, student = resolve_device(device), student or data.student
+    views = views or (teacher.cache.views if teacher else Views(augmentation=data.pool.augmentation))
+    _check(data, teacher, views, student, rounds, query_size, shots)
+    config = {
+        "dataset": data.name, "pool": data.pool.fingerprint(), "pool_size": len(data.pool),
+        "classnames": list(data.classnames), "strategy": _strategy_name(strategy), "rounds": rounds,
+        "query_size": query_size, "seed": seed, "shots": shots, "student": student, "train": asdict(train),
+        "views": views.fingerprint(), "teacher": teacher.fingerprint() if teacher else None,
+    }  # fmt: skip
+    folder = RunFolder(out, config)
+    records, state = folder.read()
+    if not records:
+        initial = data.oracle.initial_indices(shots, generator(seed, "initial set"))
+        state = state.with_labels(initial, data.oracle.label(initial), round=0)
+    if len(records) == rounds + 1:
+        return RunResult(config, records, state, folder.student(device))
+
+    images = data.pool.images.to(device)
+    data, teacher = replace(data, pool=replace(data.pool, images=images)), teacher and teacher.to(device)
+    bank = ViewBank(data.pool, views, STUDENTS[student][2], device)
+    title = f"{data.name}, {config['strategy']}{'' if teacher else ', no distillation'}, seed {seed}"
+    with tqdm(total=rounds + 1, initial=len(records), unit="round", disable=not progress, desc=title) as bar:
+        for round in range(len(records), rounds + 1):
+            record, net = _one_round(
+                data, teacher, state, bank, get_strategy(strategy), query_size if round < rounds else 0,
+                student=student, train=train, seed=seed, round=round,
+            )  # fmt: skip
+            if record.query_indices:
+                query = torch.tensor(record.query_indices)
+                state = state.with_labels(query, data.oracle.label(query), round=round + 1)
+            records.append(record)
+            folder.write(records, state, net)
+            bar.set_postfix(labels=record.labeled_count, accuracy=f"{record.accuracy_pct:.1f} %", refresh=False)
+            bar.update()
+            if on_round:
+                on_round(record)
+    return RunResult(config, records, state, net)
+
+
+def _one_round(
+    data: Dataset, teacher: ZeroShotTeacher | None, state: LabelState, bank: ViewBank, choose: Strategy, query_size: int,
+    *, student: str, train: TrainConfig, seed: int, round: int,
+) -> tuple[RoundRecord, DualHeadStudent]:  # fmt: skip
+    """Train on `state`, measure, choose `query_size` images (0: none)."""
+    clock = _Clock(bank.device)
+    net = train_student(
+        data.pool, state, teacher, student=student, config=train, bank=bank,
+        seed=derive_seed(seed, "training", round), device=bank.device,
+    )  # fmt: skip
+    clock.lap("train")
+    kd_weight = train.kd_weight if teacher else 0.0
+    predictions = predict(net, data.pool.images, kd_weight=kd_weight, beta=train.beta)
+    tested = predict(net, data.test.images, kd_weight=kd_weight, beta=train.beta)
+    clock.lap("predict")
+    query = torch.empty(0, dtype=torch.int64)
+    if query_size:
+        query = choose(predictions, state, query_size, generator=generator(seed, "selection", round))
+        _check_query(query, state, query_size, choose)
+    clock.lap("select")
+    record = RoundRecord(
+        round=round,
+        labeled_count=len(state.labeled_indices),
+        accuracy_pct=accuracy_pct(tested.probs, data.test.labels),
+        calibration_error_pct=calibration_error_pct(tested.probs, data.test.labels),
+        covering_radius=covering_radius(predictions.probs[state.unlabeled_indices], predictions.probs[state.labeled_indices]),
+        query_indices=query.tolist(),
+        seed=seed,
+        seconds=clock.seconds,
+        peak_memory_bytes=_peak_memory_bytes(bank.device),
+    )
+    return record, net
+
+
+def load_run(out: str | os.PathLike, device: str | torch.device = "auto") -> RunResult:
+    """Read the whole rounds that a run left in `out`. Raises FileNotFoundError when there are none."""
+    path = Path(out) / "config.json"
+    if not path.with_name("rounds.jsonl").is_file():
+        raise FileNotFoundError(f"no run in {out}, or none that finished a round; make one with `activekd-lite run --out {out}`")
+    folder = RunFolder(out, json.loads(path.read_text(encoding="utf-8")))
+    return RunResult(folder.config, *folder.read(), folder.student(device))
+
+
+class RunFolder:
+    """The files of a run: `config.json`, `labels.csv` (round,index,label), `rounds.jsonl`, `student.safetensors`.
+
+    Each is replaced as a whole. Labels go before records: a round counts once its record is there. With `out` None
+    nothing is kept. Raises ValueError when `out` holds a run with another configuration.
+    """
+
+    def __init__(self, out: str | os.PathLike | None, config: dict):
+        self.config, self.path = config, None
+        if out is None:
+            return
+        self.path = make_folder(out)
+        path = self.path / "config.json"
+        if path.is_file():
+            require_same(json.loads(path.read_text(encoding="utf-8")), config, f"the run in {out}; take another `out`: it")
+        else:
+            write_atomic(path, json.dumps(config, indent=1) + "\n")
+
+    def read(self) -> tuple[list[RoundRecord], LabelState]:
+        """The records of the whole rounds, and what was labelled by then."""
+        state = LabelState.empty(self.config["pool_size"])
+        if self.path is None or not (self.path / "rounds.jsonl").is_file():
+            return [], state
+        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+        records = [RoundRecord(**json.loads(line)) for line in lines]
+        labels = pd.read_csv(self.path / "labels.csv")
+        for round, rows in labels[labels["round"] <= len(records)].groupby("round"):
+            state = state.with_labels(torch.tensor(rows["index"].values), torch.tensor(rows["label"].values), int(round))
+        for record in records:
+            asked = torch.nonzero(state.labeled_round == record.round + 1).flatten().tolist()
+            if sorted(record.query_indices) != asked:
+                raise ValueError(f"labels.csv and rounds.jsonl in {self.path} disagree on round {record.round}; one was edited")
+        return records, state
+
+    def student(self, device: str | torch.device = "auto") -> DualHeadStudent:
+        """The student of the last whole round."""
+        net = build_student(self.config["student"], len(self.config["classnames"]), pretrained=False, device=device)
+        path = self.path / "student.safetensors"
+        try:
+            net.load_state_dict(load_file(path))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise ValueError(f"the student {path} cannot be read: {error}; delete {self.path} and run again") from error
+        return net.eval()
+
+    def write(self, records: list[RoundRecord], state: LabelState, student: DualHeadStudent) -> None:
+        if self.path is None:
+            return
+        order = state.labeled_indices[state.labeled_round[state.labeled_indices].argsort(stable=True)]
+        columns = {"round": state.labeled_round[order], "index": order, "label": state.labels[order]}
+        write_atomic(self.path / "labels.csv", pd.DataFrame(columns).to_csv(index=False))
+        weights = {k: v.cpu().contiguous() for k, v in student.state_dict().items()}
+        write_atomic(self.path / "student.safetensors", save(weights))
+        write_atomic(self.path / "rounds.jsonl", "".join(json.dumps(asdict(r)) + "\n" for r in records))
+
+
+class _Clock:
+    """Seconds per stage; on a GPU the queue is emptied before the clock is read."""
+
+    def __init__(self, device: torch.device):
+        self.device, self.seconds, self.last = device, {}, time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        now = time.perf_counter()
+        self.seconds[stage], self.last = round(now - self.last, 4), now
+
+
+def _check(data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student: str, rounds: int, query_size: int, shots: int):
+    """Refuse what cannot work before anything is trained."""
+    if student not in STUDENTS:
+        raise ValueError(f"unknown student {student!r}; known are {', '.join(STUDENTS)}")
+    if rounds < 0 or (rounds and query_size < 1):
+        raise ValueError(f"rounds = {rounds} and query_size = {query_size}: 0 or more rounds of at least 1 label are needed")
+    needed = shots * data.pool.num_classes + rounds * query_size
+    if needed > len(data.pool):
+        raise ValueError(
+            f"shots x classes + rounds x query_size = {shots} x {data.pool.num_classes} + {rounds} x {query_size} = {needed} "
+            f"labels, but the pool has {len(data.pool)} images; ask for fewer rounds or a smaller query"
+        )
+    if teacher is None:
+        return
+    if teacher.num_classes != data.pool.num_classes:
+        raise ValueError(f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has {data.pool.num_classes}")
+    if teacher.cache.fingerprint["pool"] != data.pool.fingerprint():
+        raise ValueError(f"the teacher's cache was made from other images than {data.name}'s pool; build one with TeacherCache.build")
+    if teacher.cache.views != views:
+        raise ValueError(f"views {views} were asked for, but the teacher's cache holds {teacher.cache.views}")
+
+
+def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:
+    """Hold a strategy, also a reader's own, to its contract."""
+    if query.shape != (query_size,) or query.dtype != torch.int64:
+        raise ValueError(f"{_strategy_name(choose)} returned {tuple(query.shape)} {query.dtype}; ({query_size},) int64 is asked for")
+    if len(query.unique()) < query_size or (state.labels[query] >= 0).any():
+        raise ValueError(f"{_strategy_name(choose)} chose an image twice or one that is labelled already: {query.tolist()}")
+
+
+def _strategy_name(strategy: str | Strategy) -> str:
+    return strategy if isinstance(strategy, str) else f"{strategy.__module__}.{strategy.__qualname__}"
+
+
+def _peak_memory_bytes(device: torch.device) -> int:
+    """The largest memory so far: of the GPU where the run is on one, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    usage = psutil.Process().memory_info()
+    return getattr(usage, "peak_wset", None) or _unix_peak_bytes()
+
+
+def _unix_peak_bytes() -> int:
+    import resource  # there is none on Windows
+    import sys
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,0 +1,33 @@
+"""The dual-head student's loss (DHO, arXiv:2505.07675; weights and temperature as ActiveKD, arXiv:2506.00910, uses them)."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
+    """T^2 * KL(softmax(teacher / T) || softmax(student / T)), the mean over the batch (Hinton et al. 2015).
+
+    Both (B, C); the factor T^2 keeps the gradient's size independent of T.
+    """
+    log_p = F.log_softmax(student_logits / temperature, dim=1)
+    log_q = F.log_softmax(teacher_logits / temperature, dim=1)
+    return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
+
+
+def dual_head_loss(
+    ce_logits: Tensor,
+    labels: Tensor,
+    kd_labeled: Tensor,
+    teacher_labeled: Tensor,
+    kd_unlabeled: Tensor,
+    teacher_unlabeled: Tensor,
+    temperature: float = 2.0,
+) -> Tensor:
+    """0.5 CE(ce_head, labels) + 0.5 [KL_T on the labelled batch + KL_T on the unlabelled batch].
+
+    ce_logits: (B, C) of the labelled batch, labels: (B,); the four others (B, C).
+    """
+    distilled = tempered_kl(kd_labeled, teacher_labeled, temperature) + tempered_kl(
+        kd_unlabeled, teacher_unlabeled, temperature
+    )
+    return 0.5 * F.cross_entropy(ce_logits, labels) + 0.5 * distilled

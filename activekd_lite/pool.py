@@ -1,0 +1,133 @@
+"""The objects that flow: a pool of images without labels, the oracle who knows them, what is labelled, what is predicted.
+
+Every index is a pool index: an image keeps its number 0..N-1 for the whole experiment, whatever is labelled.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from activekd_lite.views import Augmentation
+
+
+@dataclass(frozen=True)
+class Pool:
+    """N images and the names of the classes they may belong to; no labels.
+
+    images: (N, 3, H, W) uint8; augmentation: what may be done to an image without changing its class.
+    """
+
+    images: Tensor
+    classnames: tuple[str, ...]
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self):
+        object.__setattr__(self, "classnames", tuple(self.classnames))
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
+            raise ValueError(
+                f"pool images are {tuple(self.images.shape)} {self.images.dtype}; (N, 3, H, W) torch.uint8 is needed"
+            )
+        if len(set(self.classnames)) < len(self.classnames):
+            twice = sorted({c for c in self.classnames if self.classnames.count(c) > 1})
+            raise ValueError(f"class names {twice} occur twice; each class needs a name of its own")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classnames)
+
+    def fingerprint(self) -> str:
+        """sha256 over shape and pixels: equal only for the same images in the same order."""
+        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
+        digest.update(np.ascontiguousarray(self.images.cpu().numpy()))
+        return digest.hexdigest()
+
+
+class Oracle:
+    """Knows the true label of every pool image; `label` is the only way to see one."""
+
+    def __init__(self, labels: Tensor, num_classes: int):
+        labels = torch.as_tensor(labels, dtype=torch.int64)
+        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+            raise ValueError(
+                f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {num_classes} class names "
+                f"(0..{num_classes - 1}); give one name for each label"
+            )
+        self._labels, self.num_classes = labels, num_classes
+
+    def label(self, indices: Tensor) -> Tensor:
+        """indices: (Q,) pool indices; returns their classes (Q,) int64."""
+        return self._labels[indices]
+
+    def initial_indices(self, shots: int, generator: torch.Generator) -> Tensor:
+        """`shots` images of each class, drawn at random: what a person would pick out by hand before the first round.
+
+        Returns (shots * C,) pool indices. Raises ValueError for a class with fewer than `shots` images.
+        """
+        if shots < 1:
+            raise ValueError(f"shots = {shots}: the first student needs at least 1 labelled image of each class")
+        order = torch.randperm(len(self._labels), generator=generator)
+        chosen = []
+        for c in range(self.num_classes):
+            members = order[self._labels[order] == c]
+            if len(members) < shots:
+                raise ValueError(f"class {c} has {len(members)} images in the pool, fewer than shots = {shots}")
+            chosen.append(members[:shots])
+        return torch.cat(chosen)
+
+
+@dataclass(frozen=True)
+class LabelState:
+    """What is labelled, and since when. Never changed: `with_labels` returns a new one.
+
+    labeled_round: (N,) int16, -1 = unlabelled, 0 = the initial set; labels: (N,) int64, -1 = unknown.
+    """
+
+    labeled_round: Tensor
+    labels: Tensor
+
+    @classmethod
+    def empty(cls, size: int) -> "LabelState":
+        return cls(torch.full((size,), -1, dtype=torch.int16), torch.full((size,), -1, dtype=torch.int64))
+
+    def with_labels(self, indices: Tensor, labels: Tensor, round: int) -> "LabelState":
+        """indices: (Q,) unlabelled pool indices, labels: (Q,) classes. Raises ValueError if one is labelled already."""
+        indices, labels = torch.as_tensor(indices), torch.as_tensor(labels)
+        again = indices[self.labels[indices] >= 0]
+        if len(again) or len(indices.unique()) < len(indices):
+            raise ValueError(f"images {again.tolist() or indices.tolist()} are labelled already or named twice")
+        labeled_round, known = self.labeled_round.clone(), self.labels.clone()
+        labeled_round[indices], known[indices] = round, labels
+        return LabelState(labeled_round, known)
+
+    @property
+    def labeled_indices(self) -> Tensor:
+        """(L,) pool indices, ascending."""
+        return torch.nonzero(self.labels >= 0).flatten()
+
+    @property
+    def unlabeled_indices(self) -> Tensor:
+        """(N - L,) pool indices, ascending."""
+        return torch.nonzero(self.labels < 0).flatten()
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The current student over the whole pool, in pool order: probs (N, C), rows sum to 1, and features (N, F)."""
+
+    probs: Tensor
+    features: Tensor
+
+    def __post_init__(self):
+        for name, values in (("probs", self.probs), ("features", self.features)):
+            bad = ~torch.isfinite(values).all(dim=1)
+            if bad.any():
+                raise ValueError(
+                    f"{name} of {int(bad.sum())} images are NaN or infinite, first at pool index {int(bad.float().argmax())}; "
+                    "the training diverged (lower lr) or an image is damaged"
+                )

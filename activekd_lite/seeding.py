@@ -1,0 +1,43 @@
+"""Randomness as a function of (seed, purpose), never a state carried along.
+
+Every random draw of the project comes from here, so a round can be redone, resumed or reordered and draw the same
+numbers: `generator(seed, "selection", round)` for a stream, `uniforms(seed, ids)` for numbers that belong to an image.
+"""
+
+import hashlib
+
+import numpy as np
+import torch
+
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def derive_seed(seed: int, *purpose: object) -> int:
+    """A 63-bit seed for one purpose: `derive_seed(0, "training", 3)` never meets `derive_seed(0, "selection", 3)`."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A fresh torch generator for one purpose of one seed."""
+    return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))
+
+
+def uniforms(seed: int, ids: np.ndarray, count: int) -> np.ndarray:
+    """Uniforms in [0, 1) that depend on (seed, id) alone, not on which other ids are asked for.
+
+    ids: (B,) non-negative integers; returns (B, count) float64. The mixing function is SplitMix64 (Steele, Lea and
+    Flood 2014, "Fast splittable pseudorandom number generators").
+    """
+    start = np.uint64(derive_seed(seed, "uniforms"))
+    with np.errstate(over="ignore"):
+        keys = _mix(np.asarray(ids).astype(np.uint64) * _GOLDEN + start)  # (B,)
+        counters = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN  # (count,)
+        bits = _mix(keys[:, None] + counters[None, :])  # (B, count)
+    return (bits >> np.uint64(11)).astype(np.float64) / 2.0**53
+
+
+def _mix(state: np.ndarray) -> np.ndarray:
+    state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return state ^ (state >> np.uint64(31))

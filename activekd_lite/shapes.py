@@ -1,0 +1,174 @@
+"""The generated `shapes` data set: 12 figures x 3 patterns = 36 classes, 32 x 32 colour images.
+
+Two domains: the one that tiny-clip was trained on, and a harder target domain (more rotation, noise and clutter), so
+that the teacher's errors on the target are structured rather than random. Everything is drawn from implicit functions
+in the figure's own frame (u, v), |u|, |v| <= 1 about the figure, supersampled and averaged.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+FIGURES = (
+    "circle", "square", "triangle", "diamond", "pentagon", "hexagon",
+    "star", "heart", "cross", "crescent", "arrow", "ring",
+)  # fmt: skip
+PATTERNS = ("solid", "striped", "dotted")
+CLASSNAMES = tuple(f"{pattern} {figure}" for figure in FIGURES for pattern in PATTERNS)
+COLOURS = {
+    "red": (210, 40, 45), "green": (40, 150, 60), "blue": (45, 85, 210), "yellow": (235, 205, 40),
+    "orange": (240, 135, 30), "purple": (135, 60, 170), "pink": (245, 145, 185), "brown": (125, 80, 45),
+    "black": (20, 20, 22), "white": (245, 245, 242),
+}  # fmt: skip
+SIZE, SUPERSAMPLE, CHUNK = 32, 2, 512
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How hard the pictures are. rotation_deg: the largest turn; noise: its standard deviation (of 255); clutter: the
+    number of small figures behind; radius: smallest and largest figure, as a share of half the image."""
+
+    rotation_deg: float
+    noise: float
+    clutter: int
+    radius: tuple[float, float]
+    contrast: float  # smallest distance of figure and background colour, as a share of the largest possible
+
+
+PRETRAINING = Domain(rotation_deg=20, noise=8, clutter=1, radius=(0.5, 0.9), contrast=0.25)
+TARGET = Domain(rotation_deg=40, noise=20, clutter=4, radius=(0.45, 0.9), contrast=0.2)
+
+
+def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor, Tensor]:
+    """`count` images, the classes as equal in number as can be and in random order.
+
+    Returns images (count, 3, 32, 32) uint8 and labels (count,) int64, positions in CLASSNAMES.
+    """
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count)[torch.randperm(count, generator=g)] % len(CLASSNAMES)
+    images = [draw(part // len(PATTERNS), part % len(PATTERNS), domain, g)[0] for part in labels.split(CHUNK)]
+    return torch.cat(images), labels
+
+
+def draw(figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draw one image for each (figure, pattern) pair.
+
+    figure, pattern: (B,) positions in FIGURES and PATTERNS. Returns (B, 3, 32, 32) uint8 and what was drawn at random,
+    for captions: "colour" (B,) the position in COLOURS and "radius" (B,).
+    """
+    u, v, radius = frames(len(figure), domain, g)
+    mask = figure_mask(figure, u, v)  # (B, S, S) bool
+    texture = texture_of(pattern, u * radius, v * radius, g)  # (B, S, S) in [0, 1]
+    images, colour = paint(mask, texture, domain, g)
+    return images, {"colour": colour, "radius": radius.flatten()}
+
+
+def frames(count: int, domain: Domain, g: torch.Generator, small: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """Random placement: for every pixel its coordinates (u, v) in the figure's frame, each (B, S, S), and the radius."""
+
+    def uniform(low, high):
+        return low + (high - low) * torch.rand(count, 1, 1, generator=g)
+
+    radius = uniform(0.12, 0.25) if small else uniform(*domain.radius)
+    room = 0.9 if small else (1 - radius).clamp(min=0) * 0.9
+    x0, y0 = uniform(-1, 1) * room, uniform(-1, 1) * room
+    turn = uniform(-1, 1) * math.radians(domain.rotation_deg)
+    stretch = torch.exp(uniform(-0.12, 0.12))
+    axis = (torch.arange(SIZE * SUPERSAMPLE) + 0.5) / (SIZE * SUPERSAMPLE) * 2 - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    x, y = x[None] - x0, y[None] - y0
+    u = (x * turn.cos() + y * turn.sin()) / (radius * stretch)
+    v = (y * turn.cos() - x * turn.sin()) / radius * stretch
+    return u, v, radius
+
+
+def figure_mask(figure: Tensor, u: Tensor, v: Tensor) -> Tensor:
+    """Which pixels belong to the figure: figure (B,), u, v (B, S, S) -> (B, S, S) bool. v points down, as rows do."""
+    mask = torch.zeros_like(u, dtype=torch.bool)
+    for index, name in enumerate(FIGURES):
+        of = figure == index
+        if of.any():
+            mask[of] = _INSIDE[name](u[of], v[of])
+    return mask
+
+
+def _polygon(sides: int):
+    def inside(u, v):
+        apothem = math.cos(math.pi / sides)
+        angles = [math.pi * (2 * i + 1) / sides - math.pi / 2 for i in range(sides)]
+        return torch.stack([u * math.cos(a) + v * math.sin(a) <= apothem for a in angles]).all(dim=0)
+
+    return inside
+
+
+def _star(u, v):
+    angle = (torch.atan2(u, -v) * 5 / (2 * math.pi)) % 1.0  # 0 at a point, 0.5 at a dent
+    return torch.hypot(u, v) <= 1.05 - 1.25 * torch.minimum(angle, 1 - angle)
+
+
+def _heart(u, v):
+    x, y = u * 1.15, -v * 1.2 + 0.1
+    return (x * x + y * y - 1) ** 3 - x * x * y**3 <= 0
+
+
+def _arrow(u, v):
+    shaft = (v.abs() <= 0.28) & (u >= -1) & (u <= 0.1)
+    return shaft | ((u >= 0) & (u + v.abs() <= 1))
+
+
+_INSIDE = {
+    "circle": lambda u, v: u * u + v * v <= 0.9,
+    "square": lambda u, v: torch.maximum(u.abs(), v.abs()) <= 0.8,
+    "triangle": _polygon(3),
+    "diamond": lambda u, v: u.abs() / 0.6 + v.abs() <= 1,
+    "pentagon": _polygon(5),
+    "hexagon": _polygon(6),
+    "star": _star,
+    "heart": _heart,
+    "cross": lambda u, v: (torch.minimum(u.abs(), v.abs()) <= 0.3) & (torch.maximum(u.abs(), v.abs()) <= 0.95),
+    "crescent": lambda u, v: (u * u + v * v <= 0.95) & ((u - 0.5) ** 2 + v * v > 0.55),
+    "arrow": _arrow,
+    "ring": lambda u, v: (u * u + v * v <= 0.95) & (u * u + v * v >= 0.3),
+}
+
+
+def texture_of(pattern: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
+    """How much of the first colour each pixel takes: pattern (B,), x, y (B, S, S) in half images -> (B, S, S)."""
+    turn = math.pi * torch.rand(len(pattern), 1, 1, generator=g)
+    period = 0.28 + 0.1 * torch.rand(len(pattern), 1, 1, generator=g)
+    along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
+    wave_a, wave_b = (2 * math.pi * along / period).cos(), (2 * math.pi * across / period).cos()
+    kind = pattern[:, None, None]
+    striped, dotted = (wave_a > 0).float(), (wave_a + wave_b > 0.4).float()
+    return torch.where(kind == 0, torch.ones_like(x), torch.where(kind == 1, striped, dotted))
+
+
+def paint(mask: Tensor, texture: Tensor, domain: Domain, g: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Colours, background, clutter and noise: mask, texture (B, S, S) -> (B, 3, 32, 32) uint8, colour (B,)."""
+    count = len(mask)
+    palette = torch.tensor(list(COLOURS.values())).float()  # (10, 3)
+    colour = torch.randint(len(palette), (count,), generator=g)
+    first = (palette[colour] + 14 * torch.randn(count, 3, generator=g)).clamp(0, 255)
+    background, second = _far_from(first, 2, domain.contrast, g)
+    canvas = background[:, :, None, None].expand(-1, -1, *mask.shape[1:]).clone()  # (B, 3, S, S)
+    for _ in range(domain.clutter):
+        u, v, _ = frames(count, domain, g, small=True)
+        behind = figure_mask(torch.randint(len(FIGURES), (count,), generator=g), u, v)[:, None]
+        tint = background + (255 * torch.rand(count, 3, generator=g) - background) * 0.6
+        canvas = torch.where(behind, tint[:, :, None, None], canvas)
+    inner = second[:, :, None, None] + (first - second)[:, :, None, None] * texture[:, None]
+    canvas = torch.where(mask[:, None], inner, canvas)
+    small = F.avg_pool2d(canvas, SUPERSAMPLE)
+    noisy = small + domain.noise * torch.randn(small.shape, generator=g)
+    return noisy.clamp(0, 255).round().to(torch.uint8), colour
+
+
+def _far_from(colour: Tensor, count: int, contrast: float, g: torch.Generator) -> list[Tensor]:
+    """`count` random colours (B, 3), each at least `contrast` of the black-white distance from `colour`."""
+    candidates = 255 * torch.rand(len(colour), 24, 3, generator=g)
+    far = (candidates - colour[:, None]).norm(dim=2) > contrast * 255 * math.sqrt(3)  # (B, 24)
+    order = far.float().argsort(dim=1, descending=True, stable=True)[:, :count]
+    return [candidates[torch.arange(len(colour)), order[:, i]] for i in range(count)]

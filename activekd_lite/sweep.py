@@ -1,0 +1,114 @@
+"""Many runs: every data set x strategy x with or without distillation x seed, one after another, resumable.
+
+Runs that share a seed share the initial labelled set, the student's weights and the batches' draws, whatever the strategy:
+so their differences are paired.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from activekd_lite.cache import TeacherCache
+from activekd_lite.datasets import load_dataset
+from activekd_lite.loop import RunResult, load_run, run_active_learning
+from activekd_lite.metrics import mean_interval
+from activekd_lite.strategies import STRATEGIES, get_strategy
+from activekd_lite.teacher import ZeroShotTeacher
+from activekd_lite.training import TrainConfig
+from activekd_lite.vlm import load_vlm
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What to run. query_size None asks for as many labels a round as there are classes, the paper's Q = C."""
+
+    datasets: Sequence[str] = ("digits",)
+    strategies: Sequence[str] = tuple(STRATEGIES)
+    distill: Sequence[bool] = (True, False)
+    seeds: Sequence[int] = (0,)
+    rounds: int = 8
+    query_size: int | None = None
+    shots: int = 1
+    views: int = 5
+    vlm: str = "tiny-clip"
+    pretrained: str | None = None
+    train: TrainConfig = TrainConfig()
+
+    def __post_init__(self):
+        for strategy in self.strategies:
+            get_strategy(strategy)
+
+
+def run(
+    grid: Grid, out: str | os.PathLike, *, cache_root: str | os.PathLike = ".cache", device: str | torch.device = "auto",
+    progress: bool = True,
+) -> list[RunResult]:  # fmt: skip
+    """Run all of `grid` under `out`; finished runs are read, an interrupted one goes on. Returns the runs, in grid order."""
+    vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
+    for name in grid.datasets:
+        data = load_dataset(name, cache_root)
+        cache = TeacherCache.build(vlm, data.pool, grid.views, cache_root, progress=progress)
+        teacher = ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
+        for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
+            results.append(
+                run_active_learning(
+                    data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
+                    query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
+                    views=cache.views, out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
+                )  # fmt: skip
+            )
+    return results
+
+
+def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:
+    return Path(out) / dataset / f"{strategy}-{'activekd' if distill else 'plain'}" / f"seed{seed}"
+
+
+def load(out: str | os.PathLike) -> list[RunResult]:
+    """Every run found under `out`. Raises FileNotFoundError when there is none."""
+    folders = sorted(path.parent for path in Path(out).rglob("rounds.jsonl"))
+    if not folders:
+        raise FileNotFoundError(f"no runs under {out}; make some with `activekd-lite sweep --out {out}`")
+    return [load_run(folder) for folder in folders]
+
+
+def to_frame(results: Sequence[RunResult]) -> pd.DataFrame:
+    """One row a run: dataset, strategy, distill, seed, aulc_pct, first_pct (round 0), last_pct."""
+    return pd.DataFrame(
+        {
+            "dataset": r.config["dataset"], "strategy": r.config["strategy"], "distill": r.config["teacher"] is not None,
+            "seed": r.config["seed"], "aulc_pct": r.aulc_pct, "first_pct": r.records[0].accuracy_pct,
+            "last_pct": r.records[-1].accuracy_pct,
+        }
+        for r in results
+    )  # fmt: skip
+
+
+def summary(results: Sequence[RunResult], value: str = "aulc_pct") -> pd.DataFrame:
+    """A row for each data set and strategy: mean +- half-width of the 95 % interval over the seeds, with and without
+    distillation, and of their difference paired by seed. Text columns, ready to print; one seed has no interval."""
+    runs = to_frame(results)
+    order = [s for s in STRATEGIES if s in set(runs["strategy"])] + sorted(set(runs["strategy"]) - set(STRATEGIES))
+    rows = []
+    for dataset in dict.fromkeys(runs["dataset"]):
+        for strategy in order:
+            of = runs[(runs["dataset"] == dataset) & (runs["strategy"] == strategy)]
+            table = of.pivot(index="seed", columns="distill", values=value)
+            row = {"data set": dataset, "strategy": strategy, "seeds": len(table)}
+            row |= {"with": _shown(table.get(True)), "without": _shown(table.get(False))}
+            row["gain"] = _shown(table[True] - table[False], "+") if {True, False} <= set(table) else ""
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _shown(values: pd.Series | None, sign: str = "") -> str:
+    values = values.dropna() if values is not None else []
+    if len(values) == 0:
+        return ""
+    mean, half = mean_interval(values)
+    return f"{mean:{sign}.1f}" + (f" ± {half:.1f}" if len(values) > 1 else "")

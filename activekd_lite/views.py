@@ -1,0 +1,122 @@
+"""The seeded augmented views of an image: what teacher and student share.
+
+A view is a crop box and a flip, drawn from hash(seed, image, view). The teacher encodes it once at its own input size
+(`cache.py`), the student is trained on it at the student's size (`training.py`): both see the same cut of the same
+image, though the teacher never runs during training. View 0 is the evaluation view: resize the shorter side, centre crop.
+"""
+
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from activekd_lite.seeding import uniforms
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """RandomResizedCrop (`scale`: share of the area, `ratio`: width / height) and horizontal flip (a probability).
+
+    Unlike torchvision's, a box that is too long for the image is clamped, not drawn again.
+    """
+
+    scale: tuple[float, float] = (0.5, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip: float = 0.5
+
+    def __post_init__(self):
+        if not 0 < self.scale[0] <= self.scale[1] <= 1:
+            raise ValueError(f"augmentation scale {self.scale} must satisfy 0 < low <= high <= 1")
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"augmentation ratio {self.ratio} must satisfy 0 < low <= high")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"augmentation flip {self.flip} is a probability: between 0 and 1")
+
+
+@dataclass(frozen=True)
+class Views:
+    """`count` views of every image; view 0 is the centre crop, the others follow `augmentation`."""
+
+    count: int = 5
+    seed: int = 0
+    augmentation: Augmentation = field(default_factory=Augmentation)
+
+    def __post_init__(self):
+        if self.count < 1:
+            raise ValueError(f"views = {self.count}: at least 1 (the centre crop) is needed")
+
+    def fingerprint(self) -> dict:
+        """What decides the pixels of every view, JSON-ready."""
+        return {"count": self.count, "seed": self.seed, **asdict(self.augmentation)}
+
+
+def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int) -> Tensor:
+    """Crop boxes and flips of some (image, view) pairs.
+
+    image_ids, view: (B,) integers; height, width: pixels of the images. Returns (B, 5) float32: top, left, height and
+    width as shares of the image, and flip (0 or 1). Raises ValueError for a view outside [0, views.count).
+    """
+    image_ids, view = torch.as_tensor(image_ids), torch.as_tensor(view)
+    if view.numel() and not (0 <= int(view.min()) and int(view.max()) < views.count):
+        raise ValueError(f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}")
+    aug = views.augmentation
+    ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(2**20) + view.cpu().numpy().astype(np.uint64)
+    u = uniforms(views.seed, ids, 5)  # (B, 5)
+    area = aug.scale[0] + (aug.scale[1] - aug.scale[0]) * u[:, 0]
+    ratio = np.exp(np.log(aug.ratio[0]) + np.log(aug.ratio[1] / aug.ratio[0]) * u[:, 1])
+    ratio = ratio * height / width  # width / height, in shares of the image
+    box_h = np.minimum(np.sqrt(area / ratio), 1.0)
+    box_w = np.minimum(np.sqrt(area * ratio), 1.0)
+    top, left = u[:, 2] * (1 - box_h), u[:, 3] * (1 - box_w)
+    drawn = torch.from_numpy(np.stack([top, left, box_h, box_w, u[:, 4] < aug.flip], axis=1)).float()
+    return torch.where((view == 0).cpu()[:, None], center_box(height, width), drawn)
+
+
+def center_box(height: int, width: int) -> Tensor:
+    """The (1, 5) box of view 0: the centred square on the shorter side, not flipped."""
+    side = min(height, width)
+    box_h, box_w = side / height, side / width
+    return torch.tensor([[(1 - box_h) / 2, (1 - box_w) / 2, box_h, box_w, 0.0]])
+
+
+def render(images: Tensor, boxes: Tensor, size: int) -> Tensor:
+    """Cut boxes out of images, on the images' device, by bilinear sampling.
+
+    images: (B, 3, H, W) uint8; boxes: (B, 5) from `boxes`. Returns (B, 3, size, size) float32 in [0, 1]. There is no
+    antialiasing: hold images at about the resolution of the views (a 224-pixel view from a 256-pixel image is fine).
+    """
+    top, left, box_h, box_w, flip = boxes.to(images.device).unbind(dim=1)
+    theta = torch.zeros(len(images), 2, 3, device=images.device)
+    theta[:, 0, 0] = box_w * (1 - 2 * flip)
+    theta[:, 1, 1] = box_h
+    theta[:, 0, 2] = 2 * left + box_w - 1
+    theta[:, 1, 2] = 2 * top + box_h - 1
+    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)  # (B, size, size, 2)
+    return F.grid_sample(images.float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def render_center(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """View 0 as the usual evaluation transform: resize the shorter side to `size` with antialiasing, centre crop.
+
+    images: (B, 3, H, W) uint8; mode: "bilinear" or "bicubic". Returns (B, 3, size, size) float32 in [0, 1].
+    """
+    height, width = images.shape[-2:]
+    short = min(height, width)
+    resized = (round(height * size / short), round(width * size / short))
+    pixels = F.interpolate(images.float() / 255, resized, mode=mode, antialias=True, align_corners=False)
+    top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
+    return pixels[..., top : top + size, left : left + size].clamp(0, 1)
+
+
+def pixels(views: Views, images: Tensor, image_ids: Tensor, view: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+    """Any mix of views of some images: what teacher and student are given.
+
+    images: (B, 3, H, W) uint8, the images `image_ids` (B,) themselves; view: (B,). Returns (B, 3, size, size) in [0, 1].
+    """
+    height, width = images.shape[-2:]
+    out = render(images, boxes(views, image_ids, view, height, width), size)
+    if (central := (view == 0).to(images.device)).any():
+        out[central] = render_center(images[central], size, mode)
+    return out

@@ -1,0 +1,167 @@
+"""Remake tiny-clip: a CLIP trained from scratch on generated picture-caption pairs, with open_clip's model, loss and tokenizer.
+
+    python data/tiny-clip/pretrain.py            # about 25 minutes on 2 cores, seeded; writes beside this file
+
+It sees digits drawn from fonts and then bent, and figures of the easy `PRETRAINING` domain. It never reads the
+target images or labels (scikit-learn's digits, the TARGET domain of shapes): `evaluate.py` does, afterwards.
+"""
+
+import argparse
+import hashlib
+import itertools
+import json
+import math
+import sys
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import trange
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+import glyphs  # noqa: E402
+
+from activekd_lite import shapes, views  # noqa: E402
+
+NUMERALS = "0123456789"
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+DIGIT_CAPTIONS = (
+    "{}", "the digit {}", "the number {}", "a digit {}", "a photo of a {}.", 'a photo of the number: "{}".',
+    "a handwritten {}", "a handwritten digit {}", "a handwritten number {}", "a picture of the digit {}.",
+)  # fmt: skip
+FIGURE_CAPTIONS = (
+    "{}", "a {}", "a {} shape", "a photo of a {}.", "a picture of a {}.", "a drawing of a {}.", "an image of a {}.",
+    "this is a {}.",
+)  # fmt: skip
+SIZES = (("small", 0.0), ("", 0.62), ("big", 0.78))  # a word and the radius from which it is said
+CROPS = {"digits": views.Augmentation((0.7, 1.0), (0.85, 1.18), 0.0), "shapes": views.Augmentation((0.5, 1.0))}
+
+
+def known_words() -> list[str]:
+    """Every word that a caption can hold."""
+    parts = (NUMERALS, DIGIT_WORDS, shapes.FIGURES, shapes.PATTERNS, shapes.COLOURS, [word for word, _ in SIZES])
+    sentences = [c.format("") for c in DIGIT_CAPTIONS + FIGURE_CAPTIONS]
+    words = itertools.chain(*parts, *(s.replace('"', " ").replace(":", " ").replace(".", " ").split() for s in sentences))
+    return sorted({w for w in words if w})
+
+
+def choose(options, g: torch.Generator):
+    return options[int(torch.randint(len(options), (1,), generator=g))]
+
+
+def chance(probability: float, g: torch.Generator) -> bool:
+    return float(torch.rand(1, generator=g)) < probability
+
+
+def digit_pairs(bank: tuple[Tensor, Tensor], count: int, g: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
+    """`count` drawn digits (count, 3, 8, 8) uint8, their captions and what they are."""
+    masks, digits = bank
+    wanted = torch.arange(count)[torch.randperm(count, generator=g)] % 10  # in no order that `pixels` could give away
+    picks = torch.stack([choose(torch.nonzero(digits == d)[:, 0], g) for d in wanted])
+    images = glyphs.box_and_count(glyphs.deform(masks[picks], g), g)
+    names = [NUMERALS[d] if chance(0.5, g) else DIGIT_WORDS[d] for d in wanted]
+    return images[:, None].expand(-1, 3, -1, -1), [choose(DIGIT_CAPTIONS, g).format(n) for n in names], wanted
+
+
+def figure_pairs(count: int, g: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
+    """`count` figures (count, 3, 32, 32) uint8 of the pre-training domain; captions say or leave out size, colour, pattern."""
+    labels = torch.randint(len(shapes.CLASSNAMES), (count,), generator=g)
+    figure, pattern = labels // len(shapes.PATTERNS), labels % len(shapes.PATTERNS)
+    images, drawn = shapes.draw(figure, pattern, shapes.PRETRAINING, g)
+    captions = []
+    for i in range(count):
+        size = [word for word, least in SIZES if drawn["radius"][i] >= least][-1] if chance(0.25, g) else ""
+        colour = list(shapes.COLOURS)[drawn["colour"][i]] if chance(0.4, g) else ""
+        kind = shapes.PATTERNS[pattern[i]] if chance(0.8, g) else ""
+        name = shapes.FIGURES[figure[i]] if chance(0.92, g) else ("" if colour or kind else "shape")
+        phrase = " ".join(word for word in (size, colour, kind, name) if word)
+        captions.append(choose(FIGURE_CAPTIONS, g).format(phrase))
+    return images, captions, labels
+
+
+def pixels(images: Tensor, kind: str, step: int, size: int) -> Tensor:
+    """Normalised pixels, one half as the centre crop and one half as a random view: (B, 3, size, size)."""
+    count, (height, width) = len(images), images.shape[-2:]
+    spec = views.Views(count=2, seed=0, augmentation=CROPS[kind])
+    ids = torch.arange(count) + step * count
+    half = views.boxes(spec, ids, torch.arange(count) % 2, height, width)
+    rendered = views.render(images, half, size)
+    rendered[::2] = views.render_center(images[::2], size, "bicubic")
+    mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)
+    return ((rendered - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+
+
+def train(steps: int, batch: int, lr: float, seed: int):
+    torch.manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
+    open_clip.add_model_config(HERE / "tiny-clip.json")
+    model = open_clip.create_model("tiny-clip").train().to(memory_format=torch.channels_last)
+    tokenizer, loss_of = open_clip.get_tokenizer("tiny-clip"), open_clip.ClipLoss()
+    bank = glyphs.font_glyphs(NUMERALS)
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=lr)
+    warmup = 100
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
+    )
+    size = model.visual.image_size
+    for step in (bar := trange(steps, desc="tiny-clip", mininterval=10)):
+        digits, digit_captions, _ = digit_pairs(bank, batch // 2, g)
+        figures, figure_captions, _ = figure_pairs(batch - batch // 2, g)
+        x = torch.cat([pixels(digits, "digits", step, size), pixels(figures, "shapes", step, size)])
+        image, text, scale = model(x, tokenizer(digit_captions + figure_captions))
+        loss = loss_of(image, text, scale)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+        schedule.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{scale.item():.0f}")
+    return model.eval(), tokenizer
+
+
+@torch.no_grad()
+def own_domain_accuracy_pct(model, tokenizer, seed: int) -> dict[str, float]:
+    """Zero-shot accuracy on freshly generated pictures of the pre-training domain."""
+    g = torch.Generator().manual_seed(seed)
+    size = model.visual.image_size
+    digits, _, digit_labels = digit_pairs(glyphs.font_glyphs(NUMERALS), 1000, g)
+    figures, _, figure_labels = figure_pairs(1800, g)
+    report = {}
+    for kind, images, labels, names in (
+        ("digits", digits, digit_labels, [f'a photo of the number: "{n}".' for n in NUMERALS]),
+        ("shapes", figures, figure_labels, [f"a photo of a {n}." for n in shapes.CLASSNAMES]),
+    ):
+        text = model.encode_text(tokenizer(names), normalize=True)  # (C, D)
+        image = torch.cat([model.encode_image(pixels(x, kind, 0, size)[::2]) for x in images.split(200)])
+        report[kind] = 100 * (image @ text.T).argmax(dim=1).eq(labels[::2]).float().mean().item()
+    return report
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2200)
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=HERE)
+    args = parser.parse_args()
+    model, tokenizer = train(args.steps, args.batch, args.lr, args.seed)
+    for kind, accuracy in own_domain_accuracy_pct(model, tokenizer, args.seed + 1).items():
+        print(f"zero-shot on generated {kind} like those it was trained on: {accuracy:.1f} %")
+    args.out.mkdir(parents=True, exist_ok=True)
+    weights = args.out / "weights.safetensors"
+    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}, weights)
+    manifest = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "words": known_words()}
+    (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

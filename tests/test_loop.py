@@ -1,0 +1,217 @@
+import json
+import os
+import stat
+from dataclasses import replace
+
+import pytest
+import torch
+
+import activekd_lite as akd
+from activekd_lite import loop
+
+
+def run(data, teacher, quick, **kwargs):
+    defaults = dict(strategy="pcoreset", rounds=3, query_size=5, train=quick, progress=False, device="cpu")
+    return akd.run_active_learning(data, teacher, **defaults | kwargs)
+
+
+def outcomes(result):
+    return [record.outcome() for record in result.records]
+
+
+def test_r_query_rounds_are_r_plus_1_trainings(small, teacher, quick, monkeypatch):
+    trainings = []
+    original = loop.train_student
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trainings.append(1) or original(*a, **k))
+    result = run(small, teacher, quick)
+    assert len(trainings) == len(result.records) == 4
+    assert [r.labeled_count for r in result.records] == [10, 15, 20, 25]
+    assert [len(r.query_indices) for r in result.records] == [5, 5, 5, 0]
+    for r in result.records[:-1]:
+        assert (result.state.labeled_round[r.query_indices] == r.round + 1).all()
+    assert torch.equal(result.state.labels[result.state.labeled_indices], small.oracle.label(result.state.labeled_indices))
+
+
+def test_zero_rounds_train_once_and_ask_nothing(small, teacher, quick):
+    result = run(small, teacher, quick, rounds=0)
+    assert [r.query_indices for r in result.records] == [[]]
+
+
+@pytest.mark.parametrize("strategy", akd.STRATEGIES)
+def test_same_seed_same_records(small, teacher, quick, strategy):
+    assert outcomes(run(small, teacher, quick, strategy=strategy)) == outcomes(run(small, teacher, quick, strategy=strategy))
+
+
+def test_round_0_is_the_same_for_every_strategy_but_not_for_every_seed(small, teacher, quick):
+    first = {s: run(small, teacher, quick, strategy=s, rounds=1).records[0].accuracy_pct for s in akd.STRATEGIES}
+    assert len(set(first.values())) == 1
+    a, b = run(small, teacher, quick, rounds=0), run(small, teacher, quick, rounds=0, seed=1)
+    assert not torch.equal(a.state.labels, b.state.labels)
+
+
+def test_plain_active_learning_has_the_same_start_and_views(small, teacher, quick):
+    with_teacher, plain = run(small, teacher, quick, rounds=0), run(small, None, quick, rounds=0, views=teacher.cache.views)
+    assert torch.equal(with_teacher.state.labels, plain.state.labels)
+    assert with_teacher.config["views"] == plain.config["views"]
+    assert plain.config["teacher"] is None
+
+
+@pytest.mark.parametrize("strategy", akd.STRATEGIES)
+def test_hidden_labels_do_not_leak_into_the_first_query(small, teacher, quick, strategy):
+    """Shuffle every label but the initial set's: the first query stays the same."""
+    labels = small.oracle.label(torch.arange(150))
+    first = run(small, teacher, quick, rounds=1, strategy=strategy)
+    initial = torch.nonzero(first.state.labeled_round == 0).flatten()
+    hidden = torch.nonzero(first.state.labeled_round != 0).flatten()
+
+    class Shuffled(akd.Oracle):
+        def initial_indices(self, shots, generator):
+            return small.oracle.initial_indices(shots, generator)
+
+    other = labels.clone()
+    other[hidden] = (labels[hidden] + 1) % 10
+    assert torch.equal(other[initial], labels[initial])
+    second = run(replace(small, oracle=Shuffled(other, 10)), teacher, quick, rounds=1, strategy=strategy)
+    assert second.records[0].query_indices == first.records[0].query_indices
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("stage", ["train_student", "predict", "labels.csv", "student.safetensors", "rounds.jsonl"])
+@pytest.mark.parametrize("round", [0, 1, 3])
+def test_killed_anywhere_and_resumed_gives_the_same_records(small, teacher, quick, tmp_path, monkeypatch, stage, round):
+    whole = outcomes(run(small, teacher, quick))
+    calls = {"count": 0}
+    name = stage if "." not in stage else "write_atomic"
+    original = getattr(loop, name)
+
+    def dies(*args, **kwargs):
+        if "." not in stage or args[0].name == stage:
+            calls["count"] += 1
+        if calls["count"] == (2 * round + 1 if stage == "predict" else round + 1):
+            raise Killed
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(loop, name, dies)
+    with pytest.raises(Killed):
+        run(small, teacher, quick, out=tmp_path / "run")
+    monkeypatch.setattr(loop, name, original)
+    resumed = run(small, teacher, quick, out=tmp_path / "run")
+    assert outcomes(resumed) == whole
+    assert outcomes(akd.load_run(tmp_path / "run", device="cpu")) == whole
+
+
+def test_a_finished_run_is_read_not_repeated(small, teacher, quick, tmp_path, monkeypatch):
+    first = run(small, teacher, quick, out=tmp_path)
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained again"))
+    again = run(small, teacher, quick, out=tmp_path)
+    assert again.records == first.records
+    assert torch.equal(again.state.labels, first.state.labels)
+    torch.testing.assert_close(again.predict(small.test.images).probs, first.predict(small.test.images).probs)
+
+
+def test_what_a_run_writes(small, teacher, quick, tmp_path):
+    result = run(small, teacher, quick, out=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "labels.csv", "rounds.jsonl", "student.safetensors"]
+    lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
+    assert [akd.RoundRecord(**line) for line in lines] == result.records
+    assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == quick.steps
+    assert set(lines[0]["seconds"]) == {"train", "predict", "select"}
+    assert lines[0]["peak_memory_bytes"] > 1e8
+    rows = (tmp_path / "labels.csv").read_text().splitlines()
+    assert rows[0] == "round,index,label"
+    assert len(rows) == 1 + 25
+
+
+@pytest.mark.parametrize(("field", "change"), [
+    ("strategy", {"strategy": "random"}), ("seed", {"seed": 1}), ("query_size", {"query_size": 4}),
+    ("rounds", {"rounds": 2}), ("shots", {"shots": 2}), ("student", {"student": "tiny-resnet"}),
+    (r"train\.lr", {"train": akd.TrainConfig(steps=8, batch_size=8, lr=1e-4)}),
+])  # fmt: skip
+def test_an_out_with_another_configuration_is_refused(small, teacher, quick, tmp_path, field, change):
+    run(small, teacher, quick, out=tmp_path)
+    before = (tmp_path / "rounds.jsonl").read_text()
+    with pytest.raises(ValueError, match=rf"take another `out`.*{field}: "):
+        run(small, teacher, quick, out=tmp_path, **change)
+    assert (tmp_path / "rounds.jsonl").read_text() == before
+
+
+def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(small, vlm, teacher, quick, tmp_path):
+    run(small, teacher, quick, out=tmp_path)
+    prompts = akd.ZeroShotTeacher(teacher.cache, vlm.text_weights(small.classnames, ["the digit {}"]))
+    with pytest.raises(ValueError, match=r"teacher\.text_weights"):
+        run(small, prompts, quick, out=tmp_path)
+    with pytest.raises(ValueError, match="teacher"):
+        run(small, None, quick, out=tmp_path, views=teacher.cache.views)
+    names = replace(small, pool=replace(small.pool, classnames=tuple("abcdefghij")))
+    with pytest.raises(ValueError, match="classnames"):
+        run(names, teacher, quick, out=tmp_path)
+
+
+def test_labels_that_do_not_belong_to_the_records_are_refused(small, teacher, quick, tmp_path):
+    run(small, teacher, quick, out=tmp_path)
+    rows = (tmp_path / "labels.csv").read_text().splitlines()
+    (tmp_path / "labels.csv").write_text("\n".join(rows[:-2]) + "\n")
+    with pytest.raises(ValueError, match="disagree on round 2"):
+        akd.load_run(tmp_path)
+
+
+def test_requests_that_cannot_work_are_refused_before_training(small, digits, teacher, quick, monkeypatch):
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
+    with pytest.raises(ValueError, match="query_size = 0"):
+        run(small, teacher, quick, query_size=0)
+    with pytest.raises(ValueError, match=r"1 x 10 \+ 30 x 5 = 160 labels, but the pool has 150 images"):
+        run(small, teacher, quick, rounds=30)
+    with pytest.raises(ValueError, match="unknown strategy 'best'"):
+        run(small, teacher, quick, strategy="best")
+    with pytest.raises(ValueError, match="unknown student 'big'"):
+        run(small, teacher, quick, student="big")
+    with pytest.raises(ValueError, match="made from other images than digits's pool"):
+        run(digits, teacher, quick)
+    with pytest.raises(ValueError, match="views .* were asked for"):
+        run(small, teacher, quick, views=akd.Views(4))
+    with pytest.raises(ValueError, match="text weights for 3 classes, small has 10"):
+        run(small, akd.ZeroShotTeacher(teacher.cache, torch.ones(128, 3)), quick)
+
+
+def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, quick):
+    def lowest(predictions, state, query_size, *, generator):
+        return state.unlabeled_indices[:query_size]
+
+    result = run(small, teacher, quick, strategy=lowest, rounds=1)
+    assert result.config["strategy"].endswith("lowest")
+    with pytest.raises(ValueError, match="twice or one that is labelled already"):
+        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.labeled_indices[:q])
+    with pytest.raises(ValueError, match=r"returned \(2,\) torch.int64; \(5,\)"):
+        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:2])
+
+
+def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatch):
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere: say what others are told
+    try:
+        with pytest.raises(PermissionError, match="read-only"):
+            run(small, teacher, quick, out=tmp_path)
+    finally:
+        tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, monkeypatch):
+    whole, room = outcomes(run(small, teacher, quick)), {"writes": 8}
+    original = os.fsync
+
+    def full(descriptor):
+        room["writes"] -= 1
+        if room["writes"] < 0:
+            raise OSError(28, "No space left on device")
+        return original(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device.*free space or choose another folder"):
+        run(small, teacher, quick, out=tmp_path)
+    assert not list(tmp_path.glob(".*"))  # no half-written file stays
+    monkeypatch.setattr(os, "fsync", original)
+    assert len(akd.load_run(tmp_path, device="cpu").records) == 2
+    assert outcomes(run(small, teacher, quick, out=tmp_path)) == whole

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import load_digits
+
+import activekd_lite as akd
+from activekd_lite import shapes
+from activekd_lite.seeding import generator
+
+
+def tiny(labels=(0, 1, 0, 1), names=("a", "b")):
+    x = torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8)
+    return akd.make_dataset("tiny", x, labels, x[:2], [0, 1], names)
+
+
+def test_digits_are_all_of_scikit_learns_split_once(digits):
+    assert (len(digits.pool), len(digits.test)) == (1100, 697)
+    raw = load_digits()
+    both = torch.cat([digits.pool.images, digits.test.images])[:, 0].numpy()
+    assert sorted(np.round(both / 255 * 16).astype(int).reshape(1797, -1).tolist()) == sorted(raw.images.reshape(1797, -1).tolist())
+    share = torch.bincount(digits.oracle.label(torch.arange(1100))) / 1100
+    np.testing.assert_allclose(share, np.bincount(raw.target) / 1797, atol=0.002)
+
+
+def test_shapes_are_generated_once_and_balanced(tmp_path):
+    first = akd.load_dataset("shapes", root=tmp_path)
+    written = (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns
+    again = akd.load_dataset("shapes", root=tmp_path)
+    assert (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns == written
+    assert first.pool.fingerprint() == again.pool.fingerprint()
+    assert (len(first.pool), len(first.test), first.pool.num_classes) == (4000, 2000, 36)
+    counts = torch.bincount(first.oracle.label(torch.arange(4000)))
+    assert counts.max() - counts.min() <= 1
+    assert first.pool.images.float().std(dim=(0, 2, 3)).min() > 30  # colour pictures, not blanks
+
+
+def test_a_half_written_shapes_file_is_made_again(tmp_path):
+    whole = akd.load_dataset("shapes", root=tmp_path).pool.fingerprint()
+    path = tmp_path / "shapes-v1.safetensors"
+    path.write_bytes(path.read_bytes()[:1000])
+    assert akd.load_dataset("shapes", root=tmp_path).pool.fingerprint() == whole
+
+
+def test_every_figure_can_be_told_from_every_other():
+    g = torch.Generator().manual_seed(0)
+    u, v, _ = shapes.frames(1, shapes.Domain(0, 0, 0, (0.9, 0.9), 0.2), g)
+    masks = [shapes.figure_mask(torch.tensor([i]), u, v).float().flatten() for i in range(len(shapes.FIGURES))]
+    for i, a in enumerate(masks):
+        assert 0.05 < a.mean() < 0.8
+        for b in masks[:i]:
+            assert (a - b).abs().mean() > 0.02
+
+
+def test_the_oracle_alone_knows_labels(digits):
+    assert not hasattr(digits.pool, "labels")
+    assert not any(isinstance(v, torch.Tensor) and v.dtype == torch.int64 for v in vars(digits.pool).values())
+
+
+def test_the_initial_set_has_shots_of_each_class(digits):
+    chosen = digits.oracle.initial_indices(3, generator(0, "x"))
+    assert torch.bincount(digits.oracle.label(chosen)).tolist() == [3] * 10
+    assert len(chosen.unique()) == 30
+    assert not torch.equal(chosen, digits.oracle.initial_indices(3, generator(1, "x")))
+
+
+def test_label_state_is_never_changed():
+    empty = akd.LabelState.empty(5)
+    first = empty.with_labels(torch.tensor([3, 1]), torch.tensor([0, 2]), round=0)
+    second = first.with_labels(torch.tensor([0]), torch.tensor([1]), round=1)
+    assert empty.labeled_indices.tolist() == []
+    assert first.labeled_indices.tolist() == [1, 3]
+    assert second.labeled_round.tolist() == [1, 0, -1, 0, -1]
+    assert second.labels.tolist() == [1, 2, -1, 0, -1]
+    assert second.unlabeled_indices.tolist() == [2, 4]
+    with pytest.raises(ValueError, match=r"images \[3\] are labelled already"):
+        second.with_labels(torch.tensor([4, 3]), torch.tensor([0, 0]), round=2)
+    with pytest.raises(ValueError, match="named twice"):
+        second.with_labels(torch.tensor([4, 4]), torch.tensor([0, 0]), round=2)
+
+
+def test_what_does_not_fit_is_refused_by_value():
+    with pytest.raises(ValueError, match="unknown data set 'digit'; known are digits, shapes"):
+        akd.load_dataset("digit")
+    with pytest.raises(ValueError, match="class 1 has 2 images in the pool, fewer than shots = 3"):
+        tiny(labels=(0, 1, 0, 1, 0)).oracle.initial_indices(3, generator(0, "x"))
+    with pytest.raises(ValueError, match="class 2 has 0 images"):
+        tiny(names=("a", "b", "c")).oracle.initial_indices(1, generator(0, "x"))
+    with pytest.raises(ValueError, match="labels run from 0 to 5, but there are 2 class names"):
+        tiny(labels=(0, 5))
+    with pytest.raises(ValueError, match=r"class names \['a'\] occur twice"):
+        tiny(names=("a", "a"))
+    with pytest.raises(ValueError, match="pool: 3 images but 2 labels"):
+        x = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+        akd.make_dataset("x", x, [0, 1], x, [0, 1, 0], ["a", "b"])
+    with pytest.raises(ValueError, match=r"\(4, 4\) torch.float32"):
+        akd.Pool(torch.zeros(4, 4), ("a",))
+    with pytest.raises(ValueError, match="shots = 0"):
+        tiny().oracle.initial_indices(0, generator(0, "x"))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_predictions_must_be_finite(bad):
+    features = torch.zeros(4, 3)
+    features[2, 1] = bad
+    with pytest.raises(ValueError, match="features of 1 images are NaN or infinite, first at pool index 2"):
+        akd.Predictions(torch.full((4, 2), 0.5), features)

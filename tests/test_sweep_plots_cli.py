@@ -1,0 +1,142 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import activekd_lite as akd
+from activekd_lite import cli, loop, plots, sweep
+
+SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def grid_runs(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sweep")
+    grid = sweep.Grid(
+        strategies=("random", "pcoreset"), seeds=(0, 1), rounds=1, query_size=3, views=2,
+        train=akd.TrainConfig(steps=4, batch_size=8),
+    )  # fmt: skip
+    return grid, root, sweep.run(grid, root / "runs", cache_root=root / "cache", device="cpu", progress=False)
+
+
+def test_a_grid_runs_every_combination_paired_by_seed(grid_runs):
+    _, root, results = grid_runs
+    frame = sweep.to_frame(results)
+    assert len(frame) == 8
+    assert not frame.duplicated(["strategy", "distill", "seed"]).any()
+    starts = {}
+    for r in results:
+        initial = torch.nonzero(r.state.labeled_round == 0).flatten().tolist()
+        assert starts.setdefault(r.config["seed"], initial) == initial
+    assert starts[0] != starts[1]
+    assert len(sweep.load(root / "runs")) == 8
+
+
+def test_a_second_sweep_trains_nothing(grid_runs, monkeypatch):
+    grid, root, results = grid_runs
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained again"))
+    again = sweep.run(grid, root / "runs", cache_root=root / "cache", device="cpu", progress=False)
+    assert [r.records for r in again] == [r.records for r in results]
+
+
+def test_the_summary_is_means_and_paired_intervals(grid_runs):
+    results = grid_runs[2]
+    frame, table = sweep.to_frame(results), sweep.summary(results)
+    assert table["strategy"].tolist() == ["random", "pcoreset"]
+    of = frame[frame["strategy"] == "random"].pivot(index="seed", columns="distill", values="aulc_pct")
+    mean, half = akd.metrics.mean_interval(of[True] - of[False])
+    assert table["gain"][0] == f"{mean:+.1f} ± {half:.1f}"
+    assert table["with"][0].startswith(f"{of[True].mean():.1f} ± ")
+    assert sweep.summary([r for r in results if r.config["seed"] == 0])["gain"][0] == f"{of[True][0] - of[False][0]:+.1f}"
+
+
+def test_an_unknown_strategy_in_a_grid_is_refused_at_once():
+    with pytest.raises(ValueError, match="unknown strategy 'best'"):
+        sweep.Grid(strategies=("random", "best"))
+    with pytest.raises(FileNotFoundError, match="no runs under nowhere"):
+        sweep.load("nowhere")
+
+
+def test_learning_curves_show_what_was_recorded(grid_runs):
+    results = grid_runs[2]
+    figure = plots.learning_curves(results, teacher_accuracy_pct=80.0)
+    assert [t.name for t in figure.data] == [
+        "random", "random, no distillation", "pcoreset", "pcoreset, no distillation",
+    ]  # fmt: skip
+    shown = [r.records for r in results if r.config["strategy"] == "random" and r.config["teacher"]]
+    expected = np.mean([[record.accuracy_pct for record in records] for records in shown], axis=0)
+    np.testing.assert_allclose(figure.data[0].y, expected)
+    assert list(figure.data[0].x) == [10, 13]
+    assert (figure.data[0].line.dash, figure.data[1].line.dash) == ("solid", "dash")
+    assert figure.data[0].marker.symbol != figure.data[2].marker.symbol
+
+
+def test_curves_of_two_data_sets_are_refused(grid_runs):
+    a = grid_runs[2][0]
+    b = akd.RunResult(a.config | {"dataset": "other"}, a.records, a.state, a.student)
+    with pytest.raises(ValueError, match="learning curves of 2 data sets"):
+        plots.learning_curves([a, b])
+
+
+def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
+    result = grid_runs[2][0]
+    figure = plots.query_montage(result, digits.pool.images, tile=20)
+    index = result.records[0].query_indices[1]
+    assert figure.data[0].customdata[30, 30] == f"image {index}: {digits.oracle.label(torch.tensor(index))}"
+    picture = torch.nn.functional.interpolate(digits.pool.images[index][None].float(), 16)[0].permute(1, 2, 0)
+    np.testing.assert_array_equal(figure.data[0].z[22:38, 22:38], picture.numpy())
+
+
+def test_the_reliability_diagram_by_hand():
+    probs, labels = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35]]), torch.tensor([0, 1, 0])
+    line = plots.reliability_diagram({"model": probs}, labels).data[1]
+    assert line.name == "model (ECE 41.7 %)"  # (2 x |0.5 - 0.95| + |1 - 0.65|) / 3
+    np.testing.assert_allclose(line.x, [0.65, 0.95], atol=1e-6)
+    np.testing.assert_allclose(line.y, [1.0, 0.5])
+
+
+def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", *SHORT, "--out", "runs/first"]) == 0
+    assert "mean accuracy over the rounds" in capsys.readouterr().out
+    assert cli.main(["run", *SHORT, "--out", "runs/first"]) == 0
+    assert cli.main(["run", *SHORT, "--out", "runs/first", "--seed", "1"]) == 2
+    assert "seed: 0 there, 1 asked for" in capsys.readouterr().err
+    assert cli.main(["run", *SHORT, "--no-distill", "--out", "runs/plain"]) == 0
+    assert json.loads((tmp_path / "runs/plain/config.json").read_text())["teacher"] is None
+    for words, complaint in (
+        (["--strategy", "best"], "unknown strategy 'best'; known are random"),
+        (["--dataset", "mnist"], "unknown data set 'mnist'; known are digits, shapes"),
+        (["--student", "big"], "unknown student 'big'"),
+        (["--vlm", "RN5"], "unknown model 'RN5'"),
+        (["--rounds", "5000"], "5000 x 3 = 15010 labels, but the pool has 1100"),
+    ):
+        assert cli.main(["run", *SHORT, "--out", "runs/other", *words]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_sweep_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["sweep", *SHORT, "--strategy", "random", "pcoreset", "--out", "runs/s"]) == 0
+    out = capsys.readouterr().out
+    assert "pcoreset" in out
+    assert "gain" in out
+    page = (tmp_path / "runs/s/digits-learning-curves.html").read_text()
+    assert "https://cdn" not in page[: page.index("<script")]
+    assert len(page) > 1_000_000  # plotly.js is inside: it opens without a network
+    assert cli.main(["cache", "--views", "2", "--device", "cpu"]) == 0
+    assert "2 views x 1100 images x 128 numbers" in capsys.readouterr().out
+    assert cli.main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "all that is needed is here" in out
+    assert "handwritten digits, unseen" in out
+
+
+def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "load_vlm", interrupted)
+    assert cli.main(["run"]) == 130
+    assert "the same command goes on after the last whole round" in capsys.readouterr().err

@@ -1,0 +1,140 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+import activekd_lite as akd
+from activekd_lite.training import ViewBank
+
+BASE = {
+    "steps": 6, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.5, "schedule": "linear",
+    "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0,
+}  # fmt: skip
+CHANGED = {
+    "steps": 7, "batch_size": 9, "lr": 1e-3, "weight_decay": 0.5, "warmup": 0.1, "schedule": "cosine",
+    "temperature": 4.0, "kd_weight": 0.9, "beta": 0.5,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def state(small):
+    index = small.oracle.initial_indices(1, akd.seeding.generator(0, "x"))
+    return akd.LabelState.empty(150).with_labels(index, small.oracle.label(index), 0)
+
+
+def answers(small, state, teacher, config, seed=0, student="tiny-cnn"):
+    net = akd.train_student(small.pool, state, teacher, config=config, seed=seed, student=student, device="cpu")
+    return akd.predict(net, small.test.images, kd_weight=config.kd_weight, beta=config.beta).probs
+
+
+def test_same_seed_same_student_whatever_was_drawn_before(small, state, teacher, quick):
+    first = answers(small, state, teacher, quick)
+    torch.manual_seed(99)
+    assert torch.equal(first, answers(small, state, teacher, quick))
+    assert not torch.equal(first, answers(small, state, teacher, quick, seed=1))
+
+
+def test_training_leaves_the_global_random_state_alone(small, state, teacher, quick):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    answers(small, state, teacher, quick)
+    assert torch.equal(torch.rand(1), expected)
+
+
+@pytest.mark.parametrize("field", BASE)
+def test_every_setting_alone_changes_the_student(small, state, teacher, field):
+    base = akd.TrainConfig(**BASE)
+    assert not torch.equal(answers(small, state, teacher, base), answers(small, state, teacher, replace(base, **{field: CHANGED[field]})))
+
+
+def test_settings_that_cannot_work_are_refused_by_value():
+    for field, value in {"steps": 0, "batch_size": 0, "lr": -1.0, "warmup": 2.0, "schedule": "step", "kd_weight": 1.5}.items():
+        with pytest.raises(ValueError, match=f"{field} = '?{value}"):
+            akd.TrainConfig(**{field: value})
+
+
+def test_learning_rate_rises_then_falls_to_zero():
+    config = akd.TrainConfig(steps=100, warmup=0.1)
+    factors = [config.lr_factor(s) for s in range(101)]
+    assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert factors[10] == 1
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == 0
+    assert akd.TrainConfig(steps=100, schedule="cosine").lr_factor(55) == pytest.approx(0.5)
+
+
+def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
+    """After distillation the kd_head agrees with the teacher over the pool far more often than a plain student does."""
+    config = akd.TrainConfig(steps=120, batch_size=32)
+    says = teacher.probs().argmax(dim=1)
+    agreement = {}
+    for with_teacher in (True, False):
+        net = akd.train_student(small.pool, state, teacher if with_teacher else None, config=config, device="cpu")
+        kd_weight = 1.0 if with_teacher else 0.0
+        found = akd.predict(net, small.pool.images, kd_weight=kd_weight).probs.argmax(dim=1)
+        agreement[with_teacher] = (found == says)[state.unlabeled_indices].float().mean()
+    assert agreement[True] > 0.8
+    assert agreement[True] > agreement[False] + 0.1
+
+
+def test_labels_are_learnt(small, state):
+    net = akd.train_student(small.pool, state, config=akd.TrainConfig(steps=60, batch_size=16), device="cpu")
+    index = state.labeled_indices
+    found = akd.predict(net, small.pool.images[index], kd_weight=0).probs.argmax(dim=1)
+    assert torch.equal(found, state.labels[index])
+
+
+def test_hidden_labels_are_never_read(small, state, teacher, quick):
+    """What the oracle has not said has no influence: the state alone carries labels."""
+    assert state.labels[state.unlabeled_indices].eq(-1).all()
+    first = answers(small, state, teacher, quick)
+    shuffled = replace(small, oracle=akd.Oracle(small.oracle.label(torch.arange(150)).flip(0), 10))
+    assert torch.equal(first, answers(shuffled, state, teacher, quick))
+
+
+def test_a_fully_labelled_pool_still_trains(small, teacher, quick):
+    everything = akd.LabelState.empty(150).with_labels(torch.arange(150), small.oracle.label(torch.arange(150)), 0)
+    assert torch.isfinite(answers(small, everything, teacher, quick)).all()
+
+
+def test_views_kept_or_rendered_on_demand_are_the_same_pixels(small):
+    spec = akd.Views(3, augmentation=small.pool.augmentation)
+    kept = ViewBank(small.pool, spec, 16, torch.device("cpu"))
+    fresh = ViewBank(small.pool, spec, 16, torch.device("cpu"), budget_bytes=0)
+    index, view = torch.randint(150, (40,)), torch.randint(3, (40,))
+    assert kept.kept is not None
+    assert fresh.kept is None
+    assert torch.equal(kept(index, view), fresh(index, view))
+
+
+def test_predictions_do_not_depend_on_batches_and_leave_no_trace(small, state, quick):
+    net = akd.train_student(small.pool, state, config=quick, device="cpu")
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    net.train()
+    whole = akd.predict(net, small.test.images, kd_weight=0.5)
+    parts = akd.predict(net, small.test.images, kd_weight=0.5, batch=7)
+    torch.testing.assert_close(whole.probs, parts.probs, rtol=1e-4, atol=1e-6)
+    assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
+
+
+def test_mix_heads_by_hand():
+    ce, kd = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+    p = 1 / (1 + torch.exp(torch.tensor(-2.0)))  # softmax(kd / 0.5)
+    torch.testing.assert_close(akd.mix_heads(ce, kd, 0.25, 0.5), torch.stack([0.375 + 0.25 * p, 0.625 - 0.25 * p])[None])
+    assert torch.equal(akd.mix_heads(ce, kd * float("nan"), 0.0), torch.tensor([[0.5, 0.5]]))
+
+
+def test_tiny_resnet_starts_from_its_pretrained_backbone():
+    pretrained, fresh = akd.build_student("tiny-resnet", 36), akd.build_student("tiny-resnet", 36, pretrained=False)
+    assert torch.equal(pretrained.ce_head.weight, fresh.ce_head.weight)
+    assert not torch.equal(pretrained.backbone[0].weight, fresh.backbone[0].weight)
+
+
+def test_what_cannot_be_trained_is_refused_by_value(small, teacher, state):
+    with pytest.raises(ValueError, match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet"):
+        akd.build_student("resnet9", 10)
+    with pytest.raises(ValueError, match="nothing is labelled"):
+        akd.train_student(small.pool, akd.LabelState.empty(150), teacher)
+    with pytest.raises(ValueError, match="the teacher knows 10 classes, the pool has 2"):
+        akd.train_student(replace(small.pool, classnames=("a", "b")), state, teacher)

@@ -1,0 +1,135 @@
+import json
+import shutil
+
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import activekd_lite as akd
+from activekd_lite import files, views
+from activekd_lite.cli import zero_shot_accuracy_pct
+
+
+def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):
+    """The embedded teacher's figures, as its card gives them; the whole of digits, and shapes' test set."""
+    weights = vlm.text_weights(digits.classnames, digits.templates)
+    images = torch.cat([digits.pool.images, digits.test.images])
+    labels = torch.cat([digits.oracle.label(torch.arange(1100)), digits.test.labels])
+    assert 78 <= akd.metrics.accuracy_pct(vlm.zero_shot_probs(images, weights), labels)
+    assert 65 <= zero_shot_accuracy_pct(vlm, akd.load_dataset("shapes", tmp_path)) <= 85
+
+
+def test_encoding_agrees_with_open_clips_own_preprocessing(vlm, digits):
+    model, _, preprocess = open_clip.create_model_and_transforms(
+        "tiny-clip", pretrained=str(files.embedded_model("tiny-clip")[0] / "weights.safetensors")
+    )
+    x = digits.pool.images[:32]
+    standard = torch.stack([preprocess(Image.fromarray(i.permute(1, 2, 0).numpy())) for i in x])
+    with torch.no_grad():
+        expected = model.eval().encode_image(standard, normalize=True)
+    found = vlm.encode_images(views.render_center(x, vlm.input_size, vlm.interpolation))
+    assert (found * expected).sum(dim=1).min() > 0.999
+
+
+def test_text_weights_are_open_clips(vlm):
+    names, templates = ["circle", "square"], ["a {}", "a photo of a {}."]
+    expected = open_clip.build_zero_shot_classifier(vlm.model, vlm.tokenizer, names, templates)
+    torch.testing.assert_close(vlm.text_weights(names, templates), expected)
+    raw = torch.stack([vlm.model.encode_text(vlm.tokenizer([t.format(n) for t in templates])).mean(0) for n in names], 1)
+    torch.testing.assert_close(vlm.text_weights(names, templates, average="raw"), torch.nn.functional.normalize(raw, dim=0))
+
+
+def test_words_it_never_saw_are_named(vlm):
+    with pytest.warns(UserWarning, match=r"tiny-clip never saw the words \['elephant', 'portrait'\]"):
+        vlm.text_weights(["circle", "elephant"], ["a portrait of a {}"])
+
+
+def test_known_words_give_no_warning(vlm, recwarn):
+    vlm.text_weights(["red striped circle", "7", "seven"], ['a photo of the number: "{}".'])
+    assert not recwarn.list
+
+
+def test_bad_questions_are_refused_by_value(vlm):
+    with pytest.raises(ValueError, match=r"templates \['a photo'\] have no {}"):
+        vlm.text_weights(["circle"], ["a photo"])
+    with pytest.raises(ValueError, match="0 class names"):
+        vlm.text_weights([])
+    with pytest.raises(ValueError, match="average = 'mean'"):
+        vlm.text_weights(["circle"], average="mean")
+    with pytest.raises(ValueError, match="unknown model 'RN5'; known are tiny-clip, .*RN50"):
+        akd.load_vlm("RN5")
+    with pytest.raises(ValueError, match=r"RN50 needs pretrained=: one of openai, yfcc15m"):
+        akd.load_vlm("RN50")
+    with pytest.raises(FileNotFoundError, match="RN50 has no weights 'nowhere.pt'"):
+        akd.load_vlm("RN50", pretrained="nowhere.pt")
+    with pytest.raises(ValueError, match="device 'tpu9'"):
+        akd.load_vlm(device="tpu9")
+
+
+@pytest.fixture
+def embedded_copy(tmp_path, monkeypatch):
+    """The embedded models where a test may damage them."""
+    shutil.copytree(files.PACKAGE.parent / "data", tmp_path / "data")
+    monkeypatch.setattr(files, "PACKAGE", tmp_path / "activekd_lite")
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize(("name", "load"), [
+    ("tiny-clip", lambda: akd.load_vlm()),
+    ("tiny-resnet", lambda: akd.build_student("tiny-resnet", 3)),
+])  # fmt: skip
+def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
+    load()
+    weights = embedded_copy / name / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"damaged.*git checkout -- data/{name}"):
+        load()
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"missing.*data/{name}/pretrain.py"):
+        load()
+
+
+def test_weights_of_ones_own_and_corrupt_ones(embedded_copy, tmp_path):
+    own = tmp_path / "own.safetensors"
+    state = load_file(embedded_copy / "tiny-clip" / "weights.safetensors")
+    state["logit_scale"] = torch.tensor(1.0)
+    save_file(state, own)
+    assert akd.load_vlm("tiny-clip", pretrained=str(own)).logit_scale == pytest.approx(2.71828, rel=1e-3)
+    own.write_bytes(b"not weights at all")
+    with pytest.raises(ValueError, match="own.safetensors.* cannot be read"):
+        akd.load_vlm("tiny-clip", pretrained=str(own))
+
+
+def test_teacher_logits_are_the_scaled_cosines(vlm, small, teacher):
+    weights = vlm.text_weights(small.classnames, small.templates)
+    x = views.render_center(small.pool.images[:20], vlm.input_size, vlm.interpolation)
+    expected = vlm.logit_scale * vlm.encode_images(x) @ weights
+    assert (teacher.logits(torch.arange(20)) - expected).abs().max() < 0.05  # float16 features
+    index, view = torch.tensor([3, 3, 140]), torch.tensor([0, 2, 1])
+    spec = teacher.cache.views
+    x = views.pixels(spec, small.pool.images[index], index, view, vlm.input_size, vlm.interpolation)
+    assert (teacher.logits(index, view) - vlm.logit_scale * vlm.encode_images(x) @ weights).abs().max() < 0.05
+    torch.testing.assert_close(teacher.probs().sum(1), torch.ones(150))
+
+
+def test_prompts_change_the_teacher_but_not_the_cache(vlm, small, teacher):
+    other = akd.ZeroShotTeacher(teacher.cache, vlm.text_weights(small.classnames, ["the digit {}"]))
+    assert other.fingerprint()["text_weights"] != teacher.fingerprint()["text_weights"]
+    assert other.fingerprint()["cache"] == teacher.fingerprint()["cache"]
+
+
+def test_text_weights_that_do_not_fit(teacher):
+    with pytest.raises(ValueError, match=r"\(5, 10\), but the cached features have 128"):
+        akd.ZeroShotTeacher(teacher.cache, torch.zeros(5, 10))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        akd.ZeroShotTeacher(teacher.cache, torch.full((128, 10), float("nan")))
+
+
+def test_manifest_lists_every_word_of_the_class_names(vlm):
+    manifest = json.loads((files.PACKAGE.parent / "data/tiny-clip/manifest.json").read_text())
+    words = {w for name in akd.load_dataset("shapes").classnames for w in name.split()}
+    assert words <= set(manifest["words"])
