@@ -29,7 +29,7 @@ demo: $(INSTALLED) ## six strategies with and without distillation on digits: a 
 	@echo "and the run told round by round in $(DEMO)/$(NOTEBOOK): open it with make lab"
 
 $(DEMO)/$(NOTEBOOK): notebooks/$(NOTEBOOK) $(wildcard activekd_lite/*.py) | $(INSTALLED)
-	@$(BIN)/papermill notebooks/$(NOTEBOOK) $@ --cwd notebooks -p out ../$(DEMO) -p cache ../.cache --progress-bar
+	@PLOTLY_RENDERER=plotly_mimetype $(BIN)/papermill notebooks/$(NOTEBOOK) $@ --cwd notebooks -p out ../$(DEMO) -p cache ../.cache --progress-bar
 
 test: $(INSTALLED) ## all tests, the notebooks among them
 	@$(BIN)/python -m pytest tests notebooks --nbval-lax
@@ -43,9 +43,9 @@ format: $(INSTALLED) ## let ruff write
 lab: $(INSTALLED) ## open JupyterLab in notebooks/
 	@$(BIN)/jupyter lab --notebook-dir notebooks
 
-notebooks: $(INSTALLED) ## run every notebook and write its outputs back
-	@for n in notebooks/*.ipynb; do $(BIN)/papermill $$n $$n --cwd notebooks --progress-bar || exit 1; done
-	@$(BIN)/python tests/notebook_rules.py --clean notebooks/*.ipynb
+notebooks: $(INSTALLED) ## run every notebook and write its outputs back (pictures need kaleido and a Chromium)
+	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 clean: ## remove caches and runs, not the environment
 	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""ActiveKD and PCoreSet, to see and to use: a vision-language model teaches a student while active learning chooses the labels."""
+"""ActiveKD and PCoreSet, to see and to use: a vision-language model teaches a student, active learning chooses labels."""
 
 from activekd_lite import kcenter, losses, metrics, plots, seeding, strategies, sweep, views
 from activekd_lite.cache import TeacherCache

@@ -23,7 +23,17 @@ from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
 
 CORE = ("torch", "torchvision", "open_clip_torch", "numpy", "pandas", "scikit-learn", "scipy", "safetensors", "plotly")
-OPTIONAL = ("jupyterlab", "papermill", "ipywidgets", "umap-learn", "nbval", "timm", "scikit-activeml", "dask", "matplotlib")
+OPTIONAL = (
+    "jupyterlab",
+    "papermill",
+    "ipywidgets",
+    "umap-learn",
+    "nbval",
+    "timm",
+    "scikit-activeml",
+    "dask",
+    "matplotlib",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -82,7 +92,9 @@ def cache(args: argparse.Namespace) -> None:
     vlm = load_vlm(args.vlm, args.pretrained, args.device)
     built = TeacherCache.build(vlm, load_dataset(args.dataset, args.cache).pool, args.views, args.cache)
     views, size, dim = built.features.shape
-    print(f"{built.path}: {views} views x {size} images x {dim} numbers, {built.features.nbytes / 2**20:.1f} MiB, checksums right")
+    print(
+        f"{built.path}: {views} views x {size} images x {dim} numbers, {built.features.nbytes / 2**20:.1f} MiB, checksums right"
+    )
 
 
 def doctor(args: argparse.Namespace) -> int:
@@ -93,7 +105,10 @@ def doctor(args: argparse.Namespace) -> int:
     print(f"python          {platform.python_version()} on {platform.system()} {platform.machine()}")
     print(f"cores           {os.cpu_count()} ({torch.get_num_threads()} used by torch)")
     print(f"memory          {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}")
-    print(f"device          {resolve_device('auto')}" + (f" ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else ""))
+    print(
+        f"device          {resolve_device('auto')}"
+        + (f" ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "")
+    )
     for name in CORE:
         print(f"{name:15} {versions[name] or 'MISSING: run make install'}")
     for name in OPTIONAL:
@@ -101,7 +116,8 @@ def doctor(args: argparse.Namespace) -> int:
     missing = [name for name in CORE if not versions[name]]
     try:
         data = load_dataset("digits", args.cache)
-        print(f"tiny-clip       right on {zero_shot_accuracy_pct(load_vlm(), data):.1f} % of {len(data.test)} handwritten digits, unseen")
+        accuracy = zero_shot_accuracy_pct(load_vlm(), data)
+        print(f"tiny-clip       right on {accuracy:.1f} % of {len(data.test)} handwritten digits, unseen")
     except (ValueError, OSError) as error:
         missing.append("tiny-clip")
         print(f"tiny-clip       BROKEN: {error}")
@@ -157,7 +173,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--dataset", default="digits", help="digits or shapes")
         sub.add_argument("--strategy", default="pcoreset", help=", ".join(STRATEGIES))
         sub.add_argument("--student", help=f"{', '.join(STUDENTS)} (the one that suits the data set)")
-        sub.add_argument("--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps")
+        sub.add_argument(
+            "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
+        )
         sub.add_argument("--seed", type=int, default=0)
         sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there")
 

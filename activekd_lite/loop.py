@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device
@@ -67,7 +67,9 @@ class RunResult:
     def predict(self, images: Tensor) -> Predictions:
         """The last student's answer for images (M, 3, H, W) uint8, its two heads mixed as in the run."""
         train = self.config["train"]
-        return predict(self.student, images, kd_weight=train["kd_weight"] if self.config["teacher"] else 0.0, beta=train["beta"])
+        return predict(
+            self.student, images, kd_weight=train["kd_weight"] if self.config["teacher"] else 0.0, beta=train["beta"]
+        )
 
     @property
     def aulc_pct(self) -> float:
@@ -111,7 +113,7 @@ def run_active_learning(
     Raises ValueError for settings that cannot work, for a teacher of other images, and for an `out` that holds a run with
     other settings; OSError for an `out` that cannot be written.
     """
-    device, student = resolve_device(device), student or data.student
+    device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
     views = views or (teacher.cache.views if teacher else Views(augmentation=data.pool.augmentation))
     _check(data, teacher, views, student, rounds, query_size, shots)
     config = {
@@ -135,7 +137,7 @@ def run_active_learning(
     with tqdm(total=rounds + 1, initial=len(records), unit="round", disable=not progress, desc=title) as bar:
         for round in range(len(records), rounds + 1):
             record, net = _one_round(
-                data, teacher, state, bank, get_strategy(strategy), query_size if round < rounds else 0,
+                data, teacher, state, bank, choose, query_size if round < rounds else 0,
                 student=student, train=train, seed=seed, round=round,
             )  # fmt: skip
             if record.query_indices:
@@ -188,7 +190,9 @@ def load_run(out: str | os.PathLike, device: str | torch.device = "auto") -> Run
     """Read the whole rounds that a run left in `out`. Raises FileNotFoundError when there are none."""
     path = Path(out) / "config.json"
     if not path.with_name("rounds.jsonl").is_file():
-        raise FileNotFoundError(f"no run in {out}, or none that finished a round; make one with `activekd-lite run --out {out}`")
+        raise FileNotFoundError(
+            f"no run in {out}, or none that finished a round; make one with `activekd-lite run --out {out}`"
+        )
     folder = RunFolder(out, json.loads(path.read_text(encoding="utf-8")))
     return RunResult(folder.config, *folder.read(), folder.student(device))
 
@@ -261,7 +265,9 @@ class _Clock:
         self.seconds[stage], self.last = round(now - self.last, 4), now
 
 
-def _check(data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student: str, rounds: int, query_size: int, shots: int):
+def _check(
+    data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student: str, rounds: int, query_size: int, shots: int
+):
     """Refuse what cannot work before anything is trained."""
     if student not in STUDENTS:
         raise ValueError(f"unknown student {student!r}; known are {', '.join(STUDENTS)}")
@@ -276,9 +282,13 @@ def _check(data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student
     if teacher is None:
         return
     if teacher.num_classes != data.pool.num_classes:
-        raise ValueError(f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has {data.pool.num_classes}")
+        raise ValueError(
+            f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has {data.pool.num_classes}"
+        )
     if teacher.cache.fingerprint["pool"] != data.pool.fingerprint():
-        raise ValueError(f"the teacher's cache was made from other images than {data.name}'s pool; build one with TeacherCache.build")
+        raise ValueError(
+            f"the teacher's cache was made from other images than {data.name}'s pool; build one with TeacherCache.build"
+        )
     if teacher.cache.views != views:
         raise ValueError(f"views {views} were asked for, but the teacher's cache holds {teacher.cache.views}")
 
@@ -286,7 +296,9 @@ def _check(data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student
 def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:
     """Hold a strategy, also a reader's own, to its contract."""
     if query.shape != (query_size,) or query.dtype != torch.int64:
-        raise ValueError(f"{_strategy_name(choose)} returned {tuple(query.shape)} {query.dtype}; ({query_size},) int64 is asked for")
+        raise ValueError(
+            f"{_strategy_name(choose)} returned {tuple(query.shape)} {query.dtype}; ({query_size},) int64 is asked for"
+        )
     if len(query.unique()) < query_size or (state.labels[query] >= 0).any():
         raise ValueError(f"{_strategy_name(choose)} chose an image twice or one that is labelled already: {query.tolist()}")
 

@@ -1,11 +1,14 @@
 """Plotly figures of records. Colours are Okabe and Ito's, told apart by colour-blind readers; markers differ as well."""
 
+import base64
+import io
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
 from activekd_lite.loop import RunResult
@@ -25,7 +28,11 @@ def curves_frame(results: Sequence[RunResult], value: str = "accuracy_pct") -> p
 
 
 def learning_curves(
-    results: Sequence[RunResult], *, value: str = "accuracy_pct", teacher_accuracy_pct: float | None = None, title: str = ""
+    results: Sequence[RunResult],
+    *,
+    value: str = "accuracy_pct",
+    teacher_accuracy_pct: float | None = None,
+    title: str = "",
 ) -> go.Figure:
     """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
 
@@ -64,20 +71,30 @@ def query_montage(result: RunResult, images: Tensor, *, tile: int = 44, columns:
     rows = [result.state.labeled_indices[result.state.labeled_round[result.state.labeled_indices] == 0].tolist()]
     rows += [record.query_indices for record in result.records if record.query_indices]
     canvas = np.full((len(rows) * tile, columns * tile, 3), 255, dtype=np.uint8)
-    hover = np.full(canvas.shape[:2], "", dtype=object)
-    for y, indices in enumerate(rows):
-        for x, index in enumerate(indices[:columns]):
-            picture = F.interpolate(images[index : index + 1].cpu().float(), tile - 4)[0].permute(1, 2, 0)
-            place = np.s_[y * tile + 2 : (y + 1) * tile - 2, x * tile + 2 : (x + 1) * tile - 2]
-            canvas[place] = picture.numpy().astype(np.uint8)
-            hover[place] = f"image {index}: {result.config['classnames'][result.state.labels[index]]}"
-    figure = go.Figure(go.Image(z=canvas, customdata=hover, hovertemplate="%{customdata}<extra></extra>"), layout=LAYOUT)
+    shown = [(y, x, index) for y, indices in enumerate(rows) for x, index in enumerate(indices[:columns])]
+    for y, x, index in shown:
+        picture = F.interpolate(images[index : index + 1].cpu().float(), tile - 4)[0].permute(1, 2, 0)
+        canvas[y * tile + 2 : (y + 1) * tile - 2, x * tile + 2 : (x + 1) * tile - 2] = picture.numpy().astype(np.uint8)
+    figure = go.Figure(go.Image(source=data_uri(canvas), hoverinfo="skip"), layout=LAYOUT)
+    labels = [result.config["classnames"][result.state.labels[index]] for _, _, index in shown]
+    figure.add_scatter(
+        x=[(x + 0.5) * tile for _, x, _ in shown], y=[(y + 0.5) * tile for y, _, _ in shown], mode="markers",
+        marker=dict(size=tile, opacity=0), showlegend=False, hovertemplate="%{text}<extra></extra>",
+        text=[f"image {index}: {label}" for (_, _, index), label in zip(shown, labels, strict=True)],
+    )  # fmt: skip
     names = ["start"] + [f"query {i}" for i in range(1, len(rows))]
     figure.update_yaxes(tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=names, showgrid=False)
     figure.update_xaxes(visible=False)
     cut = max(map(len, rows)) > columns
     title = f"{result.name}: what was asked{f' (the first {columns} of each query)' if cut else ''}"
     return figure.update_layout(title=title, hovermode="closest", height=110 + len(rows) * tile)
+
+
+def data_uri(picture: np.ndarray) -> str:
+    """(H, W, 3) uint8 as a PNG inside a string: what a browser can show without a file."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, format="png")
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
 
 
 def reliability_diagram(predictions: dict[str, Tensor], labels: Tensor, bins: int = 10) -> go.Figure:

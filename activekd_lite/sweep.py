@@ -6,7 +6,7 @@ so their differences are paired.
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Grid:
     views: int = 5
     vlm: str = "tiny-clip"
     pretrained: str | None = None
-    train: TrainConfig = TrainConfig()
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
         for strategy in self.strategies:
@@ -55,13 +55,12 @@ def run(
         cache = TeacherCache.build(vlm, data.pool, grid.views, cache_root, progress=progress)
         teacher = ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
-            results.append(
-                run_active_learning(
-                    data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                    query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
-                    views=cache.views, out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
-                )  # fmt: skip
-            )
+            result = run_active_learning(
+                data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
+                query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train, views=cache.views,
+                out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
+            )  # fmt: skip
+            results.append(result)
     return results
 
 

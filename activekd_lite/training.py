@@ -128,7 +128,8 @@ def train_student(
 
 @torch.inference_mode()
 def predict(student: DualHeadStudent, images: Tensor, *, kd_weight: float, beta: float = 1.0, batch: int = 1024) -> Predictions:
-    """The student's answer for the centre crop of every image, in order, on the student's device.
+    """The student's answer for the centre crop of every image, in order, on the student's device (MPS: on the CPU, since
+    selection counts in float64).
 
     images: (N, 3, H, W) uint8; kd_weight: 0 for a student trained without a teacher. Raises ValueError for NaN.
     """
@@ -139,7 +140,8 @@ def predict(student: DualHeadStudent, images: Tensor, *, kd_weight: float, beta:
         x = render_center(part.to(device), student.input_size).contiguous(memory_format=torch.channels_last)
         features.append(student.features(x))
         probs.append(mix_heads(student.ce_head(features[-1]), student.kd_head(features[-1]), kd_weight, beta))
-    return Predictions(torch.cat(probs), torch.cat(features))
+    home = torch.device("cpu") if device.type == "mps" else device
+    return Predictions(torch.cat(probs).to(home), torch.cat(features).to(home))
 
 
 def _batches(candidates: Tensor, view_count: int, config: TrainConfig, g: torch.Generator) -> list[tuple[Tensor, Tensor]]:

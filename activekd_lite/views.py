@@ -104,9 +104,9 @@ def render_center(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
     """
     height, width = images.shape[-2:]
     short = min(height, width)
-    resized = (round(height * size / short), round(width * size / short))
+    resized = (height * size // short, width * size // short)  # torchvision cuts off, too
     pixels = F.interpolate(images.float() / 255, resized, mode=mode, antialias=True, align_corners=False)
-    top, left = (resized[0] - size) // 2, (resized[1] - size) // 2
+    top, left = (round((side - size) / 2) for side in resized)
     return pixels[..., top : top + size, left : left + size].clamp(0, 1)
 
 

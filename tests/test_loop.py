@@ -50,7 +50,10 @@ def test_round_0_is_the_same_for_every_strategy_but_not_for_every_seed(small, te
 
 
 def test_plain_active_learning_has_the_same_start_and_views(small, teacher, quick):
-    with_teacher, plain = run(small, teacher, quick, rounds=0), run(small, None, quick, rounds=0, views=teacher.cache.views)
+    with_teacher, plain = (
+        run(small, teacher, quick, rounds=0),
+        run(small, None, quick, rounds=0, views=teacher.cache.views),
+    )
     assert torch.equal(with_teacher.state.labels, plain.state.labels)
     assert with_teacher.config["views"] == plain.config["views"]
     assert plain.config["teacher"] is None
@@ -114,7 +117,12 @@ def test_a_finished_run_is_read_not_repeated(small, teacher, quick, tmp_path, mo
 
 def test_what_a_run_writes(small, teacher, quick, tmp_path):
     result = run(small, teacher, quick, out=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "labels.csv", "rounds.jsonl", "student.safetensors"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "config.json",
+        "labels.csv",
+        "rounds.jsonl",
+        "student.safetensors",
+    ]
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert [akd.RoundRecord(**line) for line in lines] == result.records
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == quick.steps

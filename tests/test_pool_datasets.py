@@ -17,7 +17,9 @@ def test_digits_are_all_of_scikit_learns_split_once(digits):
     assert (len(digits.pool), len(digits.test)) == (1100, 697)
     raw = load_digits()
     both = torch.cat([digits.pool.images, digits.test.images])[:, 0].numpy()
-    assert sorted(np.round(both / 255 * 16).astype(int).reshape(1797, -1).tolist()) == sorted(raw.images.reshape(1797, -1).tolist())
+    assert sorted(np.round(both / 255 * 16).astype(int).reshape(1797, -1).tolist()) == sorted(
+        raw.images.reshape(1797, -1).tolist()
+    )
     share = torch.bincount(digits.oracle.label(torch.arange(1100))) / 1100
     np.testing.assert_allclose(share, np.bincount(raw.target) / 1797, atol=0.002)
 
@@ -89,8 +91,8 @@ def test_what_does_not_fit_is_refused_by_value():
         tiny(labels=(0, 5))
     with pytest.raises(ValueError, match=r"class names \['a'\] occur twice"):
         tiny(names=("a", "a"))
+    x = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
     with pytest.raises(ValueError, match="pool: 3 images but 2 labels"):
-        x = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
         akd.make_dataset("x", x, [0, 1], x, [0, 1, 0], ["a", "b"])
     with pytest.raises(ValueError, match=r"\(4, 4\) torch.float32"):
         akd.Pool(torch.zeros(4, 4), ("a",))

@@ -1,8 +1,11 @@
+import base64
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import activekd_lite as akd
 from activekd_lite import cli, loop, plots, sweep
@@ -83,9 +86,13 @@ def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
     result = grid_runs[2][0]
     figure = plots.query_montage(result, digits.pool.images, tile=20)
     index = result.records[0].query_indices[1]
-    assert figure.data[0].customdata[30, 30] == f"image {index}: {digits.oracle.label(torch.tensor(index))}"
+    place = list(figure.data[1].text).index(f"image {index}: {digits.oracle.label(torch.tensor(index))}")
+    assert (figure.data[1].x[place], figure.data[1].y[place]) == (30, 30)  # second picture of the second line
+    png = base64.b64decode(figure.data[0].source.removeprefix("data:image/png;base64,"))
+    canvas = np.array(Image.open(io.BytesIO(png)))
     picture = torch.nn.functional.interpolate(digits.pool.images[index][None].float(), 16)[0].permute(1, 2, 0)
-    np.testing.assert_array_equal(figure.data[0].z[22:38, 22:38], picture.numpy())
+    np.testing.assert_array_equal(canvas[22:38, 22:38], picture.numpy())
+    assert len(figure.to_json()) < 100_000
 
 
 def test_the_reliability_diagram_by_hand():

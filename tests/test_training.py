@@ -45,11 +45,20 @@ def test_training_leaves_the_global_random_state_alone(small, state, teacher, qu
 @pytest.mark.parametrize("field", BASE)
 def test_every_setting_alone_changes_the_student(small, state, teacher, field):
     base = akd.TrainConfig(**BASE)
-    assert not torch.equal(answers(small, state, teacher, base), answers(small, state, teacher, replace(base, **{field: CHANGED[field]})))
+    assert not torch.equal(
+        answers(small, state, teacher, base), answers(small, state, teacher, replace(base, **{field: CHANGED[field]}))
+    )
 
 
 def test_settings_that_cannot_work_are_refused_by_value():
-    for field, value in {"steps": 0, "batch_size": 0, "lr": -1.0, "warmup": 2.0, "schedule": "step", "kd_weight": 1.5}.items():
+    for field, value in {
+        "steps": 0,
+        "batch_size": 0,
+        "lr": -1.0,
+        "warmup": 2.0,
+        "schedule": "step",
+        "kd_weight": 1.5,
+    }.items():
         with pytest.raises(ValueError, match=f"{field} = '?{value}"):
             akd.TrainConfig(**{field: value})
 

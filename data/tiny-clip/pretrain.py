@@ -22,9 +22,9 @@ from tqdm import trange
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-import glyphs  # noqa: E402
+import glyphs
 
-from activekd_lite import shapes, views  # noqa: E402
+from activekd_lite import shapes, views
 
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

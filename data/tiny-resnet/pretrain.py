@@ -21,10 +21,10 @@ from tqdm import trange
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
-import glyphs  # noqa: E402
+import glyphs
 
-from activekd_lite import shapes  # noqa: E402
-from activekd_lite.students import STUDENTS  # noqa: E402
+from activekd_lite import shapes
+from activekd_lite.students import STUDENTS
 
 LETTERS = "ABDEFGHJKLMNPRSTUWYZ"
 TEXTURES = ("checked", "shaded", "crossed")
