@@ -18,7 +18,6 @@ from activekd_lite.loop import run_active_learning
 from activekd_lite.metrics import accuracy_pct
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import STUDENTS
-from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
 
@@ -50,8 +49,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """One run of active learning."""
-    vlm = load_vlm(args.vlm, args.pretrained, args.device)
-    data, teacher = _data_and_teacher(args, vlm, args.dataset)
+    data = load_dataset(args.dataset, args.cache)
+    teacher = sweep.zero_shot_teacher(load_vlm(args.vlm, args.pretrained, args.device), data, args.views, args.cache)
     result = run_active_learning(
         data, teacher if args.distill else None, strategy=args.strategy, rounds=args.rounds, seed=args.seed,
         query_size=args.query_size or data.pool.num_classes, shots=args.shots, student=args.student,
@@ -123,12 +122,6 @@ def doctor(args: argparse.Namespace) -> int:
         print(f"tiny-clip       BROKEN: {error}")
     print("\nall that is needed is here" if not missing else f"\nnot ready: {', '.join(missing)}")
     return 1 if missing else 0
-
-
-def _data_and_teacher(args: argparse.Namespace, vlm: VLM, name: str):
-    data = load_dataset(name, args.cache)
-    built = TeacherCache.build(vlm, data.pool, args.views, args.cache)
-    return data, ZeroShotTeacher(built, vlm.text_weights(data.classnames, data.templates))
 
 
 def _train_config(args: argparse.Namespace) -> TrainConfig:

@@ -39,7 +39,7 @@ class Domain:
 
 
 PRETRAINING = Domain(rotation_deg=20, noise=8, clutter=1, radius=(0.5, 0.9), contrast=0.25)
-TARGET = Domain(rotation_deg=40, noise=20, clutter=4, radius=(0.45, 0.9), contrast=0.2)
+TARGET = Domain(rotation_deg=25, noise=11, clutter=2, radius=(0.45, 0.9), contrast=0.2)
 
 
 def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor, Tensor]:

@@ -66,21 +66,21 @@ class GlobalMaxPool(nn.Module):
 
 
 def tiny_cnn_backbone() -> nn.Module:
-    """Three convolutions for 16 x 16 pictures of digits; 96 features; 62,000 parameters; no pre-training."""
+    """Three convolutions for 16 x 16 pictures of digits; 128 features; 93,000 parameters; no pre-training."""
 
     def layer(inside, outside, stride):
         return [nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
 
-    return nn.Sequential(*layer(3, 24, 1), *layer(24, 48, 2), *layer(48, 96, 2), GlobalMaxPool())
+    return nn.Sequential(*layer(3, 32, 2), *layer(32, 64, 2), *layer(64, 128, 1), GlobalMaxPool())
 
 
 def tiny_resnet_backbone() -> nn.Module:
-    """A strided residual net for 32 x 32 pictures; 128 features; 0.3 M parameters."""
-    stem = [nn.Conv2d(3, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
-    return nn.Sequential(*stem, ResidualBlock(32, 64, 2), ResidualBlock(64, 128, 2), GlobalMaxPool())
+    """A strided residual net for 32 x 32 pictures; 96 features; 0.15 M parameters."""
+    stem = [nn.Conv2d(3, 24, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(24), nn.ReLU()]
+    return nn.Sequential(*stem, ResidualBlock(24, 48, 2), ResidualBlock(48, 96, 2), GlobalMaxPool())
 
 
-STUDENTS = {"tiny-cnn": (tiny_cnn_backbone, 96, 16), "tiny-resnet": (tiny_resnet_backbone, 128, 32)}
+STUDENTS = {"tiny-cnn": (tiny_cnn_backbone, 128, 16), "tiny-resnet": (tiny_resnet_backbone, 96, 32)}
 PRETRAINED = ("tiny-resnet",)
 
 

@@ -14,13 +14,13 @@ import pandas as pd
 import torch
 
 from activekd_lite.cache import TeacherCache
-from activekd_lite.datasets import load_dataset
+from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
 from activekd_lite.strategies import STRATEGIES, get_strategy
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig
-from activekd_lite.vlm import load_vlm
+from activekd_lite.vlm import VLM, load_vlm
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,23 @@ def run(
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
         data = load_dataset(name, cache_root)
-        cache = TeacherCache.build(vlm, data.pool, grid.views, cache_root, progress=progress)
-        teacher = ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
+        teacher = zero_shot_teacher(vlm, data, grid.views, cache_root, progress)
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train, views=cache.views,
-                out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
+                query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
+                views=teacher.cache.views, out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
             )  # fmt: skip
             results.append(result)
     return results
+
+
+def zero_shot_teacher(
+    vlm: VLM, data: Dataset, views: int = 5, cache_root: str | os.PathLike = ".cache", progress: bool = True
+) -> ZeroShotTeacher:
+    """The VLM's features of the pool, built or opened, asked with the data set's own class names and prompts."""
+    cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
+    return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
 
 
 def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:

@@ -24,8 +24,8 @@ class TrainConfig:
     temperature: of the distillation loss; kd_weight and beta: see `students.mix_heads`; warmup: share of the steps.
     """
 
-    steps: int = 200
-    batch_size: int = 48
+    steps: int = 150
+    batch_size: int = 32
     lr: float = 2e-3
     weight_decay: float = 0.01
     warmup: float = 0.1

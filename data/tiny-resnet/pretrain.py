@@ -53,7 +53,7 @@ def texture_of(kind: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1200)
+    parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -87,7 +87,7 @@ def main():
             print(f"{name} of new pictures: {100 * (head(features).argmax(dim=1) == y).float().mean():.1f} % right")
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
-    save_file({k: v.half() if v.is_floating_point() else v for k, v in net.state_dict().items()}, weights)
+    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}, weights)
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     (args.out / "manifest.json").write_text(json.dumps({"sha256": digest}, indent=1) + "\n")
 
