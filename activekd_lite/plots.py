@@ -70,6 +70,7 @@ def query_montage(result: RunResult, images: Tensor, *, tile: int = 44, columns:
     """
     rows = [result.state.labeled_indices[result.state.labeled_round[result.state.labeled_indices] == 0].tolist()]
     rows += [record.query_indices for record in result.records if record.query_indices]
+    cut, columns = max(map(len, rows)) > columns, min(columns, max(map(len, rows)))
     canvas = np.full((len(rows) * tile, columns * tile, 3), 255, dtype=np.uint8)
     shown = [(y, x, index) for y, indices in enumerate(rows) for x, index in enumerate(indices[:columns])]
     for y, x, index in shown:
@@ -84,10 +85,10 @@ def query_montage(result: RunResult, images: Tensor, *, tile: int = 44, columns:
     )  # fmt: skip
     names = ["start"] + [f"query {i}" for i in range(1, len(rows))]
     figure.update_yaxes(tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=names, showgrid=False)
-    figure.update_xaxes(visible=False)
-    cut = max(map(len, rows)) > columns
+    figure.update_xaxes(visible=False, range=[0, columns * tile])
     title = f"{result.name}: what was asked{f' (the first {columns} of each query)' if cut else ''}"
-    return figure.update_layout(title=title, hovermode="closest", height=110 + len(rows) * tile)
+    size = dict(height=90 + len(rows) * tile, width=max(560, 120 + columns * tile), margin=dict(t=60, r=20, b=20, l=90))
+    return figure.update_layout(title=title, hovermode="closest", **size)
 
 
 def data_uri(picture: np.ndarray) -> str:
