@@ -39,13 +39,16 @@ class TeacherCache:
     @classmethod
     def build(
         cls, vlm: VLM, pool: Pool, views: Views | int = 5, root: str | os.PathLike = ".cache", batch_size: int = 256,
-        progress: bool = True,
+        progress: bool = True, device: str | torch.device | None = None,
     ) -> "TeacherCache":  # fmt: skip
         """Encode every view of every image under `root`, or open what is there. An interrupted build resumes.
 
-        views: how many, with the pool's own augmentation, or a `Views`. The encode runs on the VLM's device. Raises
-        ValueError for non-finite features, OSError for a folder that cannot be written or a full disk.
+        views: how many, with the pool's own augmentation, or a `Views`. device: where to encode, and where the
+        VLM is moved; None leaves it where it is. Raises ValueError for non-finite features, OSError for a folder that
+        cannot be written or a full disk.
         """
+        if device is not None:
+            vlm.model.to(resolve_device(device))
         views = Views(views, augmentation=pool.augmentation) if isinstance(views, int) else views
         fingerprint = fingerprint_of(vlm, pool, views)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
@@ -126,11 +129,16 @@ def _store(folder: Path, manifest: dict, features: Tensor, view: int, start: int
     """Write the shard, then list it: a shard that is listed is whole."""
     block = features.contiguous().numpy()
     dim = block.shape[1]
-    with open(folder / "features.f16", "r+b" if (folder / "features.f16").exists() else "w+b") as file:
-        file.seek((view * pool_size + start) * dim * block.itemsize)
-        file.write(block.tobytes())
-        file.flush()
-        os.fsync(file.fileno())
+    path = folder / "features.f16"
+    try:
+        with open(path, "r+b" if path.exists() else "w+b") as file:
+            file.seek((view * pool_size + start) * dim * block.itemsize)
+            file.write(block.tobytes())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        remedy = "free space or choose another `root`; what is encoded stays"
+        raise OSError(error.errno, f"cannot write the teacher cache ({error.strerror}); {remedy}", str(folder)) from error
     manifest["shape"] = [manifest["fingerprint"]["views"]["count"], pool_size, dim]
     manifest["shards"][_key(view, start, start + len(block))] = _sha256(block)
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
