@@ -45,8 +45,7 @@ lab: $(INSTALLED) ## open JupyterLab in notebooks/
 
 notebooks: $(INSTALLED) ## run every notebook and write its outputs back (pictures need kaleido and a Chromium)
 	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False \
-	    --NotebookClient.coalesce_streams=True notebooks/*.ipynb
+	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 clean: ## remove caches and runs, not the environment
 	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis
