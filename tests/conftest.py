@@ -1,5 +1,8 @@
 """Small real objects that the tests share: handwritten digits, the embedded teacher, a cache of it."""
 
+import contextlib
+import os
+
 import pytest
 import torch
 
@@ -36,3 +39,24 @@ def teacher(vlm, small, tmp_path_factory):
 @pytest.fixture(scope="session")
 def quick():
     return akd.TrainConfig(steps=8, batch_size=8)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """`with full_disk(writes):` the disk takes that many writes more, then is full."""
+
+    @contextlib.contextmanager
+    def until(writes):
+        original, room = os.fsync, {"writes": writes}
+
+        def full(descriptor):
+            room["writes"] -= 1
+            if room["writes"] < 0:
+                raise OSError(28, "No space left on device")
+            return original(descriptor)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", full)
+            yield
+
+    return until

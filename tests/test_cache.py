@@ -1,5 +1,4 @@
 import json
-import os
 from dataclasses import replace
 
 import pytest
@@ -80,20 +79,14 @@ def test_every_flipped_byte_of_the_features_is_detected(vlm, small, tmp_path):
         TeacherCache.open(path)
 
 
-def test_a_full_disk_names_the_folder_and_loses_no_shard(vlm, small, tmp_path, monkeypatch, counted):
+def test_a_full_disk_names_the_folder_and_loses_no_shard(vlm, small, tmp_path, monkeypatch, counted, full_disk):
     monkeypatch.setattr(cache_module, "SHARD", 50)
-    original, room = os.fsync, {"writes": 4}  # two shards and their two manifests
-
-    def full(descriptor):
-        room["writes"] -= 1
-        if room["writes"] < 0:
-            raise OSError(28, "No space left on device")
-        return original(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match=r"cannot write the teacher cache \(No space left on device\).*tiny-clip-"):
+    after_two_shards = full_disk(writes=4)  # each with its manifest
+    with (
+        after_two_shards,
+        pytest.raises(OSError, match=r"cannot write the teacher cache \(No space left on device\).*tiny-clip-"),
+    ):
         build(vlm, small.pool, tmp_path)
-    monkeypatch.setattr(os, "fsync", original)
     counted.clear()
     build(vlm, small.pool, tmp_path, device="cpu")
     assert sum(counted) == 200  # four of the six shards were left to do

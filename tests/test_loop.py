@@ -206,20 +206,10 @@ def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatc
         tmp_path.chmod(stat.S_IRWXU)
 
 
-def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, monkeypatch):
-    whole, room = outcomes(run(small, teacher, quick)), {"writes": 8}
-    original = os.fsync
-
-    def full(descriptor):
-        room["writes"] -= 1
-        if room["writes"] < 0:
-            raise OSError(28, "No space left on device")
-        return original(descriptor)
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left on device.*free space or choose another folder"):
+def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, full_disk):
+    whole = outcomes(run(small, teacher, quick))
+    with full_disk(writes=8), pytest.raises(OSError, match="No space left on device.*free space or choose another folder"):
         run(small, teacher, quick, out=tmp_path)
     assert not list(tmp_path.glob(".*"))  # no half-written file stays
-    monkeypatch.setattr(os, "fsync", original)
     assert len(akd.load_run(tmp_path, device="cpu").records) == 2
     assert outcomes(run(small, teacher, quick, out=tmp_path)) == whole
