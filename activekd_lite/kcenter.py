@@ -1,9 +1,21 @@
 """Exact k-center greedy (farthest-first traversal; Gonzalez 1985, Sener and Savarese arXiv:1708.00489): the engine of
 `pcoreset` (probabilities, Euclidean) and `coreset` (features, cosine).
 
-Each point keeps the squared distance to its nearest centre; a pick is the point where that is largest, and can only lower it.
-So one pass over the points a pick is enough: (L + k) N C multiply-adds, where distances to all centres again at every pick
-(as in the paper's code) would cost (k L + k^2 / 2) N C. Differences, squares and sums are float64 whatever comes in.
+A pick is the point farthest from its nearest centre; then it is a centre itself. Centres only ever bring distances down, so a
+distance that is out of date is still an upper bound, and a point whose bound lies under the current radius cannot be the next
+pick: nothing needs to be computed for it (lazy greedy; Minoux 1978). VLM probabilities are clustered, so that is nearly every
+point. After one pass over the labelled centres, each turn
+1. lowers the REACH largest bounds, by a matrix product with the centres that are new to these points;
+2. settles the FRONT largest bounds of those: exact distances to the nearest centre;
+3. picks from the front, by a running minimum over it alone, as long as nobody outside can be farther.
+A turn without a pick (more points tie than a front holds) is followed by one that lowers and settles twice as many. So where
+nothing can be left out, every point is looked at for every pick: a running minimum over all of them.
+
+Floating point. The distance is sum((x - c) ** 2) in float64, summed by numpy row by row: it alone decides picks. A product's
+|x|^2 + |c|^2 - 2 x.c, in whatever order it is summed, is off by at most (C + 3) u (|x| + |c|)^2, where u is half the spacing
+of its numbers at 1; the distance itself by as much in float64; and a row that was rounded or brought to unit norm by
+(C + 4) u |x|. All of that stays under the margin 16 (C + 8) (u (|x|^2 + |c|^2) + the smallest normal number), by which
+bounds are raised; what overflows has the bound infinity.
 """
 
 import warnings
@@ -13,7 +25,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-CHUNK_NUMBERS = 2**22  # numbers held in float64 at a time, 32 MiB
+FRONT, REACH = 512, 2048
+CHUNK_NUMBERS = 2**19  # numbers in a buffer: about what a cache holds
 
 
 def k_center_greedy(
@@ -27,7 +40,9 @@ def k_center_greedy(
     that pick. No point is picked twice; once the radius is 0 it warns "pool exhausted at pick t" (the picks before t were
     useful) and goes on with unpicked points in index order.
 
-    Raises ValueError for NaN or infinite rows, for k outside 0..N, and for shapes that do not fit.
+    The picks are those of a brute force in float64 for every input, on every device: see the head of this file. Memory beyond
+    the inputs: N + (L + k) C numbers of float64. Raises ValueError for NaN or infinite rows, for k outside 0..N, and for
+    shapes that do not fit.
 
     >>> k_center_greedy(np.array([[0.0], [1.0], [5.0]]), np.array([[0.0]]), 2)
     (tensor([2, 1]), tensor([5., 1.], dtype=torch.float64))
@@ -40,15 +55,17 @@ def k_center_greedy(
     if not 0 <= k <= len(points):
         raise ValueError(f"k = {k} picks asked of {len(points)} points; k must be in 0..{len(points)}")
 
-    nearest = torch.full((len(points),), torch.inf, dtype=torch.float64, device=points.device)  # squared distances
-    for center in tqdm(_rows(centers, metric), disable=not progress, desc="labelled centres"):
-        _lower(nearest, points, center, metric)
-    indices, squared = torch.empty(k, dtype=torch.int64), torch.empty(k, dtype=torch.float64)
-    for pick in tqdm(range(k), disable=not progress, desc="k-center"):
-        index = int(nearest.argmax())
-        indices[pick], squared[pick] = index, nearest[index]
-        _lower(nearest, points, _rows(points[index : index + 1], metric)[0], metric)
-        nearest[index] = -1  # picked: never again
+    nearest = _Nearest(points, centers, k, metric)
+    nearest.start(progress)
+    indices, squared, reach = [], [], REACH
+    with tqdm(total=k, disable=not progress, desc="k-center") as bar:
+        while len(indices) < k:
+            picked, distances = nearest.turn(reach, k - len(indices))
+            indices += picked
+            squared += distances
+            reach = REACH if picked else 2 * reach
+            bar.update(len(picked))
+    squared = np.array(squared)
     if k and squared[-1] == 0:
         useful = int((squared > 0).sum())
         warnings.warn(
@@ -56,36 +73,159 @@ def k_center_greedy(
             "in index order",
             stacklevel=2,
         )
-    return indices, squared / 2 if metric == "cosine" else squared.sqrt()
+    radii = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    return torch.tensor(indices, dtype=torch.int64), torch.from_numpy(radii)
 
 
-def _lower(nearest: Tensor, points: Tensor, center: Tensor, metric: str) -> None:
-    """nearest (N,) after one more centre (C,), in place. A picked point, marked by -1, stays at -1."""
-    step = max(1, CHUNK_NUMBERS // points.shape[1])
-    for start in range(0, len(points), step):
-        part = slice(start, start + step)
-        squares = (_rows(points[part], metric) - center).square_()
-        # numpy's sum of a row is the same number whatever the rows beside it; torch's is not promised to be
-        distance = torch.from_numpy(squares.numpy().sum(axis=1)) if squares.device.type == "cpu" else squares.sum(dim=1)
-        torch.minimum(nearest[part], distance, out=nearest[part])
+class _Nearest:
+    """The centres so far, and for each point an upper bound of the squared distance to the nearest of them; -1: picked."""
+
+    def __init__(self, points: Tensor, centers: Tensor, k: int, metric: str):
+        self.points, self.metric, self.dtype = points, metric, _product_dtype(points, centers, metric)
+        self.count = len(centers)
+        self.centers = torch.empty(len(centers) + k, points.shape[1], dtype=torch.float64)
+        self.centers[: self.count] = _rows(centers.cpu(), metric)
+        self.bound = np.full(len(points), np.inf)
+        self.seen = np.full(len(points), self.count)  # the bound holds for the first so many centres
+
+    def start(self, progress: bool) -> None:
+        """The bounds of all points with the labelled centres."""
+        step = max(1, CHUNK_NUMBERS // self.points.shape[1])
+        for i in tqdm(range(0, len(self.points), step), disable=not progress, desc="labelled centres"):
+            self.bound[i : i + step] = self._least(self.points[i : i + step], 0)
+
+    def turn(self, reach: int, most: int) -> tuple[list[int], list[float]]:
+        """The next picks, `most` at most, and their squared distances; none where a turn of longer reach is needed."""
+        rows, outside = _largest(self.bound, reach)
+        self.lower(rows)
+        if reach > REACH:
+            self.settle(rows)
+        front, beside = _largest(self.bound[rows], FRONT)
+        rest = max(outside, (beside[0], -rows[-beside[1]]))
+        self.settle(rows[front])
+        return self._pick(rows[front], rest, most)
+
+    def lower(self, rows: np.ndarray) -> None:
+        """Bring the bounds of the points `rows` (n,) up to the newest centre."""
+        seen = self.seen[rows]
+        for first in np.unique(seen[seen < self.count]):
+            for part in self._parts(rows[seen == first]):
+                self.bound[part] = np.minimum(self.bound[part], self._least(self._take(part), first))
+        self.seen[rows] = self.count
+
+    def settle(self, rows: np.ndarray) -> None:
+        """Make the bounds of the points `rows` (n,) exact: only centres within the bound need a distance."""
+        for part in self._parts(rows):
+            x, bound, exact = _rows(self._take(part).cpu(), self.metric), self.bound[part], np.full(len(part), np.inf)
+            xx, step = x.square().sum(dim=1), max(1, CHUNK_NUMBERS // len(part))
+            for start in range(0, self.count, step):
+                c = self.centers[start : min(start + step, self.count)]
+                products, low, _ = _products(x, xx, c)
+                row, column = torch.nonzero(~(products > (torch.from_numpy(bound) - low)[:, None]), as_tuple=True)
+                for i, j in zip(row.split(len(part)), column.split(len(part)), strict=True):
+                    np.minimum.at(exact, i.numpy(), _squares(x[i] - c[j]).numpy())
+            if (exact > np.where(bound < 0, np.inf, bound)).any():
+                raise RuntimeError(f"products of {self.dtype} are less exact than their type: torch rounds their factors")
+            self.bound[part] = np.where(bound < 0, bound, exact)
+
+    def _pick(self, front: np.ndarray, rest: tuple[float, int], most: int) -> tuple[list[int], list[float]]:
+        """Pick from the settled points `front` (n,) until one outside, (bound, -index) at best, may come first."""
+        x, distance = _rows(self._take(front).cpu(), self.metric), self.bound[front]
+        products, low, _ = _products(x, x.square().sum(dim=1), x)
+        products, low, points = products.numpy(), low.numpy(), x.numpy()
+        picked, distances = [], []
+        for _ in range(most):
+            best = int(distance.argmax())
+            if (distance[best], -front[best]) < rest:
+                break
+            picked.append(int(front[best]))
+            distances.append(float(distance[best]))
+            self.centers[self.count] = x[best]
+            self.count += 1
+            near = np.flatnonzero(~(products[best] > distance - low[best]))
+            distance[near] = np.minimum(distance[near], np.square(points[near] - points[best]).sum(axis=1))
+            distance[best] = -1  # picked: never again
+        self.bound[front], self.seen[front] = distance, self.count
+        return picked, distances
+
+    def _least(self, x: Tensor, first: int) -> np.ndarray:
+        """Upper bounds (n,) of the squared distances of points x (n, C) to the nearest of the centres from `first` on."""
+        x = (_rows(x, self.metric) if self.metric == "cosine" else x).to(self.dtype)
+        least = torch.full((len(x),), torch.inf, dtype=self.dtype, device=x.device)
+        step = max(1, CHUNK_NUMBERS // len(x))
+        xx = x.square().sum(dim=1)
+        for start in range(first, self.count, step):
+            products, _, high = _products(x, xx, self.centers[start : min(start + step, self.count)].to(x))
+            least = torch.minimum(least, (products.amin(dim=1) + high).nan_to_num(nan=torch.inf, posinf=torch.inf))
+        return least.double().cpu().numpy()
+
+    def _take(self, rows: np.ndarray) -> Tensor:
+        return self.points[torch.from_numpy(rows).to(self.points.device)]
+
+    def _parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """`rows` in parts whose points fill a buffer."""
+        step = max(1, CHUNK_NUMBERS // self.points.shape[1])
+        return [rows[i : i + step] for i in range(0, len(rows), step)]
+
+
+def _largest(bound: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, int]]:
+    """The `size` points with the largest bounds (of equal ones the lowest indices), ascending, and the (bound, -index) of the
+    best point outside them."""
+    if size >= len(bound):
+        return np.arange(len(bound)), (-np.inf, 0)
+    floor = np.partition(bound, -size - 1)[-size - 1]
+    above, equal = np.flatnonzero(bound > floor), np.flatnonzero(bound == floor)
+    fill = size - len(above)
+    return np.sort(np.concatenate([above, equal[:fill]])), (floor, -equal[fill])
+
+
+def _products(x: Tensor, xx: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(products (n, m), low (n,), high (n,)): the squared distance of row i of x to row j of c is from products[i, j] + low[i]
+    to products[i, j] + high[i]. xx: |x|^2 of the rows."""
+    cc = c.square().sum(dim=1)
+    kind = torch.finfo(x.dtype)
+    margin = 8 * (x.shape[1] + 8) * (kind.eps * (xx + cc.max()) + kind.tiny)
+    return torch.addmm(cc, x, c.T, alpha=-2), xx - margin, xx + margin
+
+
+def _squares(x: Tensor) -> Tensor:
+    """Sums of squares of the rows. On the CPU by numpy, whose sum of a row is the same number whatever the rows beside it."""
+    return torch.from_numpy(np.square(x.numpy()).sum(axis=1)) if x.device.type == "cpu" else x.square().sum(dim=1)
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:
     """float64 rows; for cosine of unit norm, whose squared Euclidean distance is 2 (1 - cos)."""
     x = x.double()
-    return x / x.norm(dim=1, keepdim=True) if metric == "cosine" else x
+    if metric == "cosine":
+        x = x / x.abs().amax(dim=1, keepdim=True)  # no square overflows
+        x = x / _squares(x).sqrt()[:, None]
+    return x
+
+
+def _product_dtype(points: Tensor, centers: Tensor, metric: str) -> torch.dtype:
+    """float32 where it is float32 in truth (torch can be set to round factors to fewer bits) and nothing overflows."""
+    if points.device.type != "cpu":
+        return torch.float64
+    matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 and later
+    whole = matmul.fp32_precision in ("none", "ieee") if matmul else torch.get_float32_matmul_precision() == "highest"
+    small = metric == "cosine" or all(abs(v) < 1e15 for x in (points, centers) if len(x) for v in x.aminmax())
+    return torch.float32 if whole and small else torch.float64
 
 
 def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> Tensor:
-    x = torch.as_tensor(x)
+    x = torch.as_tensor(x).detach()
     if x.device.type == "mps":
         x = x.cpu()  # MPS has no float64
     if x.ndim != 2 or not x.is_floating_point():
         raise ValueError(f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array is needed")
-    bad, what = ~torch.isfinite(x).all(dim=1), "NaN or infinite values"
-    if metric == "cosine" and not bad.any():
-        bad, what = (x == 0).all(dim=1), "only zeros, so no direction for a cosine"
+    if len(x) and not all(torch.isfinite(v) for v in x.aminmax()):
+        _refuse_rows(~torch.isfinite(x).all(dim=1), name, "NaN or infinite values")
+    if metric == "cosine":
+        _refuse_rows((x == 0).all(dim=1), name, "only zeros, so no direction for a cosine")
+    return x
+
+
+def _refuse_rows(bad: Tensor, name: str, what: str) -> None:
     if bad.any():
         first = torch.nonzero(bad).flatten()[:5].tolist()
-        raise ValueError(f"{name}: {int(bad.sum())} of {len(x)} rows hold {what}, first {first}")
-    return x
+        raise ValueError(f"{name}: {int(bad.sum())} of {len(bad)} rows hold {what}, first {first}")
