@@ -18,3 +18,12 @@ __all__ = [
     "load_dataset", "load_run", "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "plots",
     "predict", "run_active_learning", "seeding", "strategies", "sweep", "train_student", "views",
 ]  # fmt: skip
+
+
+def __getattr__(name: str):
+    """PCoreSetQuery comes with the extra `skactiveml`, which is imported when it is asked for."""
+    if name != "PCoreSetQuery":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from activekd_lite.scikit_activeml import PCoreSetQuery
+
+    return PCoreSetQuery

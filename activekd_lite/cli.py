@@ -16,7 +16,7 @@ from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.device import resolve_device
 from activekd_lite.loop import run_active_learning
 from activekd_lite.metrics import accuracy_pct
-from activekd_lite.strategies import STRATEGIES
+from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import STUDENTS
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def run_sweep(args: argparse.Namespace) -> None:
-    """Every strategy with and without distillation."""
+    """Strategies with and without distillation, as many seeds as named."""
     grid = sweep.Grid(
         datasets=args.dataset, strategies=args.strategy, seeds=args.seeds, rounds=args.rounds, query_size=args.query_size,
         shots=args.shots, views=args.views, vlm=args.vlm, pretrained=args.pretrained, train=_train_config(args),
@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     def training(sub):
         sub.add_argument("--rounds", type=int, default=8, help="queries; one more student is trained")
         sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
-        sub.add_argument("--shots", type=int, default=1, help="images of each class that are labelled at the start")
+        sub.add_argument("--shots", type=int, default=1, help="labelled images a class at the start; 0: a cold start")
         sub.add_argument("--steps", type=int, default=defaults.steps, help="training steps a round")
         sub.add_argument("--batch-size", type=int, default=defaults.batch_size, help="labelled images a step")
         sub.add_argument("--lr", type=float, default=defaults.lr, help="largest learning rate of AdamW")
@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def many(sub):
         sub.add_argument("--dataset", nargs="+", default=["digits"])
-        sub.add_argument("--strategy", nargs="+", default=list(STRATEGIES))
+        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=", ".join(STRATEGIES))
         sub.add_argument("--seeds", nargs="+", type=int, default=[0])
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones are not run again")
 

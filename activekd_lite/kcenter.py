@@ -83,8 +83,9 @@ class _Nearest:
     def __init__(self, points: Tensor, centers: Tensor, k: int, metric: str):
         self.points, self.metric, self.dtype = points, metric, _product_dtype(points, centers, metric)
         self.count = len(centers)
-        self.centers = torch.empty(len(centers) + k, points.shape[1], dtype=torch.float64)
+        self.centers = np.empty((len(centers) + k, points.shape[1]))  # float64
         self.centers[: self.count] = _rows(centers.cpu(), metric)
+        self.buffer = torch.empty(CHUNK_NUMBERS, dtype=self.dtype, device=points.device)
         self.bound = np.full(len(points), np.inf)
         self.seen = np.full(len(points), self.count)  # the bound holds for the first so many centres
 
@@ -117,9 +118,9 @@ class _Nearest:
         """Make the bounds of the points `rows` (n,) exact: only centres within the bound need a distance."""
         for part in self._parts(rows):
             x, bound, exact = _rows(self._take(part).cpu(), self.metric), self.bound[part], np.full(len(part), np.inf)
-            xx, step = x.square().sum(dim=1), max(1, CHUNK_NUMBERS // len(part))
+            xx, step = x.norm(dim=1).square(), max(1, CHUNK_NUMBERS // len(part))
             for start in range(0, self.count, step):
-                c = self.centers[start : min(start + step, self.count)]
+                c = torch.from_numpy(self.centers[start : min(start + step, self.count)])
                 products, low, _ = _products(x, xx, c)
                 row, column = torch.nonzero(~(products > (torch.from_numpy(bound) - low)[:, None]), as_tuple=True)
                 for i, j in zip(row.split(len(part)), column.split(len(part)), strict=True):
@@ -131,7 +132,7 @@ class _Nearest:
     def _pick(self, front: np.ndarray, rest: tuple[float, int], most: int) -> tuple[list[int], list[float]]:
         """Pick from the settled points `front` (n,) until one outside, (bound, -index) at best, may come first."""
         x, distance = _rows(self._take(front).cpu(), self.metric), self.bound[front]
-        products, low, _ = _products(x, x.square().sum(dim=1), x)
+        products, low, _ = _products(x, x.norm(dim=1).square(), x)
         products, low, points = products.numpy(), low.numpy(), x.numpy()
         picked, distances = [], []
         for _ in range(most):
@@ -140,7 +141,7 @@ class _Nearest:
                 break
             picked.append(int(front[best]))
             distances.append(float(distance[best]))
-            self.centers[self.count] = x[best]
+            self.centers[self.count] = points[best]
             self.count += 1
             near = np.flatnonzero(~(products[best] > distance - low[best]))
             distance[near] = np.minimum(distance[near], np.square(points[near] - points[best]).sum(axis=1))
@@ -153,9 +154,10 @@ class _Nearest:
         x = (_rows(x, self.metric) if self.metric == "cosine" else x).to(self.dtype)
         least = torch.full((len(x),), torch.inf, dtype=self.dtype, device=x.device)
         step = max(1, CHUNK_NUMBERS // len(x))
-        xx = x.square().sum(dim=1)
+        xx = x.norm(dim=1).square()
         for start in range(first, self.count, step):
-            products, _, high = _products(x, xx, self.centers[start : min(start + step, self.count)].to(x))
+            c = torch.from_numpy(self.centers[start : min(start + step, self.count)]).to(x)
+            products, _, high = _products(x, xx, c, self.buffer)
             least = torch.minimum(least, (products.amin(dim=1) + high).nan_to_num(nan=torch.inf, posinf=torch.inf))
         return least.double().cpu().numpy()
 
@@ -179,13 +181,14 @@ def _largest(bound: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, int
     return np.sort(np.concatenate([above, equal[:fill]])), (floor, -equal[fill])
 
 
-def _products(x: Tensor, xx: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _products(x: Tensor, xx: Tensor, c: Tensor, buffer: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """(products (n, m), low (n,), high (n,)): the squared distance of row i of x to row j of c is from products[i, j] + low[i]
     to products[i, j] + high[i]. xx: |x|^2 of the rows."""
-    cc = c.square().sum(dim=1)
+    cc = c.norm(dim=1).square()
     kind = torch.finfo(x.dtype)
     margin = 8 * (x.shape[1] + 8) * (kind.eps * (xx + cc.max()) + kind.tiny)
-    return torch.addmm(cc, x, c.T, alpha=-2), xx - margin, xx + margin
+    out = None if buffer is None else buffer[: len(x) * len(c)].view(len(x), len(c))
+    return torch.addmm(cc, x, c.T, alpha=-2, out=out), xx - margin, xx + margin
 
 
 def _squares(x: Tensor) -> Tensor:

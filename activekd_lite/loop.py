@@ -25,7 +25,7 @@ from activekd_lite.files import make_folder, require_same, write_atomic
 from activekd_lite.metrics import accuracy_pct, aulc_pct, calibration_error_pct, covering_radius
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.seeding import derive_seed, generator
-from activekd_lite.strategies import Strategy, get_strategy
+from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
 from activekd_lite.students import STUDENTS, DualHeadStudent, build_student
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig, ViewBank, predict, train_student
@@ -106,7 +106,8 @@ def run_active_learning(
 ) -> RunResult:
     """ActiveKD (arXiv:2506.00910), or plain active learning when there is no teacher.
 
-    `rounds` queries of `query_size` labels, after an initial set of `shots` images a class: rounds + 1 trainings. With
+    `rounds` queries of `query_size` labels, after an initial set of `shots` images a class: rounds + 1 trainings. shots = 0 is
+    a cold start: the strategy chooses the first `query_size` images too, by the teacher's probabilities and features. With
     `out` every whole round is kept there (`config.json`, `rounds.jsonl`, `labels.csv`, the last student), and calling
     again goes on where it stopped. on_round: called with each new record.
 
@@ -115,7 +116,7 @@ def run_active_learning(
     """
     device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
     views = views or (teacher.cache.views if teacher else Views(augmentation=data.pool.augmentation))
-    _check(data, teacher, views, student, rounds, query_size, shots)
+    _check(data, teacher, views, choose, student, rounds, query_size, shots)
     config = {
         "dataset": data.name, "pool": data.pool.fingerprint(), "pool_size": len(data.pool),
         "classnames": list(data.classnames), "strategy": _strategy_name(strategy), "rounds": rounds,
@@ -125,7 +126,7 @@ def run_active_learning(
     folder = RunFolder(out, config)
     records, state = folder.read()
     if not records:
-        initial = data.oracle.initial_indices(shots, generator(seed, "initial set"))
+        initial = _initial_indices(data, teacher, choose, query_size, shots, seed)
         state = state.with_labels(initial, data.oracle.label(initial), round=0)
     if len(records) == rounds + 1:
         return RunResult(config, records, state, folder.student(device))
@@ -165,6 +166,7 @@ def _one_round(
     clock.lap("train")
     kd_weight = train.kd_weight if teacher else 0.0
     predictions = predict(net, data.pool.images, kd_weight=kd_weight, beta=train.beta)
+    predictions = replace(predictions, teacher_probs=teacher.probs() if teacher else None)
     tested = predict(net, data.test.images, kd_weight=kd_weight, beta=train.beta)
     clock.lap("predict")
     query = torch.empty(0, dtype=torch.int64)
@@ -184,6 +186,19 @@ def _one_round(
         peak_memory_bytes=_peak_memory_bytes(bank.device),
     )
     return record, net
+
+
+def _initial_indices(
+    data: Dataset, teacher: ZeroShotTeacher | None, choose: Strategy, query_size: int, shots: int, seed: int
+) -> Tensor:
+    """The images that are labelled before the first student is trained."""
+    if shots:
+        return data.oracle.initial_indices(shots, generator(seed, "initial set"))
+    state, probs = LabelState.empty(len(data.pool)), teacher.probs()
+    predictions = Predictions(probs, teacher.cache.features[0].float(), probs)
+    query = choose(predictions, state, query_size, generator=generator(seed, "initial set"))
+    _check_query(query, state, query_size, choose)
+    return query
 
 
 def load_run(out: str | os.PathLike, device: str | torch.device = "auto") -> RunResult:
@@ -266,19 +281,28 @@ class _Clock:
 
 
 def _check(
-    data: Dataset, teacher: ZeroShotTeacher | None, views: Views, student: str, rounds: int, query_size: int, shots: int
-):
+    data: Dataset, teacher: ZeroShotTeacher | None, views: Views, choose: Strategy, student: str, rounds: int, query_size: int,
+    shots: int,
+) -> None:  # fmt: skip
     """Refuse what cannot work before anything is trained."""
     if student not in STUDENTS:
         raise ValueError(f"unknown student {student!r}; known are {', '.join(STUDENTS)}")
     if rounds < 0 or (rounds and query_size < 1):
         raise ValueError(f"rounds = {rounds} and query_size = {query_size}: 0 or more rounds of at least 1 label are needed")
-    needed = shots * data.pool.num_classes + rounds * query_size
+    if shots < 0 or (shots == 0 and (teacher is None or query_size < 1)):
+        raise ValueError(
+            f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
+            "and a query_size of at least 1"
+        )
+    start = shots * data.pool.num_classes or query_size
+    needed = start + rounds * query_size
     if needed > len(data.pool):
         raise ValueError(
-            f"shots x classes + rounds x query_size = {shots} x {data.pool.num_classes} + {rounds} x {query_size} = {needed} "
-            f"labels, but the pool has {len(data.pool)} images; ask for fewer rounds or a smaller query"
+            f"{start} labels to start with and {rounds} rounds of {query_size} make {needed} labels, but the pool has "
+            f"{len(data.pool)} images; ask for fewer rounds or a smaller query"
         )
+    if choose is pcoreset_teacher and teacher is None:
+        raise ValueError("pcoreset_teacher chooses by the teacher's probabilities: run with a teacher, or choose pcoreset")
     if teacher is None:
         return
     if teacher.num_classes != data.pool.num_classes:

@@ -118,13 +118,22 @@ class LabelState:
 
 @dataclass(frozen=True)
 class Predictions:
-    """The current student over the whole pool, in pool order: probs (N, C), rows sum to 1, and features (N, F)."""
+    """The current student over the whole pool, in pool order: probs (N, C), rows sum to 1, and features (N, F); and where there
+    is one the teacher's teacher_probs (N, C). Before there is a student, the teacher's probabilities and features are both.
+
+    Raises ValueError for NaN, and for numbers of rows that differ.
+    """
 
     probs: Tensor
     features: Tensor
+    teacher_probs: Tensor | None = None
 
     def __post_init__(self):
-        for name, values in (("probs", self.probs), ("features", self.features)):
+        parts = {"probs": self.probs, "features": self.features, "teacher_probs": self.teacher_probs}
+        parts = {name: values for name, values in parts.items() if values is not None}
+        if len({len(values) for values in parts.values()}) > 1:
+            raise ValueError(f"as many rows in each are needed: {', '.join(f'{k} {tuple(v.shape)}' for k, v in parts.items())}")
+        for name, values in parts.items():
             bad = ~torch.isfinite(values).all(dim=1)
             if bad.any():
                 raise ValueError(

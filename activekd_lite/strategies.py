@@ -3,19 +3,24 @@
     strategy(predictions, state, query_size, *, generator) -> (query_size,) int64 pool indices, in pick order
 
 of the student's predictions over the pool and of what is labelled; no strategy sees a hidden label. All of them pick
-unlabelled images only, never one twice, and the first q of q + 1 picks are the q picks.
+unlabelled images only, never one twice, and the first q of q + 1 picks are the q picks. In each, equal scores go to the lowest
+pool index, and all raise ValueError for a query that the pool cannot give.
 """
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from activekd_lite.kcenter import k_center_greedy
 from activekd_lite.pool import LabelState, Predictions
 
 Strategy = Callable[..., Tensor]
+CHUNK_NUMBERS = 2**22  # similarities held at a time by probcover
 
 
 def random(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -25,10 +30,19 @@ def random(predictions: Predictions, state: LabelState, query_size: int, *, gene
 
 
 def uncertainty(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
-    """Largest entropy of the predicted class (Settles 2009). Ties: the lowest pool index."""
-    unlabeled = _unlabeled(predictions, state, query_size)
-    order = entropy(predictions.probs[unlabeled]).argsort(descending=True, stable=True)
-    return unlabeled[order[:query_size].cpu()]
+    """Largest entropy of the predicted class (Settles 2009)."""
+    return _highest(entropy(predictions.probs), _unlabeled(predictions, state, query_size), query_size)
+
+
+def margin(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """Smallest difference between the two largest probabilities (Scheffer et al. 2001)."""
+    best = predictions.probs.topk(min(2, predictions.probs.shape[1]), dim=1).values
+    return _highest(best[:, -1] - best[:, 0], _unlabeled(predictions, state, query_size), query_size)
+
+
+def least_confidence(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """Smallest probability of the predicted class (Lewis and Gale 1994)."""
+    return _highest(-predictions.probs.amax(dim=1), _unlabeled(predictions, state, query_size), query_size)
 
 
 def coreset(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -46,8 +60,7 @@ def badge(predictions: Predictions, state: LabelState, query_size: int, *, gener
     <a x u, b x v> = <a, b><u, v>. The first pick has the largest norm, as in the authors' code.
     """
     unlabeled = _unlabeled(predictions, state, query_size)
-    probs, x = predictions.probs[unlabeled].double(), predictions.features[unlabeled].double()  # (U, C), (U, F)
-    a = F.one_hot(probs.argmax(dim=1), probs.shape[1]) - probs
+    a, x = _gradient_factors(predictions, unlabeled)
     norms = a.square().sum(dim=1) * x.square().sum(dim=1)  # (U,) squared norms of the embeddings
     picks = [int(norms.argmax())]
     nearest = torch.full_like(norms, float("inf"))
@@ -57,6 +70,20 @@ def badge(predictions: Predictions, state: LabelState, query_size: int, *, gener
         nearest = torch.minimum(nearest, (norms + norms[last] - 2 * inner).clamp(min=0))
         nearest[picks] = 0
         picks.append(_draw(nearest, float(draw), picks))
+    return unlabeled[picks]
+
+
+def badge_reference(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """What the code of arXiv:2506.00910 calls BADGE, for comparisons only: embeddings of norm 1, farthest first instead of
+    drawn, from the lowest unlabelled index (all norms being 1, none is the largest)."""
+    unlabeled = _unlabeled(predictions, state, query_size)
+    a, x = (F.normalize(factor, dim=1) for factor in _gradient_factors(predictions, unlabeled))
+    picks, nearest = [0], torch.full((len(a),), float("inf"), dtype=torch.float64, device=a.device)
+    while len(picks) < query_size:
+        last = picks[-1]
+        nearest = torch.minimum(nearest, 1 - (a @ a[last]) * (x @ x[last]))
+        nearest[picks] = -float("inf")
+        picks.append(int(nearest.argmax()))
     return unlabeled[picks]
 
 
@@ -82,31 +109,151 @@ def classbalanced(predictions: Predictions, state: LabelState, query_size: int, 
     return torch.tensor(picks)
 
 
+def typiclust(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """The most typical image of the largest cluster without a label, again and again (Hacohen et al. 2022, arXiv:2202.02794).
+
+    Clusters of the unit-norm features, one more than there are labels and picks; typical: the smallest mean distance to the 20
+    nearest of the cluster. The paper clusters once a query, by k-means into labels + query_size clusters; here the cluster of
+    largest inertia is split in two at each pick (bisecting k-means), so that the first picks do not depend on query_size.
+    """
+    taken = len(state.labels) - len(_unlabeled(predictions, state, query_size))
+    x = F.normalize(predictions.features.double(), dim=1).cpu().numpy()
+    free, seed = state.labels.numpy() < 0, int(torch.randint(2**31, (1,), generator=generator))
+    clusters, picks = [(_inertia(x), np.arange(len(x)))], []
+    while len(picks) < query_size:
+        while len(clusters) <= taken + len(picks) and _split(clusters, x, seed):
+            pass
+        open_clusters = (members for _, members in clusters if free[members].any())
+        cluster = min(open_clusters, key=lambda members: ((~free[members]).sum(), -len(members)))
+        candidates = np.flatnonzero(free[cluster])
+        picks.append(int(cluster[candidates[_mean_distance(x[cluster])[candidates].argmin()]]))
+        free[picks[-1]] = False
+    return torch.tensor(picks)
+
+
+def _split(clusters: list[tuple[float, np.ndarray]], x: np.ndarray, seed: int) -> bool:
+    """Split the cluster (inertia, members) of largest inertia in two, in place; False where all are copies of one point."""
+    inertia, members = max(clusters, key=lambda cluster: cluster[0])
+    if inertia < 1e-9:
+        return False
+    side = KMeans(2, n_init=1, random_state=seed).fit_predict(x[members]) == 1
+    clusters[:] = [cluster for cluster in clusters if cluster[1] is not members]
+    clusters += [(_inertia(x[part]), part) for part in (members[side], members[~side])]
+    return True
+
+
+def _inertia(x: np.ndarray) -> float:
+    return float(((x - x.mean(axis=0)) ** 2).sum())
+
+
+def _mean_distance(x: np.ndarray, neighbors: int = 20) -> np.ndarray:
+    """The mean distance (n,) of the points x (n, F) to their nearest neighbours among them."""
+    if len(x) == 1:
+        return np.zeros(1)
+    return NearestNeighbors(n_neighbors=min(neighbors, len(x) - 1)).fit(x).kneighbors()[0].mean(axis=1)
+
+
+def probcover(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """The image whose ball holds the most uncovered images, again and again (Yehuda et al. 2022, arXiv:2205.11320).
+
+    Balls of unit-norm features, of the largest radius at which 95 % hold images of one predicted class only (the paper takes
+    clusters of k-means for classes). Equal counts: the image nearest to all others. Once all is covered, a next layer of balls
+    begins. O(N^2 F) time, O(N) memory beyond the features.
+    """
+    _unlabeled(predictions, state, query_size)
+    x = F.normalize(predictions.features.float(), dim=1)
+    balls = _Balls(x, predictions.probs.argmax(dim=1))
+    closeness = x @ x.mean(dim=0)
+    free = state.labels.to(x.device) < 0
+    uncovered = balls.count(state.labeled_indices.to(x.device)) == 0
+    degree = balls.count(torch.nonzero(uncovered).flatten())
+    picks = []
+    while len(picks) < query_size:
+        if degree[free].max() == 0:
+            uncovered = torch.ones_like(free)
+            degree = balls.count(torch.nonzero(uncovered).flatten())
+        best = free & (degree == degree[free].max())
+        pick = int(closeness.where(best, -torch.inf).argmax())
+        covers = (balls.of(torch.tensor([pick], device=x.device))[0]) & uncovered
+        degree = degree - balls.count(torch.nonzero(covers).flatten())
+        uncovered, free[pick] = uncovered & ~covers, False
+        picks.append(pick)
+    return torch.tensor(picks)
+
+
+class _Balls:
+    """Which of the points x (N, F) of norm 1 lie in each other's ball, as pure as said in `probcover`, in chunks."""
+
+    def __init__(self, x: Tensor, classes: Tensor, purity: float = 0.95):
+        self.x, self.step = x, max(1, CHUNK_NUMBERS // len(x))
+        nearest_other = [
+            (x[i] @ x.T).masked_fill(classes[i, None] == classes, -2).amax(dim=1) for i in torch.arange(len(x)).split(self.step)
+        ]
+        nearest_other = torch.cat(nearest_other).sort(descending=True).values
+        self.similarity = min(float(nearest_other[int((1 - purity) * len(x))]), 1 - 1e-6)
+
+    def of(self, rows: Tensor) -> Tensor:
+        """(n, N): which points are in the balls around the points `rows` (n,)."""
+        return self.x[rows] @ self.x.T > self.similarity
+
+    def count(self, rows: Tensor) -> Tensor:
+        """(N,): in how many of the balls around the points `rows` (n,) each point lies."""
+        count = torch.zeros(len(self.x), dtype=torch.int64, device=self.x.device)
+        for part in rows.split(self.step):
+            count += self.of(part).sum(dim=0)
+        return count
+
+
 def pcoreset(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
     """Greedy k-center in class-probability space (Kang et al. 2025, arXiv:2506.00910, Alg. 1).
 
-    predictions.probs: (N, C), rows sum to 1; Euclidean distance; labelled images are the initial centres. Ties: the
-    lowest pool index. Raises ValueError if nothing is labelled.
+    predictions.probs: (N, C), rows sum to 1; Euclidean distance; labelled images are the initial centres. Raises ValueError
+    if nothing is labelled.
     """
     return _k_center(predictions.probs, state, _unlabeled(predictions, state, query_size), query_size, "euclidean")
 
 
+def pcoreset_teacher(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    """`pcoreset` in the teacher's probabilities: needs no student, and nothing labelled, where it starts with the image nearest
+    to the mean. Raises ValueError if the predictions carry no teacher_probs (N, C)."""
+    if predictions.teacher_probs is None:
+        raise ValueError("pcoreset_teacher needs Predictions.teacher_probs: run with a teacher, or give its probabilities")
+    unlabeled, probs = _unlabeled(predictions, state, query_size), predictions.teacher_probs
+    if len(state.labeled_indices):
+        return _k_center(probs, state, unlabeled, query_size, "euclidean")
+    first = (probs.double() - probs.double().mean(dim=0)).square().sum(dim=1).argmin().cpu()
+    started = state.with_labels(first[None], torch.zeros(1, dtype=torch.int64), round=0)  # any label: only where it is counts
+    rest = unlabeled[unlabeled != first]
+    return torch.cat([first[None], _k_center(probs, started, rest, query_size - 1, "euclidean")])
+
+
 STRATEGIES: dict[str, Strategy] = {
-    "random": random,
-    "uncertainty": uncertainty,
-    "coreset": coreset,
-    "badge": badge,
-    "classbalanced": classbalanced,
-    "pcoreset": pcoreset,
-}
+    f.__name__: f
+    for f in (
+        random, uncertainty, margin, least_confidence, coreset, badge, classbalanced, typiclust, probcover, pcoreset,
+        pcoreset_teacher, badge_reference,
+    )
+}  # fmt: skip
+PAPER_STRATEGIES = ("random", "uncertainty", "coreset", "badge", "classbalanced", "pcoreset")  # those arXiv:2506.00910 compares
+COLD_START = tuple(name for name in STRATEGIES if name not in ("coreset", "pcoreset"))  # those that need no label
 
 
 def get_strategy(strategy: str | Strategy) -> Strategy:
-    """A strategy by name, or the callable itself. Raises ValueError for an unknown name: never another in its place."""
+    """A strategy by name, one of scikit-activeml as "skactiveml:TypiClust", or the callable itself.
+
+    Raises ValueError for an unknown name: never another in its place; ImportError where scikit-activeml is not installed.
+    """
     if callable(strategy):
         return strategy
+    if strategy.startswith("skactiveml:"):
+        from activekd_lite.scikit_activeml import adapt  # an optional extra, and slow to import
+
+        return adapt(strategy.removeprefix("skactiveml:"))
     if strategy not in STRATEGIES:
-        raise ValueError(f"unknown strategy {strategy!r}; known are {', '.join(STRATEGIES)}, and any callable of the contract")
+        raise ValueError(
+            f"unknown strategy {strategy!r}; known are {', '.join(STRATEGIES)}, those of scikit-activeml as "
+            "'skactiveml:TypiClust', and any callable of the contract"
+        )
     return STRATEGIES[strategy]
 
 
@@ -128,12 +275,26 @@ def _unlabeled(predictions: Predictions, state: LabelState, query_size: int) -> 
     return unlabeled
 
 
+def _highest(score: Tensor, unlabeled: Tensor, query_size: int) -> Tensor:
+    """The unlabelled images of largest score (N,)."""
+    return unlabeled[score[unlabeled].argsort(descending=True, stable=True)[:query_size].cpu()]
+
+
+def _gradient_factors(predictions: Predictions, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradient embedding of the last layer, as factors: onehot(argmax p) - p (n, C), and features (n, F)."""
+    probs = predictions.probs[rows].double()
+    return F.one_hot(probs.argmax(dim=1), probs.shape[1]) - probs, predictions.features[rows].double()
+
+
 def _k_center(space: Tensor, state: LabelState, unlabeled: Tensor, query_size: int, metric: str) -> Tensor:
     labeled = state.labeled_indices
     if len(labeled) == 0:
-        raise ValueError("k-center needs a labelled image to start from; begin with 'random' or an initial labelled set")
+        raise ValueError(
+            "nothing is labelled, and coreset and pcoreset start from labelled images; these start without: "
+            + ", ".join(COLD_START)
+        )
     picks, _ = k_center_greedy(space[unlabeled], space[labeled], query_size, metric=metric)
-    return unlabeled[picks.cpu()]
+    return unlabeled[picks]
 
 
 def _draw(weight: Tensor, u: float, taken: list[int]) -> int:

@@ -17,7 +17,7 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
-from activekd_lite.strategies import STRATEGIES, get_strategy
+from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
@@ -28,7 +28,7 @@ class Grid:
     """What to run. query_size None asks for as many labels a round as there are classes, the paper's Q = C."""
 
     datasets: Sequence[str] = ("digits",)
-    strategies: Sequence[str] = tuple(STRATEGIES)
+    strategies: Sequence[str] = PAPER_STRATEGIES
     distill: Sequence[bool] = (True, False)
     seeds: Sequence[int] = (0,)
     rounds: int = 8
@@ -48,12 +48,17 @@ def run(
     grid: Grid, out: str | os.PathLike, *, cache_root: str | os.PathLike = ".cache", device: str | torch.device = "auto",
     progress: bool = True,
 ) -> list[RunResult]:  # fmt: skip
-    """Run all of `grid` under `out`; finished runs are read, an interrupted one goes on. Returns the runs, in grid order."""
+    """Run all of `grid` under `out`; finished runs are read, an interrupted one goes on. Returns the runs, in grid order.
+
+    What only a teacher makes possible, `pcoreset_teacher` and a cold start (shots = 0), is run with distillation alone.
+    """
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
         data = load_dataset(name, cache_root)
         teacher = zero_shot_teacher(vlm, data, grid.views, cache_root, progress)
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
+            if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
+                continue
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
                 query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
@@ -72,7 +77,7 @@ def zero_shot_teacher(
 
 
 def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:
-    return Path(out) / dataset / f"{strategy}-{'activekd' if distill else 'plain'}" / f"seed{seed}"
+    return Path(out) / dataset / f"{strategy.replace(':', '-')}-{'activekd' if distill else 'plain'}" / f"seed{seed}"
 
 
 def load(out: str | os.PathLike) -> list[RunResult]:

@@ -170,8 +170,14 @@ def test_requests_that_cannot_work_are_refused_before_training(small, digits, te
     monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises(ValueError, match="query_size = 0"):
         run(small, teacher, quick, query_size=0)
-    with pytest.raises(ValueError, match=r"1 x 10 \+ 30 x 5 = 160 labels, but the pool has 150 images"):
+    with pytest.raises(ValueError, match="10 labels to start with and 30 rounds of 5 make 160 labels, but the pool has 150"):
         run(small, teacher, quick, rounds=30)
+    with pytest.raises(ValueError, match="shots = 0.*a cold start, needs a teacher"):
+        run(small, None, quick, shots=0)
+    with pytest.raises(ValueError, match="pcoreset_teacher chooses by the teacher's probabilities"):
+        run(small, None, quick, strategy="pcoreset_teacher")
+    with pytest.raises(ValueError, match="nothing is labelled.*pcoreset_teacher"):
+        run(small, teacher, quick, shots=0, strategy="pcoreset")
     with pytest.raises(ValueError, match="unknown strategy 'best'"):
         run(small, teacher, quick, strategy="best")
     with pytest.raises(ValueError, match="unknown student 'big'"):
@@ -182,6 +188,20 @@ def test_requests_that_cannot_work_are_refused_before_training(small, digits, te
         run(small, teacher, quick, views=akd.Views(4))
     with pytest.raises(ValueError, match="text weights for 3 classes, small has 10"):
         run(small, akd.ZeroShotTeacher(teacher.cache, torch.ones(128, 3)), quick)
+
+
+def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(small, teacher, quick, tmp_path):
+    cold = {"shots": 0, "strategy": "pcoreset_teacher", "rounds": 1, "out": tmp_path}
+    result = run(small, teacher, quick, **cold)
+    first = torch.nonzero(result.state.labeled_round == 0).flatten()
+    probs, nothing = teacher.probs(), akd.LabelState.empty(len(small.pool))
+    by_hand = akd.Predictions(probs, probs, probs)
+    expected = akd.STRATEGIES["pcoreset_teacher"](by_hand, nothing, 5, generator=torch.Generator())
+    assert sorted(expected.tolist()) == first.tolist()
+    assert [r.labeled_count for r in result.records] == [5, 10]
+    assert outcomes(run(small, teacher, quick, shots=0, strategy="pcoreset_teacher", rounds=1, out=tmp_path)) == outcomes(
+        result
+    )
 
 
 def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, quick):

@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     "device", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
     "pool", "datasets", "vlm", "students",
-    "cache", "teacher", "training", "strategies",
+    "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "sweep",
     "plots", "cli",
 )  # fmt: skip

@@ -1,5 +1,12 @@
 """One contract, one test that every strategy passes; then what each one promises beyond it."""
 
+import json
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
 import pytest
 import torch
 
@@ -8,12 +15,14 @@ from activekd_lite import strategies
 from activekd_lite.seeding import generator
 from activekd_lite.strategies import STRATEGIES
 
-DETERMINISTIC = ("uncertainty", "coreset", "pcoreset")  # the others draw
+DRAWN = ("random", "badge", "classbalanced", "typiclust")  # and badge_reference starts at the lowest index
+DETERMINISTIC = tuple(name for name in STRATEGIES if name not in (*DRAWN, "badge_reference"))
 
 
 def situation(n=60, classes=5, dim=8, labeled=7, seed=0):
     g = generator(seed, "situation")
-    predictions = akd.Predictions((2 * torch.randn(n, classes, generator=g)).softmax(1), torch.randn(n, dim, generator=g))
+    probs, features, teacher_probs = (torch.randn(n, width, generator=g) for width in (classes, dim, classes))
+    predictions = akd.Predictions((2 * probs).softmax(1), features, (2 * teacher_probs).softmax(1))
     index = torch.randperm(n, generator=g)[:labeled]
     state = akd.LabelState.empty(n).with_labels(index, torch.randint(classes, (labeled,), generator=g), round=0)
     return predictions, state
@@ -39,7 +48,7 @@ class TestContract:
         predictions, state = situation()
         first = pick(name, predictions, state, 10)
         torch.manual_seed(123)
-        torch.rand(7)
+        np.random.seed(123)  # noqa: NPY002 - the global states must not matter
         assert torch.equal(first, pick(name, predictions, state, 10))
 
     @pytest.mark.parametrize("q", [1, 4, 20])
@@ -50,8 +59,11 @@ class TestContract:
     def test_degenerate_predictions(self, name):
         _, state = situation()
         for probs in (torch.full((60, 5), 0.2), torch.eye(5)[torch.zeros(60, dtype=torch.long)]):
-            same = akd.Predictions(probs, torch.ones(60, 8))
-            with pytest.warns(UserWarning, match="pool exhausted") if name in ("coreset", "pcoreset") else _silence():
+            same, exhausted = (
+                akd.Predictions(probs, torch.ones(60, 8), probs),
+                name in ("coreset", "pcoreset", "pcoreset_teacher"),
+            )
+            with pytest.warns(UserWarning, match="pool exhausted") if exhausted else warnings.catch_warnings(action="error"):
                 picks = pick(name, same, state, 20)
             assert len(picks.unique()) == 20
             assert (state.labels[picks] < 0).all()
@@ -65,18 +77,51 @@ class TestContract:
         with pytest.raises(ValueError, match="predictions for 60 images, but the pool has 61"):
             pick(name, predictions, akd.LabelState.empty(61), 5)
 
+    def test_float16_features_whose_squares_overflow(self, name):
+        """1000 squared is infinite in float16; the picks are those of the same numbers in float64."""
+        predictions, state = situation()
+        half = [predictions.probs.half(), (1000 * predictions.features).half(), predictions.teacher_probs.half()]
+        double = akd.Predictions(*(x.double() for x in half))
+        assert torch.equal(pick(name, akd.Predictions(*half), state, 20), pick(name, double, state, 20))
 
-def _silence():
-    import contextlib
 
-    return contextlib.nullcontext()
+@pytest.mark.skipif(sys.platform == "win32", reason="no resource module")
+def test_memory_is_that_of_the_predictions():
+    """15,000 images: all pairs are 0.9 GB in float32, gradient embeddings built in full 0.4 GB in float64."""
+    program = """
+import json, resource, sys, torch, activekd_lite as akd
+def choose(name, n):
+    g = torch.Generator().manual_seed(0)
+    probs = (4 * torch.randn(n, 50, generator=g)).softmax(1)
+    predictions = akd.Predictions(probs, torch.randn(n, 64, generator=g), probs)
+    state = akd.LabelState.empty(n).with_labels(torch.arange(20), torch.arange(20), 0)
+    akd.STRATEGIES[name](predictions, state, 10, generator=g)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+print(json.dumps({name: -choose(name, 500) + choose(name, 15_000) for name in akd.STRATEGIES}))  # the small one first
+"""
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    growth = json.loads(out)  # MiB: macOS counts bytes, Linux KiB
+    assert max(growth.values()) < 250, growth
+
+
+def test_another_process_chooses_the_same():
+    """Hashing, and so the order of sets, differs between processes; selections must not."""
+    program = """
+import json, sys
+sys.path.insert(0, "tests")
+from test_strategies import STRATEGIES, pick, situation
+print(json.dumps({name: pick(name, *situation(), 12).tolist() for name in STRATEGIES}))
+"""
+    other = {**os.environ, "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=other)
+    assert json.loads(run.stdout) == {name: pick(name, *situation(), 12).tolist() for name in STRATEGIES}
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
 def test_permuting_the_pool_permutes_the_picks(name):
     predictions, state = situation()
     order = torch.randperm(60, generator=generator(1, "permute"))
-    permuted = akd.Predictions(predictions.probs[order], predictions.features[order])
+    permuted = akd.Predictions(predictions.probs[order], predictions.features[order], predictions.teacher_probs[order])
     moved = akd.LabelState(state.labeled_round[order], state.labels[order])
     assert torch.equal(order[pick(name, permuted, moved, 10)], pick(name, predictions, state, 10))
 
@@ -86,6 +131,93 @@ def test_uncertainty_takes_the_largest_entropies():
     state = akd.LabelState.empty(5).with_labels(torch.tensor([0]), torch.tensor([0]), 0)
     assert pick("uncertainty", akd.Predictions(probs, torch.zeros(5, 2)), state, 3).tolist() == [1, 4, 3]
     assert strategies.entropy(torch.tensor([[1.0, 0.0]])).item() == 0
+
+
+def test_margin_and_least_confidence_look_at_the_largest_probabilities():
+    probs = torch.tensor([[0.50, 0.49, 0.01], [0.4, 0.3, 0.3], [0.9, 0.1, 0.0], [0.6, 0.2, 0.2]])
+    predictions, nothing = akd.Predictions(probs, torch.zeros(4, 2)), akd.LabelState.empty(4)
+    assert pick("margin", predictions, nothing, 4).tolist() == [0, 1, 3, 2]
+    assert pick("least_confidence", predictions, nothing, 4).tolist() == [1, 0, 3, 2]
+
+
+def blobs(sizes, spread=0.05, seed=0):
+    """Unit vectors around the axes, `sizes` of each: predictions whose class is the axis, and which axis."""
+    g, axis = generator(seed, "blobs"), torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    eye = torch.eye(len(sizes))[axis]
+    features = eye + spread * torch.randn(len(axis), len(sizes), generator=g)
+    return akd.Predictions((4 * eye).softmax(1), features), axis
+
+
+def test_typiclust_goes_to_the_largest_unlabelled_blob_and_takes_its_middle():
+    predictions, axis = blobs([20, 50, 30, 10])
+    state = akd.LabelState.empty(110).with_labels(torch.tensor([25]), torch.tensor([1]), 0)  # of the blob of 50
+    picks = pick("typiclust", predictions, state, 3)
+    assert axis[picks].tolist() == [2, 0, 3]
+    x = torch.nn.functional.normalize(predictions.features, dim=1)
+    for p in picks[:2]:
+        blob = x[axis == axis[p]]
+        typical = torch.cdist(blob, blob).sort(dim=1).values[:, 1:21].mean(dim=1)
+        own = torch.cdist(x[p, None], blob).sort().values[0, 1:21].mean()
+        assert own <= typical.min() + 1e-6
+
+
+def naive_probcover(predictions, state, q):
+    """The definition with the whole (N, N) matrix."""
+    x = torch.nn.functional.normalize(predictions.features, dim=1)
+    similarity, classes = x @ x.T, predictions.probs.argmax(1)
+    other = similarity.masked_fill(classes[:, None] == classes, -2).amax(1)
+    radius = next(r for r in sorted(other.tolist()) if (other > r).float().mean() <= 0.05)  # the widest that is pure
+    ball = similarity > radius
+    uncovered, picks = ~ball[state.labeled_indices].any(0), []
+    while len(picks) < q:
+        degree = (ball & uncovered).sum(1)
+        degree[state.labeled_indices] = degree[picks] = -1
+        best = degree.max()
+        assert best > 0, "the case is too small: everything is covered"
+        picks.append(max(torch.nonzero(degree == best).flatten().tolist(), key=lambda i: float(x[i] @ x.mean(0))))
+        uncovered &= ~ball[picks[-1]]
+    return picks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_probcover_equals_the_matrix_of_all_balls(seed, monkeypatch):
+    predictions, state = situation(n=300, labeled=3, seed=seed)
+    near = akd.Predictions(predictions.features[:, :5].softmax(1), predictions.features)  # classes that the features show
+    expected = naive_probcover(near, state, 12)
+    assert pick("probcover", near, state, 12).tolist() == expected
+    monkeypatch.setattr(strategies, "CHUNK_NUMBERS", 1000)
+    assert pick("probcover", near, state, 12).tolist() == expected
+
+
+def test_probcover_begins_a_next_layer_when_all_is_covered():
+    predictions, axis = blobs([20, 50, 30])
+    picks = pick("probcover", predictions, akd.LabelState.empty(100), 6)
+    assert axis[picks].tolist() == [1, 2, 0, 1, 2, 0]
+
+
+def test_pcoreset_teacher_is_pcoreset_in_the_teachers_space():
+    predictions, state = situation()
+    as_student = akd.Predictions(predictions.teacher_probs, predictions.features)
+    assert torch.equal(pick("pcoreset_teacher", predictions, state, 10), pick("pcoreset", as_student, state, 10))
+    cold = pick("pcoreset_teacher", predictions, akd.LabelState.empty(60), 10)
+    p = predictions.teacher_probs.double()
+    assert cold[0] == (p - p.mean(0)).norm(dim=1).argmin()
+    started = akd.LabelState.empty(60).with_labels(cold[:1], torch.tensor([0]), 0)
+    assert torch.equal(cold[1:], pick("pcoreset_teacher", predictions, started, 9))
+    with pytest.raises(ValueError, match="run with a teacher"):
+        pick("pcoreset_teacher", as_student, state, 10)
+
+
+def test_badge_reference_is_farthest_first_among_embeddings_of_norm_1():
+    predictions, state = situation()
+    unlabeled = state.unlabeled_indices
+    p, x = predictions.probs[unlabeled].double(), predictions.features[unlabeled].double()
+    embedding = torch.einsum("nc,nf->ncf", torch.nn.functional.one_hot(p.argmax(1), 5) - p, x).flatten(1)
+    embedding /= embedding.norm(dim=1, keepdim=True)
+    picks = [0]
+    while len(picks) < 12:
+        picks.append(int(torch.cdist(embedding, embedding[picks]).amin(dim=1).argmax()))
+    assert torch.equal(pick("badge_reference", predictions, state, 12), unlabeled[picks])
 
 
 def test_pcoreset_by_hand():
@@ -144,13 +276,19 @@ def test_random_is_uniform():
     assert (share - 10 / 53).abs().max() < 5 * (10 / 53 * 43 / 53 / 2000) ** 0.5
 
 
-@pytest.mark.parametrize("name", ["coreset", "pcoreset"])
-def test_k_center_without_a_labelled_image_says_what_to_do(name):
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_a_cold_start_works_or_names_the_strategies_that_do(name):
     predictions, _ = situation()
-    with pytest.raises(ValueError, match="begin with 'random'"):
-        pick(name, predictions, akd.LabelState.empty(60), 5)
+    nothing = akd.LabelState.empty(60)
+    if name in strategies.COLD_START:
+        picks = pick(name, predictions, nothing, 5)
+        assert len(picks.unique()) == 5
+        assert torch.equal(pick(name, predictions, nothing, 4), picks[:4])
+    else:
+        with pytest.raises(ValueError, match="nothing is labelled.*random, uncertainty, .*pcoreset_teacher, badge_reference"):
+            pick(name, predictions, nothing, 5)
 
 
 def test_an_unknown_strategy_never_becomes_another():
-    with pytest.raises(ValueError, match="unknown strategy 'pcore'; known are random, uncertainty, coreset"):
+    with pytest.raises(ValueError, match="unknown strategy 'pcore'; known are random, uncertainty, margin, least_confidence"):
         strategies.get_strategy("pcore")

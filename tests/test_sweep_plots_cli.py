@@ -117,7 +117,7 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
         (["--dataset", "mnist"], "unknown data set 'mnist'; known are digits, shapes"),
         (["--student", "big"], "unknown student 'big'"),
         (["--vlm", "RN5"], "unknown model 'RN5'"),
-        (["--rounds", "5000"], "5000 x 3 = 15010 labels, but the pool has 1100"),
+        (["--rounds", "5000"], "5000 rounds of 3 make 15010 labels, but the pool has 1100"),
     ):
         assert cli.main(["run", *SHORT, "--out", "runs/other", *words]) == 2
         assert complaint in capsys.readouterr().err
