@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return args.command(args) or 0
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         print(f"activekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -138,7 +138,7 @@ def _version(distribution: str) -> str | None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("activekd-lite", description=sys.modules["activekd_lite"].__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    defaults = TrainConfig()
+    defaults, named = TrainConfig(), f"{', '.join(STRATEGIES)}, or skactiveml:TypiClust and the like"
 
     def command(name, function, *options):
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def one(sub):
         sub.add_argument("--dataset", default="digits", help="digits or shapes")
-        sub.add_argument("--strategy", default="pcoreset", help=", ".join(STRATEGIES))
+        sub.add_argument("--strategy", default="pcoreset", help=named)
         sub.add_argument("--student", help=f"{', '.join(STUDENTS)} (the one that suits the data set)")
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
@@ -174,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def many(sub):
         sub.add_argument("--dataset", nargs="+", default=["digits"])
-        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=", ".join(STRATEGIES))
+        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=named)
         sub.add_argument("--seeds", nargs="+", type=int, default=[0])
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones are not run again")
 

@@ -22,7 +22,7 @@ try:
     from skactiveml.classifier import MixtureModelClassifier, ParzenWindowClassifier, SklearnClassifier
     from skactiveml.utils import MISSING_LABEL, check_scalar, check_type, is_labeled
 except ImportError as error:
-    raise ImportError("scikit-activeml is not installed; get it by `pip install 'activekd-lite[skactiveml]'`") from error
+    raise ImportError("scikit-activeml is not installed; get it by `pip install scikit-activeml`") from error
 
 # Those that train a model or ask it about other rows than the pool's: the student cannot serve, the library's own models do.
 OWN_MODEL = {

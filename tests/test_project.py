@@ -121,3 +121,19 @@ def test_the_readme_tree_has_not_drifted():
     readme = (ROOT / "README.md").read_text()
     shown = set(re.findall(r"^    (\w+\.py) ", readme, re.M))
     assert shown == {p.name for p in (ROOT / "activekd_lite").glob("*.py")} - {"__init__.py"}
+
+
+def test_the_readme_strategy_runs(small, teacher, quick):
+    """The ten lines that show how to write one."""
+    import activekd_lite as akd
+
+    code = next(
+        block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "def " in block
+    )
+    assert len(code.split("\n\n\n")[0].splitlines()) <= 10
+    space = {"akd": akd, "data": small, "teacher": teacher}
+    exec(code.split("\n\n\n")[0], space)
+    result = akd.run_active_learning(
+        small, teacher, strategy=space["disagreement"], rounds=1, query_size=4, train=quick, progress=False
+    )
+    assert len(result.records[0].query_indices) == 4

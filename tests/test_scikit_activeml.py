@@ -98,7 +98,7 @@ for ask in (lambda: activekd_lite.PCoreSetQuery, lambda: activekd_lite.strategie
         print(error)
 """
     out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
-    assert out.count("pip install 'activekd-lite[skactiveml]'") == 2
+    assert out.count("pip install scikit-activeml") == 2
 
 
 class TestPCoreSetQuery:
