@@ -8,8 +8,9 @@ point. After one pass over the labelled centres, each turn
 1. lowers the REACH largest bounds, by a matrix product with the centres that are new to these points;
 2. settles the FRONT largest bounds of those: exact distances to the nearest centre;
 3. picks from the front, by a running minimum over it alone, as long as nobody outside can be farther.
-A turn without a pick (more points tie than a front holds) is followed by one that lowers and settles twice as many. So where
-nothing can be left out, every point is looked at for every pick: a running minimum over all of them.
+A turn without a pick (more points tie than a front holds) is followed by one that lowers and settles twice as many. Where turns
+find so few picks that looking at every bound costs more than the distances saved (SWEEP; few columns, no clusters), the rest
+is picked by a running minimum over all points.
 
 Floating point. The distance is sum((x - c) ** 2) in float64, summed by numpy row by row: it alone decides picks. A product's
 |x|^2 + |c|^2 - 2 x.c, in whatever order it is summed, is off by at most (C + 3) u (|x| + |c|)^2, where u is half the spacing
@@ -26,6 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 FRONT, REACH = 512, 2048
+TRIED, SWEEP = 8, 20  # after so many turns, less than SWEEP / C picks a turn do not pay
 CHUNK_NUMBERS = 2**19  # numbers in a buffer: about what a cache holds
 
 
@@ -57,14 +59,17 @@ def k_center_greedy(
 
     nearest = _Nearest(points, centers, k, metric)
     nearest.start(progress)
-    indices, squared, reach = [], [], REACH
+    indices, squared, reach, turns = [], [], REACH, 0
     with tqdm(total=k, disable=not progress, desc="k-center") as bar:
         while len(indices) < k:
-            picked, distances = nearest.turn(reach, k - len(indices))
+            if turns >= TRIED and len(indices) * points.shape[1] < SWEEP * turns:
+                picked, distances = nearest.sweep(k - len(indices), bar)
+            else:
+                picked, distances = nearest.turn(reach, k - len(indices))
+                bar.update(len(picked))
             indices += picked
             squared += distances
-            reach = REACH if picked else 2 * reach
-            bar.update(len(picked))
+            reach, turns = REACH if picked else 2 * reach, turns + 1
     squared = np.array(squared)
     if k and squared[-1] == 0:
         useful = int((squared > 0).sum())
@@ -128,6 +133,23 @@ class _Nearest:
             if (exact > np.where(bound < 0, np.inf, bound)).any():
                 raise RuntimeError(f"products of {self.dtype} are less exact than their type: torch rounds their factors")
             self.bound[part] = np.where(bound < 0, bound, exact)
+
+    def sweep(self, most: int, bar: tqdm) -> tuple[list[int], list[float]]:
+        """`most` picks by a running minimum over all points, and their squared distances."""
+        self.settle(np.arange(len(self.points)))
+        step = max(1, CHUNK_NUMBERS // self.points.shape[1])
+        picked, distances = [], []
+        for _ in range(most):
+            best = int(self.bound.argmax())
+            picked.append(best)
+            distances.append(float(self.bound[best]))
+            center = _rows(self.points[best : best + 1].cpu(), self.metric)
+            for i in range(0, len(self.points), step):
+                bound, x = self.bound[i : i + step], _rows(self.points[i : i + step].cpu(), self.metric)
+                np.minimum(bound, _squares(x - center).numpy(), out=bound)
+            self.bound[best] = -1  # picked: never again
+            bar.update()
+        return picked, distances
 
     def _pick(self, front: np.ndarray, rest: tuple[float, int], most: int) -> tuple[list[int], list[float]]:
         """Pick from the settled points `front` (n,) until one outside, (bound, -index) at best, may come first."""

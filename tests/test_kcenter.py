@@ -66,11 +66,14 @@ ADVERSARIAL = {
 }
 
 
-@pytest.fixture(params=["as shipped", "tiny fronts and chunks", "float64 products"])
+@pytest.fixture(params=["as shipped", "tiny fronts and chunks", "float64 products", "sweep", "late sweep"])
 def sizes(request, monkeypatch):
     """Constants under which a small input goes every way that a large one goes."""
     if request.param == "tiny fronts and chunks":
         for name, value in (("FRONT", 3), ("REACH", 7), ("CHUNK_NUMBERS", 90)):
+            monkeypatch.setattr(kcenter, name, value)
+    if "sweep" in request.param:
+        for name, value in (("FRONT", 3), ("REACH", 7), ("TRIED", 0 if request.param == "sweep" else 2), ("SWEEP", 10**9)):
             monkeypatch.setattr(kcenter, name, value)
     if request.param == "float64 products":
         monkeypatch.setattr(kcenter, "_product_dtype", lambda *_: torch.float64)
@@ -123,13 +126,26 @@ def test_large_clustered_pools_and_where_bounds_save_nothing():
         assert k_center_greedy(points, points[:30], k)[0].tolist() == brute_force(points, points[:30], k)[0]
 
 
+def test_a_sweep_follows_where_turns_do_not_pay(monkeypatch):
+    """Points on a line: a front is used up by one pick, and a distance costs no more than a bound."""
+    sweeps, original = [], kcenter._Nearest.sweep
+    monkeypatch.setattr(kcenter._Nearest, "sweep", lambda self, most, bar: sweeps.append(most) or original(self, most, bar))
+    points = np.random.default_rng(0).random((20_000, 1))
+    picks, radii = k_center_greedy(points, points[:1], 100)
+    expected, expected_radii = brute_force(points, points[:1], 100)
+    assert (picks.tolist(), radii.tolist()) == (expected, expected_radii.tolist())
+    assert 0 < sum(sweeps) < 100
+    k_center_greedy(clusters(20_000, 40, noise=1), clusters(60, 40), 100)
+    assert len(sweeps) == 1
+
+
 def test_clustered_points_are_left_out(monkeypatch):
     """What the speed rests on: of 100,000 points hardly any needs a distance to the 40 picks."""
     numbers, products = [], kcenter._products
 
-    def counted(x, xx, c):
+    def counted(x, xx, c, *buffer):
         numbers.append(len(x) * len(c))
-        return products(x, xx, c)
+        return products(x, xx, c, *buffer)
 
     monkeypatch.setattr(kcenter, "_products", counted)
     points = clusters(100_000, 40, noise=1)
