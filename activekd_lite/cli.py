@@ -12,10 +12,12 @@ import torch
 
 from activekd_lite import plots, sweep
 from activekd_lite.cache import TeacherCache
-from activekd_lite.datasets import Dataset, load_dataset
+from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.device import resolve_device
+from activekd_lite.images import damaged
 from activekd_lite.loop import run_active_learning
 from activekd_lite.metrics import accuracy_pct
+from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import STUDENTS
 from activekd_lite.training import TrainConfig
@@ -49,7 +51,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """One run of active learning."""
-    data = load_dataset(args.dataset, args.cache)
+    data = _load(args.dataset, args)
     teacher = sweep.zero_shot_teacher(load_vlm(args.vlm, args.pretrained, args.device), data, args.views, args.cache)
     result = run_active_learning(
         data, teacher if args.distill else None, strategy=args.strategy, rounds=args.rounds, seed=args.seed,
@@ -68,16 +70,16 @@ def run_sweep(args: argparse.Namespace) -> None:
         datasets=args.dataset, strategies=args.strategy, seeds=args.seeds, rounds=args.rounds, query_size=args.query_size,
         shots=args.shots, views=args.views, vlm=args.vlm, pretrained=args.pretrained, train=_train_config(args),
     )  # fmt: skip
-    results = sweep.run(grid, args.out, cache_root=args.cache, device=args.device)
+    results = sweep.run(grid, args.out, cache_root=args.cache, data_root=args.root, device=args.device)
     print(f"\nmean test accuracy over {args.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(args.seeds)} seed(s)\n")
     print(sweep.summary(results).to_string(index=False))
     vlm = load_vlm(args.vlm, args.pretrained, args.device)
-    for name in args.dataset:
-        page = Path(args.out) / f"{name}-learning-curves.html"
-        of = [r for r in results if r.config["dataset"] == name]
-        alone = zero_shot_accuracy_pct(vlm, load_dataset(name, args.cache))
+    for data in (_load(name, args) for name in args.dataset):
+        page = Path(args.out) / f"{data.name}-learning-curves.html"
+        of = [r for r in results if r.config["dataset"] == data.name]
+        alone = zero_shot_accuracy_pct(vlm, data)
         plots.learning_curves(of, teacher_accuracy_pct=alone).write_html(page, include_plotlyjs=True)
-        print(f"\n{name}: the teacher alone is right on {alone:.1f} % of the test images; learning curves in {page}")
+        print(f"\n{data.name}: the teacher alone is right on {alone:.1f} % of the test images; learning curves in {page}")
 
 
 def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
@@ -89,15 +91,47 @@ def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
 def cache(args: argparse.Namespace) -> None:
     """Encode a data set's pool with the teacher, or open what is there."""
     vlm = load_vlm(args.vlm, args.pretrained, args.device)
-    built = TeacherCache.build(vlm, load_dataset(args.dataset, args.cache).pool, args.views, args.cache)
+    built = TeacherCache.build(vlm, _load(args.dataset, args).pool, args.views, args.cache)
     views, size, dim = built.features.shape
     print(
         f"{built.path}: {views} views x {size} images x {dim} numbers, {built.features.nbytes / 2**20:.1f} MiB, checksums right"
     )
 
 
+def data(args: argparse.Namespace) -> int:
+    """Is a data set whole? What is missing, and how many images there are."""
+    if args.dataset in LAYOUTS and (missing := missing_parts(args.dataset, args.root)):
+        print(f"{args.dataset} is not whole; data/README.md says how to get it. Missing:")
+        print("\n".join(f"  {path}" for path in missing))
+        return 1
+    source = find(args.dataset, args.root)
+    gone = [path for path in source.pool[0] + source.test[0] if not path.is_file()]
+    unknown = sum(label < 0 for label in source.pool[1])
+    print(
+        f"{source.name}: {len(source.classnames)} classes, {len(source.pool[0])} images in the pool"
+        + (f" ({unknown} without a label)" if unknown else "")
+        + f", {len(source.test[0])} for the test"
+    )
+    if gone:
+        print(f"{len(gone)} of the images are missing:\n" + "\n".join(f"  {path}" for path in gone[:20]))
+        print("  ..." if len(gone) > 20 else "", end="")
+    return 1 if gone else 0
+
+
+def _check_images(args: argparse.Namespace) -> int:
+    """Decode every image of --data and list those that cannot be read."""
+    source = find(args.data, args.root)
+    bad = damaged(source.pool[0] + source.test[0])
+    for path, reason in bad.items():
+        print(f"{path}: {reason}")
+    print(f"{len(bad)} of {len(source.pool[0]) + len(source.test[0])} images of {source.name} cannot be read")
+    return 1 if bad else 0
+
+
 def doctor(args: argparse.Namespace) -> int:
-    """What is here, and does it work?"""
+    """What is here, and does it work? With --data: which images of a data set cannot be read?"""
+    if args.data:
+        return _check_images(args)
     versions = {name: _version(name) for name in (*CORE, *OPTIONAL)}
     memory = psutil.virtual_memory()
     print(f"activekd-lite   {_version('activekd-lite') or 'not installed as a package'}")
@@ -114,7 +148,7 @@ def doctor(args: argparse.Namespace) -> int:
         print(f"{name:15} {versions[name] or 'not installed (optional)'}")
     missing = [name for name in CORE if not versions[name]]
     try:
-        data = load_dataset("digits", args.cache)
+        data = load_dataset("digits")
         accuracy = zero_shot_accuracy_pct(load_vlm(), data)
         print(f"tiny-clip       right on {accuracy:.1f} % of {len(data.test)} handwritten digits, unseen")
     except (ValueError, OSError) as error:
@@ -122,6 +156,10 @@ def doctor(args: argparse.Namespace) -> int:
         print(f"tiny-clip       BROKEN: {error}")
     print("\nall that is needed is here" if not missing else f"\nnot ready: {', '.join(missing)}")
     return 1 if missing else 0
+
+
+def _load(name: str, args: argparse.Namespace) -> Dataset:
+    return load_dataset(name, args.cache if name in EMBEDDED else args.root)
 
 
 def _train_config(args: argparse.Namespace) -> TrainConfig:
@@ -140,11 +178,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     defaults, named = TrainConfig(), f"{', '.join(STRATEGIES)}, or skactiveml:TypiClust and the like"
 
+    sets = f"{', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path, csv:/path/file.csv, torchvision:CIFAR10"
+
     def command(name, function, *options):
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
                                   formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
         sub.set_defaults(command=function)
         sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images")
+        sub.add_argument("--root", default="data", help="folder of the data sets, each in its own folder")
         for option in options:
             option(sub)
 
@@ -163,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--lr", type=float, default=defaults.lr, help="largest learning rate of AdamW")
 
     def one(sub):
-        sub.add_argument("--dataset", default="digits", help="digits or shapes")
+        sub.add_argument("--dataset", default="digits", help=sets)
         sub.add_argument("--strategy", default="pcoreset", help=named)
         sub.add_argument("--student", help=f"{', '.join(STUDENTS)} (the one that suits the data set)")
         sub.add_argument(
@@ -173,15 +214,20 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there")
 
     def many(sub):
-        sub.add_argument("--dataset", nargs="+", default=["digits"])
+        sub.add_argument("--dataset", nargs="+", default=["digits"], help=sets)
         sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=named)
         sub.add_argument("--seeds", nargs="+", type=int, default=[0])
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones are not run again")
 
+    def check(sub):
+        sub.add_argument("check", choices=["check"], help="look for its files")
+        sub.add_argument("dataset", metavar="NAME", help=f"{', '.join(LAYOUTS)}, folder:/path or csv:/path/file.csv")
+
     command("run", run, one, training, teacher)
     command("sweep", run_sweep, many, training, teacher)
-    command("cache", cache, lambda sub: sub.add_argument("--dataset", default="digits"), teacher)
-    command("doctor", doctor)
+    command("cache", cache, lambda sub: sub.add_argument("--dataset", default="digits", help=sets), teacher)
+    command("data", data, check)
+    command("doctor", doctor, lambda sub: sub.add_argument("--data", help=f"one of {', '.join(LAYOUTS)}, folder:, csv:"))
     return parser
 
 

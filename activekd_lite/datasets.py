@@ -2,8 +2,10 @@
 
 `digits`: scikit-learn's copy of the UCI handwritten digits (Alpaydin and Kaynak 1998), 1,797 real 8 x 8 images.
 `shapes`: 36 generated classes, see `shapes.py`.
+Any other is made of files, see `sources.py`, or comes from torchvision.
 """
 
+import inspect
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torchvision
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from sklearn.datasets import load_digits
@@ -19,16 +22,19 @@ from torch import Tensor
 
 from activekd_lite import shapes
 from activekd_lite.files import make_folder, write_atomic
+from activekd_lite.images import ImageFiles, read_images, square
 from activekd_lite.pool import Oracle, Pool
+from activekd_lite.seeding import generator
+from activekd_lite.sources import LAYOUTS, find
 from activekd_lite.views import Augmentation
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """Held-out images (M, 3, H, W) uint8 with labels (M,) int64: for measuring, never for selection."""
+    """Held-out images (M, 3, H, W) uint8, in memory or files, with labels (M,) int64: for measuring, never for selection."""
 
     __test__ = False  # not a test case, whatever pytest makes of the name
-    images: Tensor
+    images: Tensor | ImageFiles
     labels: Tensor
 
     def __len__(self) -> int:
@@ -51,21 +57,43 @@ class Dataset:
         return self.pool.classnames
 
 
-def load_dataset(name: str = "digits", root: str | os.PathLike | None = None) -> Dataset:
-    """Load a data set by name. root: where generated images are kept, `.cache/` by default.
+def load_dataset(
+    name: str = "digits", root: str | os.PathLike | None = None, *, side: int = 256, pool_size: int | None = None,
+    budget_bytes: int = 2**31,
+) -> Dataset:  # fmt: skip
+    """Load a data set by name: an embedded one (`digits`, `shapes`), one of the paper's eleven (`sources.LAYOUTS`), a folder of
+    class folders ("folder:/my/images"), a CSV file ("csv:/my/list.csv") or one of torchvision ("torchvision:CIFAR10").
 
-    Raises ValueError for an unknown name.
+    root: the folder that holds the data sets, `data/` by default; for `shapes` where the generated images are kept, `.cache/`.
+    Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
+    they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
+    ImageNet). Embedded data sets stay as they are. Raises ValueError for an unknown name or unreadable images,
+    FileNotFoundError for missing ones.
     """
-    if name not in _LOADERS:
-        raise ValueError(f"unknown data set {name!r}; known are {', '.join(_LOADERS)}")
-    return _LOADERS[name](Path(root or ".cache"))
+    if name in EMBEDDED:
+        return EMBEDDED[name](Path(root or ".cache"))
+    root = Path(root or "data")
+    if name.startswith("torchvision:"):
+        return _from_torchvision(name.removeprefix("torchvision:"), root, side, pool_size)
+    if name not in LAYOUTS and not name.startswith(("folder:", "csv:")):
+        raise ValueError(
+            f"unknown data set {name!r}; known are {', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path/to/images, "
+            "csv:/path/to/file.csv and torchvision:CIFAR10 and the like"
+        )
+    source = find(name, root)
+    chosen = _part_of(len(source.pool[0]), pool_size)
+    paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
+    return make_dataset(
+        source.name, read_images(paths, side, budget_bytes), labels, read_images(source.test[0], side, budget_bytes),
+        source.test[1], source.classnames, source.templates,
+    )  # fmt: skip
 
 
 def make_dataset(
     name: str,
-    images: Tensor,
+    images: Tensor | ImageFiles,
     labels: Sequence[int],
-    test_images: Tensor,
+    test_images: Tensor | ImageFiles,
     test_labels: Sequence[int],
     classnames: Sequence[str],
     templates: Sequence[str] = ("a photo of a {}.",),
@@ -74,15 +102,42 @@ def make_dataset(
 ) -> Dataset:
     """A data set from arrays in memory: images (N, 3, H, W) uint8, labels (N,) positions in `classnames`.
 
-    Raises ValueError when images, labels and class names do not fit together.
+    A pool label of -1 is not known. Raises ValueError when images, labels and class names do not fit together.
     """
     for part, x, y in (("pool", images, labels), ("test", test_images, test_labels)):
         if len(x) != len(y):
             raise ValueError(f"{part}: {len(x)} images but {len(y)} labels; give one label for each image")
     pool = Pool(images, tuple(classnames), augmentation or Augmentation())
     test_oracle = Oracle(torch.as_tensor(test_labels), len(classnames))  # checks their range
-    test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))
+    test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))  # and that each has one
     return Dataset(name, pool, Oracle(torch.as_tensor(labels), len(classnames)), test, tuple(templates), student)
+
+
+def _part_of(size: int, pool_size: int | None) -> Tensor:
+    """Pool positions, ascending: all, or `pool_size` of them drawn with seed 0."""
+    if pool_size is not None and not 1 <= pool_size <= size:
+        raise ValueError(f"pool_size = {pool_size}, but the data set has {size} images to draw from; ask for 1 to {size}")
+    order = torch.randperm(size, generator=generator(0, "part of the pool"))
+    return order[: pool_size or size].sort().values
+
+
+def _from_torchvision(name: str, root: Path, side: int, pool_size: int | None) -> Dataset:
+    """A classification data set of torchvision.datasets with `train` and `classes`, downloaded before: CIFAR10, MNIST, ..."""
+    kind = getattr(torchvision.datasets, name, None)
+    if not isinstance(kind, type) or "train" not in inspect.signature(kind).parameters:
+        raise ValueError(f"torchvision:{name} is no data set of torchvision with a train and a test part; CIFAR10 is one")
+    try:
+        train, test = (kind(root, train=part, download=False) for part in (True, False))
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"torchvision's {name} is not in {root} ({error}); fetch it once where there is a network: "
+            f"`torchvision.datasets.{name}({str(root)!r}, download=True)`"
+        ) from error
+    chosen = _part_of(len(train), pool_size).tolist()
+    parts = [[data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))]
+    side = min(side, max(parts[0][0][0].size))  # small pictures are not blown up
+    (x, y), (test_x, test_y) = ((torch.stack([square(i, side) for i, _ in part]), [c for _, c in part]) for part in parts)
+    return make_dataset(name, x, y, test_x, test_y, [c.replace("_", " ") for c in train.classes])
 
 
 def _digits(root: Path) -> Dataset:
@@ -116,4 +171,4 @@ def _shapes(root: Path) -> Dataset:
     )  # fmt: skip
 
 
-_LOADERS = {"digits": _digits, "shapes": _shapes}
+EMBEDDED = {"digits": _digits, "shapes": _shapes}

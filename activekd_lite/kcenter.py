@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-FRONT, REACH = 512, 2048
+FRONT, REACH = 512, 2048  # the fastest of the powers of two that were tried
 TRIED, SWEEP = 8, 20  # after so many turns, less than SWEEP / C picks a turn do not pay
 CHUNK_NUMBERS = 2**19  # numbers in a buffer: about what a cache holds
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from activekd_lite.images import ImageFiles
 from activekd_lite.views import Augmentation
 
 
@@ -17,10 +18,10 @@ from activekd_lite.views import Augmentation
 class Pool:
     """N images and the names of the classes they may belong to; no labels.
 
-    images: (N, 3, H, W) uint8; augmentation: what may be done to an image without changing its class.
+    images: (N, 3, H, W) uint8, in memory or files; augmentation: what may be done to an image without changing its class.
     """
 
-    images: Tensor
+    images: Tensor | ImageFiles
     classnames: tuple[str, ...]
     augmentation: Augmentation = field(default_factory=Augmentation)
 
@@ -42,18 +43,20 @@ class Pool:
         return len(self.classnames)
 
     def fingerprint(self) -> str:
-        """sha256 over shape and pixels: equal only for the same images in the same order."""
+        """sha256 over shape and pixels, or files: equal only for the same images in the same order."""
+        if isinstance(self.images, ImageFiles):
+            return self.images.fingerprint()
         digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
         digest.update(np.ascontiguousarray(self.images.cpu().numpy()))
         return digest.hexdigest()
 
 
 class Oracle:
-    """Knows the true label of every pool image; `label` is the only way to see one."""
+    """Knows the true labels of pool images, -1 where there is none; `label` is the only way to see one."""
 
     def __init__(self, labels: Tensor, num_classes: int):
         labels = torch.as_tensor(labels, dtype=torch.int64)
-        if len(labels) and not (0 <= int(labels.min()) and int(labels.max()) < num_classes):
+        if len(labels) and not (-1 <= int(labels.min()) and int(labels.max()) < num_classes):
             raise ValueError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {num_classes} class names "
                 f"(0..{num_classes - 1}); give one name for each label"
@@ -61,8 +64,14 @@ class Oracle:
         self._labels, self.num_classes = labels, num_classes
 
     def label(self, indices: Tensor) -> Tensor:
-        """indices: (Q,) pool indices; returns their classes (Q,) int64."""
-        return self._labels[indices]
+        """indices: (Q,) pool indices; returns their classes (Q,) int64. Raises ValueError for images without a label."""
+        labels = self._labels[indices]
+        if unknown := torch.as_tensor(indices)[labels < 0].tolist():
+            raise ValueError(
+                f"{len(unknown)} of {len(labels)} images asked for have no label, first at pool index {unknown[0]}; label them "
+                "in the CSV file, or leave images without a label out of the pool"
+            )
+        return labels
 
     def initial_indices(self, shots: int, generator: torch.Generator) -> Tensor:
         """`shots` images of each class, drawn at random: what a person would pick out by hand before the first round.

@@ -20,7 +20,7 @@ from activekd_lite.kcenter import k_center_greedy
 from activekd_lite.pool import LabelState, Predictions
 
 Strategy = Callable[..., Tensor]
-CHUNK_NUMBERS = 2**22  # similarities held at a time by probcover
+CHUNK_NUMBERS = 2**20  # similarities held at a time by probcover
 
 
 def random(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:

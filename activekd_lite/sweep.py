@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 
 from activekd_lite.cache import TeacherCache
-from activekd_lite.datasets import Dataset, load_dataset
+from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
 from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES, get_strategy
@@ -45,8 +45,8 @@ class Grid:
 
 
 def run(
-    grid: Grid, out: str | os.PathLike, *, cache_root: str | os.PathLike = ".cache", device: str | torch.device = "auto",
-    progress: bool = True,
+    grid: Grid, out: str | os.PathLike, *, cache_root: str | os.PathLike = ".cache", data_root: str | os.PathLike = "data",
+    device: str | torch.device = "auto", progress: bool = True,
 ) -> list[RunResult]:  # fmt: skip
     """Run all of `grid` under `out`; finished runs are read, an interrupted one goes on. Returns the runs, in grid order.
 
@@ -54,15 +54,16 @@ def run(
     """
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
-        data = load_dataset(name, cache_root)
+        data = load_dataset(name, cache_root if name in EMBEDDED else data_root)
         teacher = zero_shot_teacher(vlm, data, grid.views, cache_root, progress)
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
+            folder = run_folder(out, data.name, strategy, distill, seed)
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
                 query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
-                views=teacher.cache.views, out=run_folder(out, name, strategy, distill, seed), device=device, progress=progress,
+                views=teacher.cache.views, out=folder, device=device, progress=progress,
             )  # fmt: skip
             results.append(result)
     return results

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import tracemalloc
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import activekd_lite as akd
 
@@ -60,3 +62,31 @@ def full_disk(monkeypatch):
             yield
 
     return until
+
+
+class LargestAllocation(TorchDispatchMode):
+    """`with LargestAllocation() as seen:` then `seen.bytes`: the largest tensor that torch made, or the peak of numpy's memory.
+    Counted, not read from the operating system, so the same everywhere."""
+
+    def __enter__(self):
+        self.bytes = 0
+        tracemalloc.start()
+        return super().__enter__()
+
+    def __exit__(self, *exception):
+        self.bytes = max(self.bytes, tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        return super().__exit__(*exception)
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = {t.untyped_storage().data_ptr() for t in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(t)}
+        result = function(*args, **(kwargs or {}))
+        for t in torch.utils._pytree.tree_leaves(result):
+            if torch.is_tensor(t) and t.untyped_storage().data_ptr() not in given:  # not a view
+                self.bytes = max(self.bytes, t.untyped_storage().nbytes())
+        return result
+
+
+@pytest.fixture
+def largest_allocation():
+    return LargestAllocation()

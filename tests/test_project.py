@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
     "device", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "pool", "datasets", "vlm", "students",
+    "images", "pool", "sources", "datasets", "vlm", "students",
     "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "sweep",
     "plots", "cli",

@@ -1,0 +1,209 @@
+"""Where image files and their labels are: a folder of folders, a CSV file, and the eleven data sets of the paper as CoOp lays
+them out (Zhou et al. 2022, arXiv:2109.01134; `data/README.md` says how to get each). Lists of paths only: nothing is decoded.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.model_selection import train_test_split
+
+from activekd_lite.images import SUFFIXES
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files and labels of a data set; label -1: unknown. Label c is called classnames[c]."""
+
+    name: str
+    pool: tuple[list[Path], list[int]]
+    test: tuple[list[Path], list[int]]
+    classnames: list[str]
+    templates: Sequence[str] = ("a photo of a {}.",)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One of the eleven: `folder` under the root holds the split file, and `images` is where its paths start."""
+
+    folder: str
+    images: str
+    split: str
+    template: str = "a photo of a {}."
+
+
+LAYOUTS = {
+    "caltech101": Layout("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
+    "dtd": Layout("dtd", "images", "split_zhou_DescribableTextures.json", "{} texture."),
+    "eurosat": Layout("eurosat", "2750", "split_zhou_EuroSAT.json", "a centered satellite photo of {}."),
+    "fgvc_aircraft": Layout("fgvc_aircraft", "images", "variants.txt", "a photo of a {}, a type of aircraft."),
+    "food101": Layout("food-101", "images", "split_zhou_Food101.json", "a photo of {}, a type of food."),
+    "flowers102": Layout("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "a photo of a {}, a type of flower."),
+    "oxford_pets": Layout("oxford_pets", "images", "split_zhou_OxfordPets.json", "a photo of a {}, a type of pet."),
+    "stanford_cars": Layout("stanford_cars", "", "split_zhou_StanfordCars.json"),
+    "sun397": Layout("sun397", "SUN397", "split_zhou_SUN397.json"),
+    "ucf101": Layout("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}."),
+    "imagenet": Layout("imagenet", "images", "classnames.txt"),
+}
+
+
+def find(name: str, root: str | os.PathLike) -> Source:
+    """The files of "folder:/path", "csv:/path/file.csv" or one of LAYOUTS under `root`.
+
+    Raises FileNotFoundError for what is not there, ValueError for a list that cannot be right: both name the file.
+    """
+    kind, _, where = name.partition(":")
+    if kind == "folder":
+        return _folder(Path(where))
+    if kind == "csv":
+        return _csv(Path(where))
+    if name not in LAYOUTS:
+        raise ValueError(f"{name!r} is not made of files; {', '.join(LAYOUTS)}, folder:/path and csv:/path/file.csv are")
+    layout = LAYOUTS[name]
+    folder = Path(root) / layout.folder
+    if missing := missing_parts(name, root):
+        raise FileNotFoundError(
+            f"{name} is not whole: no {', '.join(str(path) for path in missing)}; data/README.md says how to get it and how it "
+            "must lie"
+        )
+    special = {"fgvc_aircraft": _fgvc, "imagenet": _imagenet}
+    return special.get(name, _coop)(name, folder, layout)
+
+
+def missing_parts(name: str, root: str | os.PathLike) -> list[Path]:
+    """The files and folders of a data set of LAYOUTS that are not under `root`."""
+    layout = LAYOUTS[name]
+    parts = [layout.split, layout.images]
+    if name == "fgvc_aircraft":
+        parts += ["images_variant_train.txt", "images_variant_test.txt"]
+    if name == "imagenet":
+        parts += ["images/train", "images/val"]
+    return [path for part in parts if part and not (path := Path(root) / layout.folder / part).exists()]
+
+
+def _coop(name: str, folder: Path, layout: Layout) -> Source:
+    """{"train": [[path, label, class name], ...], "val": ..., "test": ...}; "val" is not used."""
+    file = folder / layout.split
+    split = _json(file)
+    try:
+        rows = {part: [(str(path), int(label), str(word)) for path, label, word in split[part]] for part in ("train", "test")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is no split file of CoOp ({error!r}); fetch it again") from error
+    words = {}
+    for _, label, word in rows["train"] + rows["test"]:
+        if words.setdefault(label, word) != word:
+            raise ValueError(f"{file} calls label {label} both {words[label]!r} and {word!r}; fetch it again")
+    if sorted(words) != list(range(len(words))):
+        raise ValueError(f"{file} has labels {sorted(words)[:5]}...; 0 to {len(words) - 1} are needed; fetch it again")
+    parts = [
+        ([_inside(folder / layout.images, path, file) for path, _, _ in r], [label for _, label, _ in r]) for r in rows.values()
+    ]
+    return Source(name, *parts, [_words(words[i]) for i in range(len(words))], (layout.template,))
+
+
+def _fgvc(name: str, folder: Path, layout: Layout) -> Source:
+    """variants.txt: a class a line; images_variant_train.txt and _test.txt: "number class" a line."""
+    classnames = (folder / layout.split).read_text(encoding="utf-8").splitlines()
+    label = {word.strip(): i for i, word in enumerate(classnames)}
+    parts = []
+    for part in ("train", "test"):
+        file = folder / f"images_variant_{part}.txt"
+        rows = [line.split(" ", 1) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        if unknown := sorted({row[-1].strip() for row in rows} - set(label)):
+            raise ValueError(f"{file} names classes that {layout.split} does not: {unknown[:5]}; fetch both again")
+        paths = [_inside(folder / layout.images, f"{number}.jpg", file) for number, _ in rows]
+        parts.append((paths, [label[word.strip()] for _, word in rows]))
+    return Source(name, *parts, [word.strip() for word in classnames], (layout.template,))
+
+
+def _imagenet(name: str, folder: Path, layout: Layout) -> Source:
+    """classnames.txt: "n01440764 tench" a line; images/train and images/val: a folder for each number."""
+    lines = (folder / layout.split).read_text(encoding="utf-8").splitlines()
+    numbers, words = zip(*(line.strip().split(" ", 1) for line in lines if line.strip()), strict=True)
+    parts = [_tree(folder / layout.images / part, numbers) for part in ("train", "val")]
+    return Source(name, *parts, _distinct(words), (layout.template,))
+
+
+def _folder(path: Path) -> Source:
+    """A folder for each class, or `train` and `test` (or `val`) with these in them; without `test` a fifth of each class, drawn
+    with seed 0, is held out."""
+    if not path.is_dir():
+        raise FileNotFoundError(f"no folder {path}; give folder:/path/to/images with a folder for each class in it")
+    test = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
+    pool = path / "train" if (path / "train").is_dir() else path
+    classes = sorted(d.name for d in pool.iterdir() if d.is_dir() and d != test and not d.name.startswith("."))
+    files, labels = _tree(pool, classes)
+    if len(classes) < 2 or not files:
+        raise ValueError(f"{pool} has {len(classes)} class folders and {len(files)} images; at least two classes are needed")
+    if test:
+        if strange := sorted(d.name for d in test.iterdir() if d.is_dir() and d.name not in classes):
+            raise ValueError(f"{test} has classes that {pool} has not: {', '.join(strange[:5])}")
+        return Source(path.resolve().name, (files, labels), _tree(test, classes), [_words(c) for c in classes])
+    if small := [c for c, n in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True) if n < 2]:
+        raise ValueError(f"{path} has no `test` folder, and fewer than 2 images, to hold one out, of: {', '.join(small)}")
+    count = max(len(classes), round(len(files) / 5))
+    kept, held = train_test_split(np.arange(len(files)), test_size=count, random_state=0, stratify=labels)
+    parts = [([files[i] for i in np.sort(part)], [labels[i] for i in np.sort(part)]) for part in (kept, held)]
+    return Source(path.resolve().name, *parts, [_words(c) for c in classes])
+
+
+def _csv(file: Path) -> Source:
+    """Columns path, label, split. Paths lie inside the file's folder; a label is a class name, or blank where nobody knows it;
+    a split is train (or blank) or test."""
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
+    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    if missing := {"path", "label", "split"} - set(table.columns):
+        raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
+    table["split"] = table["split"].replace("", "train")
+    if wrong := sorted(set(table["split"]) - {"train", "test"}):
+        raise ValueError(f"{file} has splits {wrong}; 'train' (or blank) and 'test' are known")
+    if (blank := (table["split"] == "test") & (table["label"] == "")).any():
+        raise ValueError(f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them")
+    classes = sorted(set(table["label"]) - {""})
+    label = {c: i for i, c in enumerate(classes)} | {"": -1}
+    parts = []
+    for part in ("train", "test"):
+        rows = table[table["split"] == part]
+        parts.append(([_inside(file.parent, path, file) for path in rows["path"]], [label[c] for c in rows["label"]]))
+    if len(classes) < 2 or not parts[0][0] or not parts[1][0]:
+        raise ValueError(
+            f"{file} has {len(classes)} classes, {len(parts[0][0])} train and {len(parts[1][0])} test images; two classes and "
+            "an image of each split are needed at least"
+        )
+    return Source(file.stem, *parts, [_words(c) for c in classes])
+
+
+def _tree(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
+    """Image files of the class folders, in order of class and name, and their labels."""
+    found = [sorted(p for p in (folder / c).rglob("*") if p.suffix.lower() in SUFFIXES) for c in classes]
+    return [path for paths in found for path in paths], [label for label, paths in enumerate(found) for _ in paths]
+
+
+def _inside(folder: Path, path: str, file: Path) -> Path:
+    """folder / path, or a ValueError for a path that leads out of the folder."""
+    joined = os.path.normpath(os.path.join(folder, path))
+    if os.path.isabs(path) or not joined.startswith(os.path.normpath(folder) + os.sep):
+        raise ValueError(f"{file} names {path!r}, which lies outside {folder}; paths have to stay inside it")
+    return Path(joined)
+
+
+def _json(file: Path) -> dict:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file} is no JSON ({error}); fetch it again") from error
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _distinct(words: Sequence[str]) -> list[str]:
+    """Class names have to differ; a later one of the same name gets its number."""
+    seen = {}
+    return [word if seen.setdefault(word, i) == i else f"{word} {i}" for i, word in enumerate(words)]

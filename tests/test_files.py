@@ -1,0 +1,313 @@
+"""Data sets made of files: pictures of every kind, the layouts they come in, and what is said when something is wrong."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import activekd_lite as akd
+from activekd_lite import cli, sources
+from activekd_lite.images import ImageFiles, damaged, read_image, read_images
+
+RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
+
+
+def picture(size=(40, 30), colour=RED, mode="RGB"):
+    return Image.new("RGB", size, colour).convert(mode)
+
+
+def save(path, image=None, **options):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    (image or picture()).save(path, **options)
+    return path
+
+
+def centre(path, side=16):
+    return read_image(path, side)[:, side // 2, side // 2].tolist()
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """Two classes, 10 pictures each, the colour telling the class."""
+    for label, colour in (("red_thing", RED), ("green", GREEN)):
+        for i in range(10):
+            save(tmp_path / "pics" / label / f"{i:02}.png", picture((40 + i, 30), colour))
+    return tmp_path / "pics"
+
+
+class TestPictures:
+    def test_every_mode_becomes_rgb(self, tmp_path):
+        cases = {
+            "rgb.png": picture(), "cmyk.jpg": picture(mode="CMYK"), "alpha.png": picture(mode="RGBA"),
+            "palette.gif": picture().quantize(8),
+        }  # fmt: skip
+        for name, image in cases.items():
+            assert np.allclose(centre(save(tmp_path / name, image)), RED, atol=6), name
+        assert np.allclose(
+            centre(save(tmp_path / "grey.png", picture(mode="L"))), [81] * 3, atol=3
+        )  # 0.299 R + 0.587 G + 0.114 B
+
+    def test_sixteen_bits_are_scaled_not_cut(self, tmp_path):
+        wide = Image.fromarray(np.full((30, 40), 32768, dtype=np.uint16))
+        assert centre(save(tmp_path / "wide.png", wide)) == [128, 128, 128]
+        assert centre(save(tmp_path / "wide.tif", wide)) == [128, 128, 128]
+
+    def test_transparent_parts_become_white(self, tmp_path):
+        assert centre(save(tmp_path / "clear.png", Image.new("RGBA", (30, 30), (0, 0, 0, 0)))) == [255] * 3
+        palette = picture().quantize(8)
+        assert centre(save(tmp_path / "palette.png", palette, transparency=palette.getpixel((0, 0)))) == [255] * 3
+
+    def test_a_picture_is_turned_as_its_exif_says(self, tmp_path):
+        image = picture((60, 60), BLUE)
+        image.paste(GREEN, (0, 0, 60, 30))  # upper half green
+        exif = Image.Exif()
+        exif[0x0112] = 6  # to be turned clockwise: the upper half comes to the right
+        pixels = read_image(save(tmp_path / "turned.png", image, exif=exif), 20)
+        assert np.allclose(pixels[:, 10, 18], GREEN, atol=3)
+        assert np.allclose(pixels[:, 10, 2], BLUE, atol=3)
+
+    def test_the_centred_square_is_kept(self, tmp_path):
+        image = picture((90, 30), BLUE)
+        image.paste(GREEN, (30, 0, 60, 30))
+        pixels = read_image(save(tmp_path / "wide.png", image), 30)
+        assert pixels.shape == (3, 30, 30)
+        assert (pixels == torch.tensor(GREEN)[:, None, None]).all()
+
+    def test_floating_point_pictures_are_refused(self, tmp_path):
+        save(tmp_path / "float.tif", Image.fromarray(np.ones((20, 20), dtype=np.float32)))
+        with pytest.raises(ValueError, match="floating-point"):
+            read_image(tmp_path / "float.tif")
+
+
+class TestReading:
+    def test_damaged_and_missing_files_are_all_named(self, tree):
+        paths = sorted(tree.rglob("*.png"))
+        jpeg = save(
+            tree / "green" / "big.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
+        )
+        truncate(jpeg)
+        truncate(paths[3])
+        (tree / "green" / "text.jpg").write_text("no picture")
+        paths += [jpeg, tree / "green" / "text.jpg"]
+        with pytest.raises(ValueError, match=r"3 of 22 images cannot be read, first .*03.png.*doctor --data"):
+            read_images(paths, 16)
+        assert set(damaged(paths, 16)) == {paths[3], paths[-1], paths[-2]}
+        with pytest.raises(FileNotFoundError, match=r"2 of 24 images are missing, first .*gone.png, .*lost.png"):
+            read_images([*paths, tree / "gone.png", tree / "lost.png"], 16)
+
+    def test_files_over_the_budget_behave_as_the_tensor(self, tree):
+        paths = sorted(tree.rglob("*.png"))
+        held, files = read_images(paths, 16), read_images(paths, 16, budget_bytes=1000)
+        assert isinstance(held, torch.Tensor)
+        assert isinstance(files, ImageFiles)
+        assert files.shape == held.shape
+        assert torch.equal(torch.cat(list(files.split(7))), held)
+        assert torch.equal(files[torch.tensor([3, 19, 3])], held[[3, 19, 3]])
+        assert torch.equal(files[2:5], held[2:5])
+        assert torch.equal(files[4], held[4])
+        truncate(paths[5])
+        with pytest.raises(ValueError, match="1 of 7 images cannot be read, first .*05.png"):
+            list(files.split(7))
+
+    def test_the_fingerprint_follows_the_files(self, tree):
+        paths = sorted(tree.rglob("*.png"))
+        first = ImageFiles(paths, 16).fingerprint()
+        assert ImageFiles(paths, 16).fingerprint() == first
+        assert ImageFiles(paths, 17).fingerprint() != first
+        assert ImageFiles(paths[::-1], 16).fingerprint() != first
+        save(paths[0], picture((40, 30), BLUE))
+        assert ImageFiles(paths, 16).fingerprint() != first
+
+
+class TestFolder:
+    def test_a_fifth_is_held_out_where_there_is_no_test(self, tree):
+        data = akd.load_dataset(f"folder:{tree}", side=16)
+        assert (data.name, data.classnames) == ("pics", ("green", "red thing"))
+        assert (len(data.pool), len(data.test)) == (16, 4)
+        assert torch.bincount(data.test.labels).tolist() == [2, 2]
+        greener = data.pool.images[:, 1].float().mean(dim=(1, 2)) > data.pool.images[:, 0].float().mean(dim=(1, 2))
+        assert torch.equal(data.oracle.label(torch.arange(16)) == 0, greener)
+        assert torch.equal(akd.load_dataset(f"folder:{tree}", side=16).pool.images, data.pool.images)
+
+    def test_train_and_test_folders_are_taken_as_they_are(self, tree):
+        shutil.copytree(tree, tree.parent / "split" / "train")
+        shutil.copytree(tree, tree.parent / "split" / "test")
+        data = akd.load_dataset(f"folder:{tree.parent / 'split'}", side=16, pool_size=7)
+        assert (len(data.pool), len(data.test)) == (7, 20)
+
+    def test_what_is_wrong_is_named(self, tree, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+            akd.load_dataset("folder:/nowhere")
+        (tmp_path / "empty" / "a").mkdir(parents=True)
+        with pytest.raises(ValueError, match="1 class folders and 0 images"):
+            akd.load_dataset(f"folder:{tmp_path / 'empty'}")
+        save(tree / "lonely" / "one.png")
+        with pytest.raises(ValueError, match="fewer than 2 images, to hold one out, of: lonely"):
+            akd.load_dataset(f"folder:{tree}")
+        save(tree / "test" / "blue" / "one.png")
+        with pytest.raises(ValueError, match="has classes that .* has not: blue"):
+            akd.load_dataset(f"folder:{tree}")
+        with pytest.raises(ValueError, match="pool_size = 99, but the data set has 7"):
+            akd.load_dataset("folder:" + str(_split(tree, 7)), pool_size=99)
+
+    @pytest.mark.filterwarnings("ignore:pool exhausted")
+    def test_a_whole_run_from_files_that_are_not_held(self, tree, vlm, quick, tmp_path):
+        """The same records as with the images in memory, encoding included."""
+        records = []
+        for budget in (2**31, 0):
+            data = akd.load_dataset(f"folder:{tree}", side=32, budget_bytes=budget)
+            assert isinstance(data.pool.images, ImageFiles) == (budget == 0)
+            cache = akd.TeacherCache.build(vlm, data.pool, views=2, root=tmp_path / str(budget), progress=False)
+            with pytest.warns(UserWarning, match="never saw"):
+                teacher = akd.ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
+            result = akd.run_active_learning(data, teacher, rounds=1, query_size=2, train=quick, progress=False)
+            records.append([r.outcome() for r in result.records])
+        assert records[0] == records[1]
+
+
+def _split(tree, count):
+    """`count` pictures to train on, two to test, of two classes."""
+    root = tree.parent / "small"
+    for i in range(count):
+        save(root / "train" / f"c{i % 2}" / f"{i}.png")
+    for c in range(2):
+        save(root / "test" / f"c{c}" / "t.png")
+    return root
+
+
+class TestCsv:
+    def write(self, tree, rows, header="path,label,split"):
+        file = tree.parent / "list.csv"
+        file.write_text("\n".join([header, *rows]) + "\n")
+        return f"csv:{file}"
+
+    def test_labels_may_be_missing_in_the_pool(self, tree):
+        rows = [f"pics/green/{i:02}.png,green,train" for i in range(5)] + [f"pics/red_thing/{i:02}.png,," for i in range(3)]
+        rows += ["pics/red_thing/07.png,red,", "pics/green/09.png,green,test", "pics/red_thing/09.png,red,test"]
+        data = akd.load_dataset(self.write(tree, rows), side=16)
+        assert (data.name, data.classnames, len(data.pool), len(data.test)) == ("list", ("green", "red"), 9, 2)
+        assert data.oracle.label(torch.tensor([0, 8])).tolist() == [0, 1]
+        with pytest.raises(ValueError, match="2 of 3 images asked for have no label, first at pool index 5"):
+            data.oracle.label(torch.tensor([0, 5, 7]))
+        assert sorted(data.oracle.initial_indices(1, torch.Generator()).tolist())[1] == 8
+
+    def test_what_is_wrong_is_named(self, tree):
+        good = ["pics/green/00.png,green,train", "pics/red_thing/00.png,red,test"]
+        for rows, header, why in (
+            (good, "path,label", "split missing"),
+            ([*good, "pics/green/01.png,green,dev"], "path,label,split", r"splits \['dev'\]"),
+            ([*good, "pics/green/01.png,,test"], "path,label,split", "1 test images without a label"),
+            ([*good, "../secret.png,green,train"], "path,label,split", "'../secret.png', which lies outside"),
+            ([*good, "/etc/passwd,green,train"], "path,label,split", "'/etc/passwd', which lies outside"),
+            (good[:1], "path,label,split", "1 classes, 1 train and 0 test images"),
+        ):
+            with pytest.raises(ValueError, match=why):
+                akd.load_dataset(self.write(tree, rows, header))
+        with pytest.raises(FileNotFoundError, match="no file .*nothing.csv"):
+            akd.load_dataset("csv:/nothing.csv")
+
+
+def coop(root, name):
+    """A data set of the eleven in its real layout: 3 classes, 4 pictures each to train on and 2 to test."""
+    layout = sources.LAYOUTS[name]
+    folder, colours = root / layout.folder, [RED, GREEN, BLUE]
+    rows = {"train": [], "val": [], "test": []}
+    for part, count in (("train", 4), ("val", 0 if name == "imagenet" else 1), ("test", 2)):
+        for c, colour in enumerate(colours):
+            for i in range(count):
+                path = f"class_{c}/{part}{i}.jpg"
+                if name == "fgvc_aircraft":
+                    path = f"{part}{c}{i}.jpg"
+                elif name == "imagenet":
+                    path = f"{'train' if part == 'train' else 'val'}/n0{c}/{part}{i}.JPEG"
+                save(folder / layout.images / path, picture(colour=colour))
+                rows[part].append([path, c, f"class_{c}"])
+    if name == "fgvc_aircraft":
+        (folder / "variants.txt").write_text("A 300\nBoeing 7\nDC-3\n")
+        for part in rows:
+            lines = [f"{path[:-4]} {['A 300', 'Boeing 7', 'DC-3'][c]}" for path, c, _ in rows[part]]
+            (folder / f"images_variant_{part}.txt").write_text("\n".join(lines) + "\n")
+    elif name == "imagenet":
+        (folder / "classnames.txt").write_text("n00 tench\nn01 maillot\nn02 maillot\n")
+    else:
+        (folder / layout.split).write_text(json.dumps(rows))
+    return folder
+
+
+class TestCoop:
+    @pytest.mark.parametrize("name", sources.LAYOUTS)
+    def test_each_of_the_eleven_in_its_layout(self, name, tmp_path):
+        coop(tmp_path, name)
+        data = akd.load_dataset(name, tmp_path, side=16)
+        assert (data.name, len(data.pool), len(data.test)) == (name, 12, 6)
+        names = {"fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"), "imagenet": ("tench", "maillot", "maillot 2")}
+        assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
+        for labels, images in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
+            assert torch.equal(images.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
+        assert len(data.templates) == 1
+        assert "{}" in data.templates[0]
+
+    def test_a_split_file_cannot_reach_outside_or_be_nonsense(self, tmp_path):
+        file = coop(tmp_path, "dtd") / sources.LAYOUTS["dtd"].split
+        good = json.loads(file.read_text())
+        for change, why in (
+            (["../../../etc/passwd", 0, "class_0"], "lies outside"),
+            (["/etc/passwd", 0, "class_0"], "lies outside"),
+            (["class_0/train0.jpg", 0, "other"], "calls label 0 both 'class_0' and 'other'"),
+            (["class_0/train0.jpg", 7, "seven"], r"has labels \[0, 1, 2, 7\]"),
+            (["class_0/train0.jpg"], "is no split file"),
+        ):
+            file.write_text(json.dumps(good | {"train": [*good["train"], change]}))
+            with pytest.raises(ValueError, match=why):
+                akd.load_dataset("dtd", tmp_path)
+        file.write_text('{"train": [')
+        with pytest.raises(ValueError, match="is no JSON"):
+            akd.load_dataset("dtd", tmp_path)
+
+    def test_what_is_missing_is_listed(self, tmp_path, capsys):
+        with pytest.raises(FileNotFoundError, match=r"split_zhou_DescribableTextures.json, .*images; data/README.md"):
+            akd.load_dataset("dtd", tmp_path)
+        assert cli.main(["data", "check", "imagenet", "--root", str(tmp_path)]) == 1
+        assert "imagenet/images/val" in capsys.readouterr().out
+        folder = coop(tmp_path, "dtd")
+        assert cli.main(["data", "check", "dtd", "--root", str(tmp_path)]) == 0
+        assert "dtd: 3 classes, 12 images in the pool, 6 for the test" in capsys.readouterr().out
+        (folder / "images" / "class_1" / "test0.jpg").unlink()
+        assert cli.main(["data", "check", "dtd", "--root", str(tmp_path)]) == 1
+        assert "1 of the images are missing" in capsys.readouterr().out
+
+    def test_doctor_lists_what_cannot_be_read(self, tmp_path, capsys):
+        folder = coop(tmp_path, "eurosat")
+        assert cli.main(["doctor", "--data", "eurosat", "--root", str(tmp_path)]) == 0
+        truncate(folder / "2750" / "class_2" / "train1.jpg")
+        assert cli.main(["doctor", "--data", "eurosat", "--root", str(tmp_path)]) == 1
+        out = capsys.readouterr().out
+        assert "class_2/train1.jpg: " in out
+        assert "1 of 18 images of eurosat cannot be read" in out
+
+
+def test_torchvision_from_its_own_files(tmp_path):
+    """MNIST in the IDX format that torchvision reads, written here."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, count in (("train", 30), ("t10k", 20)):
+        labels = np.arange(count, dtype=np.uint8) % 10
+        images = np.repeat(np.repeat((labels * 25)[:, None, None], 28, axis=1), 28, axis=2)
+        head = [(2051).to_bytes(4, "big"), *(n.to_bytes(4, "big") for n in (count, 28, 28))]
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(b"".join(head) + images.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes((2049).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes())
+    data = akd.load_dataset("torchvision:MNIST", tmp_path, pool_size=20)
+    assert (data.name, len(data.pool), len(data.test), data.pool.images.shape[-1]) == ("MNIST", 20, 20, 28)
+    labels = data.oracle.label(torch.arange(20))
+    assert torch.equal(data.pool.images[:, 0, 14, 14].long(), labels * 25)
+    with pytest.raises(FileNotFoundError, match=r"fetch it once where there is a network.*download=True"):
+        akd.load_dataset("torchvision:CIFAR10", tmp_path)
+    with pytest.raises(ValueError, match="torchvision:Nothing is no data set"):
+        akd.load_dataset("torchvision:Nothing")
