@@ -40,11 +40,11 @@ lint: $(INSTALLED) ## ruff: errors and format
 format: $(INSTALLED) ## let ruff write
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-lab: $(INSTALLED) ## open JupyterLab in notebooks/
-	@$(BIN)/jupyter lab --notebook-dir notebooks
+lab: $(INSTALLED) ## open JupyterLab on the notebooks; runs/ is there, too
+	@$(BIN)/jupyter lab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: $(INSTALLED) ## run every notebook and write its outputs back (pictures need kaleido and a Chromium)
-	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
+	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
 
 clean: ## remove caches and runs, not the environment

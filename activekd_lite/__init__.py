@@ -27,3 +27,7 @@ def __getattr__(name: str):
     from activekd_lite.scikit_activeml import PCoreSetQuery
 
     return PCoreSetQuery
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "PCoreSetQuery"]

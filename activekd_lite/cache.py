@@ -79,7 +79,7 @@ class TeacherCache:
         views = _views_from(manifest["fingerprint"]["views"])
         expected = dict(manifest["fingerprint"])
         expected.update({"vlm": vlm.fingerprint()} if vlm else {}, **({"pool": pool.fingerprint()} if pool else {}))
-        require_same(manifest["fingerprint"], expected, f"the teacher cache {folder}")
+        require_same(manifest["fingerprint"], expected, f"the teacher cache {folder}", _REMEDY)
         if missing := [s for s in _shards(count, size) if _key(*s) not in manifest["shards"]]:
             raise FileNotFoundError(
                 f"the teacher cache {folder} is unfinished: {len(missing)} shards are missing; TeacherCache.build resumes it"
@@ -149,7 +149,7 @@ def _read_manifest(folder: Path, fingerprint: dict) -> dict:
     if not path.is_file():
         return {"fingerprint": fingerprint, "shards": {}}
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    require_same(manifest["fingerprint"], fingerprint, f"the teacher cache {folder}")
+    require_same(manifest["fingerprint"], fingerprint, f"the teacher cache {folder}", _REMEDY)
     return manifest
 
 

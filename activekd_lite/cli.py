@@ -53,15 +53,17 @@ def run(args: argparse.Namespace) -> None:
     """One run of active learning."""
     data = _load(args.dataset, args)
     teacher = sweep.zero_shot_teacher(load_vlm(args.vlm, args.pretrained, args.device), data, args.views, args.cache)
+    stored = Path(args.out, "rounds.jsonl")
+    before = len(stored.read_text(encoding="utf-8").splitlines()) if stored.is_file() else 0
     result = run_active_learning(
         data, teacher if args.distill else None, strategy=args.strategy, rounds=args.rounds, seed=args.seed,
-        query_size=args.query_size or data.pool.num_classes, shots=args.shots, student=args.student,
+        query_size=_query_size(args, data), shots=args.shots, student=args.student,
         train=_train_config(args), views=teacher.cache.views, out=args.out, device=args.device,
     )  # fmt: skip
     columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "covering_radius"]
     print(result.to_frame()[columns].to_string(index=False, float_format="%.2f"))
     print(f"\nmean accuracy over the rounds (AULC): {result.aulc_pct:.1f} %")
-    print(f"the run is in {args.out}")
+    print(f"the run is in {args.out}" + (f"; {before} of its rounds were there already" if before else ""))
 
 
 def run_sweep(args: argparse.Namespace) -> None:
@@ -73,6 +75,8 @@ def run_sweep(args: argparse.Namespace) -> None:
     results = sweep.run(grid, args.out, cache_root=args.cache, data_root=args.root, device=args.device)
     print(f"\nmean test accuracy over {args.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(args.seeds)} seed(s)\n")
     print(sweep.summary(results).to_string(index=False))
+    if any(r.config["strategy"] == "pcoreset_teacher" or r.config["shots"] == 0 for r in results):
+        print("(blank: pcoreset_teacher and a cold start are possible with a teacher only)")
     vlm = load_vlm(args.vlm, args.pretrained, args.device)
     for data in (_load(name, args) for name in args.dataset):
         page = Path(args.out) / f"{data.name}-learning-curves.html"
@@ -158,6 +162,10 @@ def doctor(args: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
+def _query_size(args: argparse.Namespace, data: Dataset) -> int:
+    return data.pool.num_classes if args.query_size is None else args.query_size
+
+
 def _load(name: str, args: argparse.Namespace) -> Dataset:
     return load_dataset(name, args.cache if name in EMBEDDED else args.root)
 
@@ -175,7 +183,8 @@ def _version(distribution: str) -> str | None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("activekd-lite", description=sys.modules["activekd_lite"].__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.set_defaults(command=lambda args: parser.print_help())
+    commands = parser.add_subparsers(metavar="COMMAND")
     defaults, named = TrainConfig(), f"{', '.join(STRATEGIES)}, or skactiveml:TypiClust and the like"
 
     sets = f"{', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path, csv:/path/file.csv, torchvision:CIFAR10"
@@ -197,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def training(sub):
         sub.add_argument("--rounds", type=int, default=8, help="queries; one more student is trained")
-        sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
+        sub.add_argument("--query-size", type=int, help="labels a round; as many as there are classes where it is not given")
         sub.add_argument("--shots", type=int, default=1, help="labelled images a class at the start; 0: a cold start")
         sub.add_argument("--steps", type=int, default=defaults.steps, help="training steps a round")
         sub.add_argument("--batch-size", type=int, default=defaults.batch_size, help="labelled images a step")
@@ -206,7 +215,7 @@ def _parser() -> argparse.ArgumentParser:
     def one(sub):
         sub.add_argument("--dataset", default="digits", help=sets)
         sub.add_argument("--strategy", default="pcoreset", help=named)
-        sub.add_argument("--student", help=f"{', '.join(STUDENTS)} (the one that suits the data set)")
+        sub.add_argument("--student", help=f"{', '.join(STUDENTS)}; the one that suits the data set where none is named")
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
         )

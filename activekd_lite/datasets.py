@@ -23,7 +23,7 @@ from torch import Tensor
 from activekd_lite import shapes
 from activekd_lite.files import make_folder, write_atomic
 from activekd_lite.images import ImageFiles, read_images, square
-from activekd_lite.pool import Oracle, Pool
+from activekd_lite.pool import Oracle, Pool, check_images
 from activekd_lite.seeding import generator
 from activekd_lite.sources import LAYOUTS, find
 from activekd_lite.views import Augmentation
@@ -36,6 +36,9 @@ class TestSet:
     __test__ = False  # not a test case, whatever pytest makes of the name
     images: Tensor | ImageFiles
     labels: Tensor
+
+    def __post_init__(self):
+        check_images(self.images, "test")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -100,10 +103,11 @@ def make_dataset(
     augmentation: Augmentation | None = None,
     student: str = "tiny-resnet",
 ) -> Dataset:
-    """A data set from arrays in memory: images (N, 3, H, W) uint8, labels (N,) positions in `classnames`.
+    """A data set from tensors or numpy arrays: images (N, 3, H, W) uint8, labels (N,) positions in `classnames`.
 
     A pool label of -1 is not known. Raises ValueError when images, labels and class names do not fit together.
     """
+    images, test_images = (torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (images, test_images))
     for part, x, y in (("pool", images, labels), ("test", test_images, test_labels)):
         if len(x) != len(y):
             raise ValueError(f"{part}: {len(x)} images but {len(y)} labels; give one label for each image")

@@ -65,12 +65,12 @@ def embedded_model(name: str) -> tuple[Path, dict]:
     return folder, manifest
 
 
-def require_same(found: dict, expected: dict, what: str) -> None:
-    """Raises ValueError naming every (nested) field in which `found` differs from `expected`, with both values."""
+def require_same(found: dict, expected: dict, what: str, remedy: str) -> None:
+    """Raises ValueError naming every (nested) field in which `found` differs from `expected`, both values and the remedy."""
     found, expected = _flat(found), _flat(expected)
     if differing := sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k)):
         shown = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(expected.get(k))} asked for" for k in differing)
-        raise ValueError(f"{what} was made with other settings or inputs ({shown})")
+        raise ValueError(f"{what} was made with other settings or inputs ({shown}); {remedy}")
 
 
 def _flat(nested: dict, prefix: str = "") -> dict:

@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
@@ -224,11 +225,9 @@ class RunFolder:
         if out is None:
             return
         self.path = make_folder(out)
-        path = self.path / "config.json"
-        if path.is_file():
-            require_same(json.loads(path.read_text(encoding="utf-8")), config, f"the run in {out}; take another `out`: it")
-        else:
-            write_atomic(path, json.dumps(config, indent=1) + "\n")
+        if (self.path / "rounds.jsonl").is_file():  # else there is no whole round, and nothing to be kept
+            found = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
+            require_same(found, config, f"the run in {out}", "take another `out`, or delete that run")
 
     def read(self) -> tuple[list[RoundRecord], LabelState]:
         """The records of the whole rounds, and what was labelled by then."""
@@ -259,6 +258,8 @@ class RunFolder:
     def write(self, records: list[RoundRecord], state: LabelState, student: DualHeadStudent) -> None:
         if self.path is None:
             return
+        if not (self.path / "rounds.jsonl").is_file():
+            write_atomic(self.path / "config.json", json.dumps(self.config, indent=1) + "\n")
         order = state.labeled_indices[state.labeled_round[state.labeled_indices].argsort(stable=True)]
         columns = {"round": state.labeled_round[order], "index": order, "label": state.labels[order]}
         write_atomic(self.path / "labels.csv", pd.DataFrame(columns).to_csv(index=False))
@@ -287,8 +288,10 @@ def _check(
     """Refuse what cannot work before anything is trained."""
     if student not in STUDENTS:
         raise ValueError(f"unknown student {student!r}; known are {', '.join(STUDENTS)}")
-    if rounds < 0 or (rounds and query_size < 1):
-        raise ValueError(f"rounds = {rounds} and query_size = {query_size}: 0 or more rounds of at least 1 label are needed")
+    if not isinstance(rounds, Integral) or not isinstance(query_size, Integral) or rounds < 0 or (rounds and query_size < 1):
+        raise ValueError(
+            f"rounds = {rounds!r} and query_size = {query_size!r}: whole numbers are needed, at least 0 rounds of 1 label"
+        )
     if shots < 0 or (shots == 0 and (teacher is None or query_size < 1)):
         raise ValueError(
             f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
@@ -319,9 +322,10 @@ def _check(
 
 def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:
     """Hold a strategy, also a reader's own, to its contract."""
-    if query.shape != (query_size,) or query.dtype != torch.int64:
+    if not isinstance(query, Tensor) or query.shape != (query_size,) or query.dtype != torch.int64:
+        found = f"{tuple(query.shape)} {query.dtype}" if isinstance(query, Tensor) else type(query).__name__
         raise ValueError(
-            f"{_strategy_name(choose)} returned {tuple(query.shape)} {query.dtype}; ({query_size},) int64 is asked for"
+            f"{_strategy_name(choose)} returned {found}; pool indices are needed, a torch tensor ({query_size},) torch.int64"
         )
     if len(query.unique()) < query_size or (state.labels[query] >= 0).any():
         raise ValueError(f"{_strategy_name(choose)} chose an image twice or one that is labelled already: {query.tolist()}")

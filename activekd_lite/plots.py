@@ -51,7 +51,7 @@ def learning_curves(
             error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
             line=dict(color=COLOURS[place % len(COLOURS)], dash="solid" if distill else "dash"),
             marker=dict(symbol=MARKERS[place % len(MARKERS)] + ("" if distill else "-open"), size=9),
-            hovertemplate="%{y:.1f}",
+            hovertemplate="%{y:.3f}" if value == "covering_radius" else "%{y:.1f}",
         )  # fmt: skip
     if teacher_accuracy_pct is not None:
         figure.add_hline(teacher_accuracy_pct, line_dash="dot", line_color="#555555",
@@ -60,7 +60,9 @@ def learning_curves(
             "covering_radius": "covering radius in probability space"}  # fmt: skip
     figure.update_xaxes(title="labels")
     figure.update_yaxes(title=axis.get(value, value))
-    return figure.update_layout(title=title or f"{names.pop()}: learning curves")
+    return figure.update_layout(
+        title=title or f"{names.pop()}: {'learning curves' if value == 'accuracy_pct' else axis.get(value, value)}"
+    )
 
 
 def query_montage(result: RunResult, images: Tensor, *, tile: int = 44, columns: int = 12) -> go.Figure:

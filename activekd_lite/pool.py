@@ -14,6 +14,15 @@ from activekd_lite.images import ImageFiles
 from activekd_lite.views import Augmentation
 
 
+def check_images(images: "Tensor | ImageFiles", part: str) -> None:
+    """Raises ValueError for anything but (N, 3, H, W) torch.uint8."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        recipe = "images.permute(0, 3, 1, 2) puts channels first" if images.shape[-1] == 3 else "0 to 255, channels first"
+        raise ValueError(
+            f"{part} images are {tuple(images.shape)} {images.dtype}; (N, 3, H, W) torch.uint8 is needed: {recipe}"
+        )
+
+
 @dataclass(frozen=True)
 class Pool:
     """N images and the names of the classes they may belong to; no labels.
@@ -27,10 +36,7 @@ class Pool:
 
     def __post_init__(self):
         object.__setattr__(self, "classnames", tuple(self.classnames))
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or self.images.shape[1] != 3:
-            raise ValueError(
-                f"pool images are {tuple(self.images.shape)} {self.images.dtype}; (N, 3, H, W) torch.uint8 is needed"
-            )
+        check_images(self.images, "pool")
         if len(set(self.classnames)) < len(self.classnames):
             twice = sorted({c for c in self.classnames if self.classnames.count(c) > 1})
             raise ValueError(f"class names {twice} occur twice; each class needs a name of its own")

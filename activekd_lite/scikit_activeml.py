@@ -5,6 +5,7 @@ PCoreSet for people of their library.
 """
 
 import inspect
+from difflib import get_close_matches
 
 import numpy as np
 import torch
@@ -37,13 +38,16 @@ def adapt(name: str, **settings):
 
     X are the student's features; where a classifier is asked for it is the student, or, where one is trained (OWN_MODEL, an
     ensemble, a discriminator), a standard one of theirs on these features. Unlike ours, their picks for q may not be the first
-    of those for q + 1. Raises ValueError for an unknown name, and for what is made for regression or is a base for others.
+    of those for q + 1. Quire, MonteCarloEER and ValueOfInformationEER try every label of every candidate: minutes a query for a
+    thousand images. Raises ValueError for an unknown name, and for what is made for regression or is a base for others.
     """
     known = [n for n in pool.__all__ if inspect.isclass(getattr(pool, n)) and _problem(getattr(pool, n)) is None]
     if name not in known:
         theirs = getattr(pool, name, None)
         why = _problem(theirs) if inspect.isclass(theirs) else "is no strategy of skactiveml.pool"
-        raise ValueError(f"skactiveml:{name} {why}; these work: {', '.join(known)}")
+        near = [n for n in known if n.lower() == name.lower()] or get_close_matches(name, known, 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"skactiveml:{name} {why}{hint} These work: {', '.join(known)}")
     theirs = getattr(pool, name)
 
     def strategy(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -112,7 +116,8 @@ class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
 
     Of all candidates the one is queried whose class probabilities are farthest from those of any labelled sample, then the
     farthest from these and it, and so on; ties: the first. With nothing labelled the first query is the candidate nearest to
-    the mean. missing_label, random_state: as everywhere in scikit-activeml; nothing is drawn.
+    the mean; a classifier that cannot tell them apart (unfitted, all probabilities equal) leaves them in their order.
+    missing_label, random_state: as everywhere in scikit-activeml; nothing is drawn.
     """
 
     def __init__(self, missing_label=MISSING_LABEL, random_state=None):

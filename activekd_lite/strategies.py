@@ -245,6 +245,8 @@ def get_strategy(strategy: str | Strategy) -> Strategy:
     """
     if callable(strategy):
         return strategy
+    if not isinstance(strategy, str):
+        raise ValueError(f"{strategy!r} is no strategy: give a name, or a callable of the contract")
     if strategy.startswith("skactiveml:"):
         from activekd_lite.scikit_activeml import adapt  # an optional extra, and slow to import
 

@@ -17,7 +17,7 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
-from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES, get_strategy
+from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
@@ -42,6 +42,8 @@ class Grid:
     def __post_init__(self):
         for strategy in self.strategies:
             get_strategy(strategy)
+        if self.shots == 0 and (warm := [s for s in self.strategies if s in STRATEGIES and s not in COLD_START]):
+            raise ValueError(f"shots = 0: {', '.join(warm)} start from labelled images; these do not: {', '.join(COLD_START)}")
 
 
 def run(
@@ -60,9 +62,10 @@ def run(
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
             folder = run_folder(out, data.name, strategy, distill, seed)
+            query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                query_size=grid.query_size or data.pool.num_classes, shots=grid.shots, train=grid.train,
+                query_size=query_size, shots=grid.shots, train=grid.train,
                 views=teacher.cache.views, out=folder, device=device, progress=progress,
             )  # fmt: skip
             results.append(result)

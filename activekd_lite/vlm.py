@@ -8,6 +8,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 import open_clip
@@ -140,7 +141,9 @@ def _checked_source(name: str, pretrained: str | None) -> str:
     """The weights tag or file, or a ValueError that lists what there is instead."""
     known = ["tiny-clip", *open_clip.list_models()]
     if name not in known and not name.startswith(("hf-hub:", "local-dir:")):
-        raise ValueError(f"unknown model {name!r}; known are {', '.join(known)}, and hf-hub:organisation/name")
+        near = get_close_matches(name, known, 3)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
+        raise ValueError(f"unknown model {name!r}{hint} known are {', '.join(known)}, and hf-hub:organisation/name")
     if name.startswith(("hf-hub:", "local-dir:")):
         return pretrained or ""
     tags = open_clip.list_pretrained_tags_by_model(name)

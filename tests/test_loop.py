@@ -141,7 +141,7 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
 def test_an_out_with_another_configuration_is_refused(small, teacher, quick, tmp_path, field, change):
     run(small, teacher, quick, out=tmp_path)
     before = (tmp_path / "rounds.jsonl").read_text()
-    with pytest.raises(ValueError, match=rf"take another `out`.*{field}: "):
+    with pytest.raises(ValueError, match=rf"{field}: .*; take another `out`"):
         run(small, teacher, quick, out=tmp_path, **change)
     assert (tmp_path / "rounds.jsonl").read_text() == before
 
@@ -212,8 +212,18 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
     assert result.config["strategy"].endswith("lowest")
     with pytest.raises(ValueError, match="twice or one that is labelled already"):
         run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.labeled_indices[:q])
-    with pytest.raises(ValueError, match=r"returned \(2,\) torch.int64; \(5,\)"):
+    with pytest.raises(ValueError, match=r"returned \(2,\) torch.int64; pool indices are needed, a torch tensor \(5,\)"):
         run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:2])
+    with pytest.raises(ValueError, match=r"returned ndarray; .* torch tensor \(5,\)"):
+        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:q].numpy())
+    with pytest.raises(ValueError, match="None is no strategy"):
+        run(small, teacher, quick, strategy=None)
+
+
+def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):
+    with pytest.raises(ValueError, match="fewer than shots = 14"):
+        run(small, teacher, quick, shots=14, rounds=0, out=tmp_path)
+    assert len(run(small, teacher, quick, rounds=0, out=tmp_path).records) == 1
 
 
 def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatch):

@@ -58,7 +58,7 @@ def test_bad_questions_are_refused_by_value(vlm):
         vlm.text_weights([])
     with pytest.raises(ValueError, match="average = 'mean'"):
         vlm.text_weights(["circle"], average="mean")
-    with pytest.raises(ValueError, match="unknown model 'RN5'; known are tiny-clip, .*RN50"):
+    with pytest.raises(ValueError, match="unknown model 'RN5'; did you mean RN50 .* known are tiny-clip, .*RN50"):
         akd.load_vlm("RN5")
     with pytest.raises(ValueError, match=r"RN50 needs pretrained=: one of openai, yfcc15m"):
         akd.load_vlm("RN50")
