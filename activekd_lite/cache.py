@@ -58,8 +58,11 @@ class TeacherCache:
         if todo:
             with tqdm(total=sum(stop - start for _, start, stop in todo), unit="image", disable=not progress,
                       desc=f"encoding with {vlm.name}") as bar:  # fmt: skip
+                images, first = None, None
                 for view, start, stop in todo:
-                    features = _encode(vlm, pool, views, view, start, stop, batch_size)
+                    if start != first:  # all views of a shard follow each other: its files are decoded once
+                        images, first = pool.images[start:stop], start
+                    features = _encode(vlm, images, views, view, start, batch_size)
                     _store(folder, manifest, features, view, start, len(pool))
                     bar.update(stop - start)
         return cls.open(folder, vlm=vlm, pool=pool)
@@ -111,12 +114,12 @@ def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
     return {"format": FORMAT, "vlm": vlm.fingerprint(), "pool": pool.fingerprint(), "views": views.fingerprint()}
 
 
-def _encode(vlm: VLM, pool: Pool, views: Views, view: int, start: int, stop: int, batch_size: int) -> Tensor:
-    """One shard: (stop - start, D) float16, unit norm."""
+def _encode(vlm: VLM, images: Tensor, views: Views, view: int, start: int, batch_size: int) -> Tensor:
+    """One view of the images (n, 3, H, W) of a shard, the first of which is pool image `start`: (n, D) float16, unit norm."""
     parts = []
-    for ids in torch.arange(start, stop).split(batch_size):
-        images = pool.images[ids].to(vlm.device)
-        x = pixels(views, images, ids, torch.full_like(ids, view), vlm.input_size, vlm.interpolation)
+    for ids in torch.arange(len(images)).split(batch_size):
+        batch = images[ids].to(vlm.device)
+        x = pixels(views, batch, start + ids, torch.full_like(ids, view), vlm.input_size, vlm.interpolation)
         parts.append(vlm.encode_images(x).cpu())
     features = torch.cat(parts)
     if not torch.isfinite(features).all():
@@ -155,7 +158,7 @@ def _read_manifest(folder: Path, fingerprint: dict) -> dict:
 
 def _shards(views: int, size: int) -> list[tuple[int, int, int]]:
     starts = [i * SHARD for i in range(math.ceil(size / SHARD))]
-    return [(view, start, min(start + SHARD, size)) for view in range(views) for start in starts]
+    return [(view, start, min(start + SHARD, size)) for start in starts for view in range(views)]
 
 
 def _views_from(fields: dict) -> Views:

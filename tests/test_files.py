@@ -126,6 +126,19 @@ class TestReading:
         assert ImageFiles(paths, 16).fingerprint() != first
 
 
+def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, monkeypatch):
+    from activekd_lite import cache
+
+    data = akd.load_dataset(f"folder:{tree}", side=16, budget_bytes=0)
+    held = akd.TeacherCache.build(vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False)
+    monkeypatch.setattr(cache, "SHARD", 6)
+    read, original = [], ImageFiles._read
+    monkeypatch.setattr(ImageFiles, "_read", lambda self, path: read.append(path) or original(self, path))
+    built = akd.TeacherCache.build(vlm, data.pool, 3, tmp_path / "files", progress=False)
+    assert sorted(read) == sorted(data.pool.images.paths)
+    torch.testing.assert_close(built.features, held.features, atol=2e-3, rtol=0)
+
+
 class TestFolder:
     def test_a_fifth_is_held_out_where_there_is_no_test(self, tree):
         data = akd.load_dataset(f"folder:{tree}", side=16)
