@@ -70,8 +70,8 @@ def load_dataset(
     root: the folder that holds the data sets, `data/` by default; for `shapes` where the generated images are kept, `.cache/`.
     Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
     they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
-    ImageNet). Embedded data sets stay as they are. Raises ValueError for an unknown name or unreadable images,
-    FileNotFoundError for missing ones.
+    ImageNet). Embedded data sets stay as they are. A pool held in memory and the same one left on disk have caches of their own.
+    Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones.
     """
     if name in EMBEDDED:
         return EMBEDDED[name](Path(root or ".cache"))
@@ -87,8 +87,8 @@ def load_dataset(
     chosen = _part_of(len(source.pool[0]), pool_size)
     paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
     return make_dataset(
-        source.name, read_images(paths, side, budget_bytes), labels, read_images(source.test[0], side, budget_bytes),
-        source.test[1], source.classnames, source.templates,
+        source.name, read_images(paths, side, budget_bytes, check=False), labels,
+        read_images(source.test[0], side, budget_bytes), source.test[1], source.classnames, source.templates,
     )  # fmt: skip
 
 
@@ -128,15 +128,17 @@ def _part_of(size: int, pool_size: int | None) -> Tensor:
 def _from_torchvision(name: str, root: Path, side: int, pool_size: int | None) -> Dataset:
     """A classification data set of torchvision.datasets with `train` and `classes`, downloaded before: CIFAR10, MNIST, ..."""
     kind = getattr(torchvision.datasets, name, None)
-    if not isinstance(kind, type) or "train" not in inspect.signature(kind).parameters:
+    if not isinstance(kind, type) or not {"train", "download"} <= set(inspect.signature(kind).parameters):
         raise ValueError(f"torchvision:{name} is no data set of torchvision with a train and a test part; CIFAR10 is one")
     try:
         train, test = (kind(root, train=part, download=False) for part in (True, False))
-    except RuntimeError as error:
+    except (RuntimeError, OSError, TypeError) as error:
         raise FileNotFoundError(
             f"torchvision's {name} is not in {root} ({error}); fetch it once where there is a network: "
             f"`torchvision.datasets.{name}({str(root)!r}, download=True)`"
         ) from error
+    if not hasattr(train, "classes"):
+        raise ValueError(f"torchvision:{name} names no classes; ActiveKD needs names to ask the teacher with")
     chosen = _part_of(len(train), pool_size).tolist()
     parts = [[data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))]
     side = min(side, max(parts[0][0][0].size))  # small pictures are not blown up

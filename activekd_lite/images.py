@@ -17,12 +17,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for damaged files
+TURN = {  # EXIF orientation -> what puts the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # fmt: skip
 BATCH = 512  # images decoded ahead
 
 
 def read_image(path: str | os.PathLike, side: int = 256) -> Tensor:
-    """(3, side, side) uint8. Raises OSError or ValueError for a file that is missing, damaged or no picture of 8 or 16 bits."""
+    """(3, side, side) uint8. Raises what Pillow raises for a file that is missing or damaged, mostly OSError, and ValueError
+    for a picture of other than 8 or 16 bits."""
     with Image.open(path) as image:
         image.draft(image.mode, (side, side))  # a large JPEG is decoded at a fraction of its size
         return square(image, side)
@@ -30,7 +34,8 @@ def read_image(path: str | os.PathLike, side: int = 256) -> Tensor:
 
 def square(image: Image.Image, side: int) -> Tensor:
     """A PIL image of any mode as (3, side, side) uint8; transparent parts become white."""
-    image = _rgb(ImageOps.exif_transpose(image))
+    turn = TURN.get(image.getexif().get(0x0112))
+    image = _rgb(image.transpose(turn) if turn is not None else image)
     image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
@@ -39,23 +44,30 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("a picture of floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.asarray(image).astype(np.float64) / 257).round().clip(0, 255).astype(np.uint8))
+        numbers = np.asarray(image).astype(np.float64)
+        if numbers.max() > 65535:
+            raise ValueError("a picture of numbers of more than 16 bits; save it with 8 or 16")
+        image = Image.fromarray((numbers / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
 
 
-def read_images(paths: Sequence[Path], side: int = 256, budget_bytes: int = 2**31) -> "Tensor | ImageFiles":
+def read_images(
+    paths: Sequence[Path], side: int = 256, budget_bytes: int = 2**31, *, check: bool = True
+) -> "Tensor | ImageFiles":
     """(N, 3, side, side) uint8: in memory where that fits the budget, else decoded again whenever asked for.
 
-    Raises FileNotFoundError for missing files, and ValueError, with their number and paths, for damaged ones (those of a pool
-    that is not held in memory are met when the teacher encodes it, before anything is trained).
+    Raises FileNotFoundError for missing files, and ValueError, with their number and paths, for damaged ones. check: where they
+    are not held, decode all once to see that (not needed for a pool that a teacher encodes before anything is trained).
     """
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"{len(missing)} of {len(paths)} images are missing, first {_named(missing)}")
     files = ImageFiles(paths, side)
     if len(paths) * 3 * side * side > budget_bytes:
+        if check:
+            _refuse(damaged(paths, side), len(paths))
         return files
     pixels, bad = torch.empty(files.shape, dtype=torch.uint8), {}
     for i, image in enumerate(files.each("reading images")):
@@ -81,16 +93,19 @@ class ImageFiles:
 
     def __init__(self, paths: Sequence[Path], side: int = 256):
         self.paths, self.side = list(paths), side
-        self.shape = (len(self.paths), 3, side, side)
+        self.shape, self._fingerprint = (len(self.paths), 3, side, side), None
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: Tensor | slice | int) -> Tensor:
-        """(B, 3, side, side); one image for an int. Raises ValueError that names the files which cannot be read."""
-        if isinstance(index, int):
-            return self[torch.tensor([index])][0]
-        chosen = self.paths[index] if isinstance(index, slice) else [self.paths[i] for i in torch.as_tensor(index).tolist()]
+        """(B, 3, side, side); one image for an integer. Raises ValueError that names the files which cannot be read."""
+        rows = torch.arange(len(self))[index]
+        if rows.ndim == 0:
+            return self[rows[None]][0]
+        if len(rows) == 0:
+            return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
+        chosen = [self.paths[i] for i in rows.tolist()]
         with ThreadPoolExecutor(os.cpu_count()) as workers:
             return _whole(list(workers.map(self._read, chosen)), chosen)
 
@@ -121,16 +136,18 @@ class ImageFiles:
         return self
 
     def fingerprint(self) -> str:
-        """sha256 over the side and the files' bytes."""
-        digest = hashlib.sha256(str(self.shape).encode())
-        for path in self.paths:
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
+        """sha256 over the side and the files' bytes, read once."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(str(self.shape).encode())
+            for path in self.paths:
+                digest.update(hashlib.sha256(path.read_bytes()).digest())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
 
     def _read(self, path: Path) -> Tensor | Exception:
         try:
             return read_image(path, self.side)
-        except UNREADABLE as error:
+        except Exception as error:  # whatever Pillow makes of a damaged file: the reason is reported with its path
             return error
 
 

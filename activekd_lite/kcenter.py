@@ -43,7 +43,7 @@ def k_center_greedy(
     useful) and goes on with unpicked points in index order.
 
     The picks are those of a brute force in float64 for every input, on every device: see the head of this file. Memory beyond
-    the inputs: N + (L + k) C numbers of float64. Raises ValueError for NaN or infinite rows, for k outside 0..N, and for
+    the inputs: 2 N + (L + k) C numbers of 8 bytes. Raises ValueError for NaN or infinite rows, for k outside 0..N, and for
     shapes that do not fit.
 
     >>> k_center_greedy(np.array([[0.0], [1.0], [5.0]]), np.array([[0.0]]), 2)
@@ -137,15 +137,16 @@ class _Nearest:
     def sweep(self, most: int, bar: tqdm) -> tuple[list[int], list[float]]:
         """`most` picks by a running minimum over all points, and their squared distances."""
         self.settle(np.arange(len(self.points)))
+        points = self.points.cpu()
         step = max(1, CHUNK_NUMBERS // self.points.shape[1])
         picked, distances = [], []
         for _ in range(most):
             best = int(self.bound.argmax())
             picked.append(best)
             distances.append(float(self.bound[best]))
-            center = _rows(self.points[best : best + 1].cpu(), self.metric)
-            for i in range(0, len(self.points), step):
-                bound, x = self.bound[i : i + step], _rows(self.points[i : i + step].cpu(), self.metric)
+            center = _rows(points[best : best + 1], self.metric)
+            for i in range(0, len(points), step):
+                bound, x = self.bound[i : i + step], _rows(points[i : i + step], self.metric)
                 np.minimum(bound, _squares(x - center).numpy(), out=bound)
             self.bound[best] = -1  # picked: never again
             bar.update()
@@ -220,7 +221,7 @@ def _squares(x: Tensor) -> Tensor:
 
 def _rows(x: Tensor, metric: str) -> Tensor:
     """float64 rows; for cosine of unit norm, whose squared Euclidean distance is 2 (1 - cos)."""
-    x = x.double()
+    x = x.double().contiguous()  # numpy sums rows of another layout in another order
     if metric == "cosine":
         x = x / x.abs().amax(dim=1, keepdim=True)  # no square overflows
         x = x / _squares(x).sqrt()[:, None]
@@ -241,8 +242,8 @@ def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> Tensor:
     x = torch.as_tensor(x).detach()
     if x.device.type == "mps":
         x = x.cpu()  # MPS has no float64
-    if x.ndim != 2 or not x.is_floating_point():
-        raise ValueError(f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array is needed")
+    if x.ndim != 2 or x.shape[1] == 0 or not x.is_floating_point():
+        raise ValueError(f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array with columns is needed")
     if len(x) and not all(torch.isfinite(v) for v in x.aminmax()):
         _refuse_rows(~torch.isfinite(x).all(dim=1), name, "NaN or infinite values")
     if metric == "cosine":

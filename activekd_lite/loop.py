@@ -297,6 +297,11 @@ def _check(
             f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
             "and a query_size of at least 1"
         )
+    if rounds and data.oracle.unknown_count:
+        raise ValueError(
+            f"{data.oracle.unknown_count} images of the pool have no label, and a strategy may ask for any: label them, or "
+            "leave them out (`rounds=0` trains on what is labelled)"
+        )
     start = shots * data.pool.num_classes or query_size
     needed = start + rounds * query_size
     if needed > len(data.pool):

@@ -69,6 +69,11 @@ class Oracle:
             )
         self._labels, self.num_classes = labels, num_classes
 
+    @property
+    def unknown_count(self) -> int:
+        """How many images have no label."""
+        return int((self._labels < 0).sum())
+
     def label(self, indices: Tensor) -> Tensor:
         """indices: (Q,) pool indices; returns their classes (Q,) int64. Raises ValueError for images without a label."""
         labels = self._labels[indices]

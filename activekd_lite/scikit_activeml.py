@@ -9,9 +9,9 @@ from difflib import get_close_matches
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from sklearn.base import clone
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import pairwise_distances
 from torch import Tensor
 
 from activekd_lite.kcenter import k_center_greedy
@@ -46,11 +46,16 @@ def adapt(name: str, **settings):
         theirs = getattr(pool, name, None)
         why = _problem(theirs) if inspect.isclass(theirs) else "is no strategy of skactiveml.pool"
         near = [n for n in known if n.lower() == name.lower()] or get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
+        hint = f"; did you mean {near[0]}?" if near else "."
         raise ValueError(f"skactiveml:{name} {why}{hint} These work: {', '.join(known)}")
     theirs = getattr(pool, name)
 
     def strategy(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+        unlabeled = state.unlabeled_indices.numpy()
+        if not 1 <= query_size <= len(unlabeled):
+            raise ValueError(
+                f"query_size = {query_size}, but {len(unlabeled)} images are unlabelled; ask for 1 to {len(unlabeled)}"
+            )
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
         X, probs = (t.double().cpu().numpy() for t in (predictions.features, predictions.probs))
         y = np.where(state.labels.numpy() < 0, np.nan, state.labels.numpy())
@@ -59,7 +64,7 @@ def adapt(name: str, **settings):
         own = {name: value for name, value in own.items() if name in inspect.signature(theirs).parameters}
         query = theirs(**own | settings, random_state=seed)
         models = _models(theirs, X, probs, classes, seed)
-        picks = query.query(X=X, y=y, candidates=state.unlabeled_indices.numpy(), batch_size=query_size, **models)
+        picks = query.query(X=X, y=y, candidates=unlabeled, batch_size=query_size, **models)
         return torch.tensor([int(i) for i in picks])
 
     strategy.__module__, strategy.__qualname__ = "skactiveml", name
@@ -130,7 +135,8 @@ class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
         candidates: indices of X, or samples (m, F), or None: all without a label.
 
         Returns (batch_size,) indices of X, or of `candidates` if these are samples; with return_utilities also (batch_size,
-        n or m): each candidate's distance to the nearest labelled or queried one before that query, NaN for the others.
+        n or m): each candidate's distance to the nearest labelled or queried one before that query (at first, with nothing
+        labelled, minus that to the mean), NaN for the others.
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True
@@ -143,7 +149,7 @@ class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
         probs, labeled = clf.predict_proba(X_cand), is_labeled(y, missing_label=self.missing_label_)
         if labeled.any():
             started, centers = [], clf.predict_proba(X[labeled])
-            utility = pairwise_distances(probs, centers).min(axis=1)
+            utility = cdist(probs, centers).min(axis=1)
         else:
             utility = -np.linalg.norm(probs - probs.mean(axis=0), axis=1)
             started = [int(utility.argmax())]
@@ -158,6 +164,6 @@ class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
         for t, pick in enumerate(picks):
             utilities[t, place] = utility
             utilities[t, place[picks[:t]]] = np.nan
-            step = pairwise_distances(probs, probs[[pick]])[:, 0]
+            step = cdist(probs, probs[[pick]])[:, 0]
             utility = step if t == 0 and started else np.minimum(utility, step)
         return place[picks], utilities

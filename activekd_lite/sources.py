@@ -74,6 +74,14 @@ def find(name: str, root: str | os.PathLike) -> Source:
     return special.get(name, _coop)(name, folder, layout)
 
 
+def short_name(name: str) -> str:
+    """What a data set is called in results: "folder:/my/cats" is cats, "csv:/my/list.csv" list."""
+    kind, _, where = name.partition(":")
+    if kind == "folder":
+        return Path(where).resolve().name
+    return Path(where).stem if kind == "csv" else where or kind
+
+
 def missing_parts(name: str, root: str | os.PathLike) -> list[Path]:
     """The files and folders of a data set of LAYOUTS that are not under `root`."""
     layout = LAYOUTS[name]
@@ -133,22 +141,29 @@ def _folder(path: Path) -> Source:
     with seed 0, is held out."""
     if not path.is_dir():
         raise FileNotFoundError(f"no folder {path}; give folder:/path/to/images with a folder for each class in it")
-    test = next((path / part for part in ("test", "val") if (path / part).is_dir()), None)
-    pool = path / "train" if (path / "train").is_dir() else path
-    classes = sorted(d.name for d in pool.iterdir() if d.is_dir() and d != test and not d.name.startswith("."))
+    parts = {part: path / part for part in ("train", "test", "val") if _folders(path / part)}  # else they are classes
+    test, pool = parts.get("test", parts.get("val")), parts.get("train", path)
+    classes = [name for name in _folders(pool) if pool != path or name not in parts]
     files, labels = _tree(pool, classes)
     if len(classes) < 2 or not files:
         raise ValueError(f"{pool} has {len(classes)} class folders and {len(files)} images; at least two classes are needed")
     if test:
-        if strange := sorted(d.name for d in test.iterdir() if d.is_dir() and d.name not in classes):
+        if strange := [name for name in _folders(test) if name not in classes]:
             raise ValueError(f"{test} has classes that {pool} has not: {', '.join(strange[:5])}")
-        return Source(path.resolve().name, (files, labels), _tree(test, classes), [_words(c) for c in classes])
+        if not _tree(test, classes)[0]:
+            raise ValueError(f"{test} holds no image; fill it, or remove it and some of {pool} are held out")
+        return Source(short_name(f"folder:{path}"), (files, labels), _tree(test, classes), [_words(c) for c in classes])
     if small := [c for c, n in zip(classes, np.bincount(labels, minlength=len(classes)), strict=True) if n < 2]:
         raise ValueError(f"{path} has no `test` folder, and fewer than 2 images, to hold one out, of: {', '.join(small)}")
     count = max(len(classes), round(len(files) / 5))
     kept, held = train_test_split(np.arange(len(files)), test_size=count, random_state=0, stratify=labels)
     parts = [([files[i] for i in np.sort(part)], [labels[i] for i in np.sort(part)]) for part in (kept, held)]
-    return Source(path.resolve().name, *parts, [_words(c) for c in classes])
+    return Source(short_name(f"folder:{path}"), *parts, [_words(c) for c in classes])
+
+
+def _folders(path: Path) -> list[str]:
+    """Names of the folders in a folder, sorted; hidden ones, and those of no folder, are none."""
+    return sorted(d.name for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")) if path.is_dir() else []
 
 
 def _csv(file: Path) -> Source:
@@ -156,7 +171,10 @@ def _csv(file: Path) -> Source:
     a split is train (or blank) or test."""
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
-    table = pd.read_csv(file, dtype=str, keep_default_na=False)
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
+    except ValueError as error:  # no columns, rows of different lengths, bytes that are no UTF-8
+        raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
     if missing := {"path", "label", "split"} - set(table.columns):
         raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
     table["split"] = table["split"].replace("", "train")
@@ -179,17 +197,22 @@ def _csv(file: Path) -> Source:
 
 
 def _tree(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
-    """Image files of the class folders, in order of class and name, and their labels."""
-    found = [sorted(p for p in (folder / c).rglob("*") if p.suffix.lower() in SUFFIXES) for c in classes]
+    """Image files of the class folders, in order of class and name, and their labels. Hidden ones are left out."""
+
+    def images(top: Path) -> list[Path]:
+        inside = (p for p in top.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
+        return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(top).parts))
+
+    found = [images(folder / c) for c in classes]
     return [path for paths in found for path in paths], [label for label, paths in enumerate(found) for _ in paths]
 
 
 def _inside(folder: Path, path: str, file: Path) -> Path:
     """folder / path, or a ValueError for a path that leads out of the folder."""
-    joined = os.path.normpath(os.path.join(folder, path))
-    if os.path.isabs(path) or not joined.startswith(os.path.normpath(folder) + os.sep):
+    inner = os.path.normpath(path)
+    if os.path.isabs(path) or inner in (".", "..") or inner.startswith(".." + os.sep):
         raise ValueError(f"{file} names {path!r}, which lies outside {folder}; paths have to stay inside it")
-    return Path(joined)
+    return folder / inner
 
 
 def _json(file: Path) -> dict:

@@ -3,8 +3,9 @@
     strategy(predictions, state, query_size, *, generator) -> (query_size,) int64 pool indices, in pick order
 
 of the student's predictions over the pool and of what is labelled; no strategy sees a hidden label. All of them pick
-unlabelled images only, never one twice, and the first q of q + 1 picks are the q picks. In each, equal scores go to the lowest
-pool index, and all raise ValueError for a query that the pool cannot give.
+unlabelled images only, never one twice, and the first q of q + 1 picks are the q picks. Equal scores go to the lowest pool
+index (but for typiclust and probcover, where rounding tells copies of one image apart). All raise ValueError for a query that
+the pool cannot give.
 """
 
 from collections.abc import Callable
@@ -50,7 +51,13 @@ def coreset(predictions: Predictions, state: LabelState, query_size: int, *, gen
 
     predictions.features: (N, F); labelled images are the initial centres. Raises ValueError if nothing is labelled.
     """
-    return _k_center(predictions.features, state, _unlabeled(predictions, state, query_size), query_size, "cosine")
+    unlabeled = _unlabeled(predictions, state, query_size)
+    if (dead := torch.nonzero((predictions.features == 0).all(dim=1)).flatten()).numel():
+        raise ValueError(
+            f"the features of {len(dead)} images are all 0, first at pool index {int(dead[0])}: no direction for a cosine; "
+            "choose pcoreset, or train with a lower lr"
+        )
+    return _k_center(predictions.features, state, unlabeled, query_size, "cosine")
 
 
 def badge(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:

@@ -17,6 +17,7 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
+from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.training import TrainConfig
@@ -42,6 +43,9 @@ class Grid:
     def __post_init__(self):
         for strategy in self.strategies:
             get_strategy(strategy)
+        names = [short_name(name) for name in self.datasets]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"data sets {', '.join(self.datasets)}: {', '.join(twice)} twice; their runs would share a folder")
         if self.shots == 0 and (warm := [s for s in self.strategies if s in STRATEGIES and s not in COLD_START]):
             raise ValueError(f"shots = 0: {', '.join(warm)} start from labelled images; these do not: {', '.join(COLD_START)}")
 

@@ -102,6 +102,21 @@ class TestReading:
         with pytest.raises(FileNotFoundError, match=r"2 of 24 images are missing, first .*gone.png, .*lost.png"):
             read_images([*paths, tree / "gone.png", tree / "lost.png"], 16)
 
+    def test_a_damaged_exif_is_reported_not_raised(self, tree, monkeypatch):
+        def broken(self):
+            raise TypeError("exif")
+
+        monkeypatch.setattr(Image.Image, "getexif", broken)
+        paths = sorted(tree.rglob("*.png"))
+        assert set(damaged(paths, 16)) == set(paths)
+        with pytest.raises(ValueError, match="20 of 20 images cannot be read.*exif"):
+            read_images(paths, 16)
+
+    def test_test_images_over_the_budget_are_checked_before_training(self, tree):
+        truncate(sorted(tree.rglob("*.png"))[3])
+        with pytest.raises(ValueError, match="1 of 20 images cannot be read"):
+            read_images(sorted(tree.rglob("*.png")), 16, budget_bytes=0)
+
     def test_files_over_the_budget_behave_as_the_tensor(self, tree):
         paths = sorted(tree.rglob("*.png"))
         held, files = read_images(paths, 16), read_images(paths, 16, budget_bytes=1000)
@@ -111,7 +126,8 @@ class TestReading:
         assert torch.equal(torch.cat(list(files.split(7))), held)
         assert torch.equal(files[torch.tensor([3, 19, 3])], held[[3, 19, 3]])
         assert torch.equal(files[2:5], held[2:5])
-        assert torch.equal(files[4], held[4])
+        for index in (4, torch.tensor(4), torch.arange(20) % 3 == 0, slice(0, 0), torch.tensor([], dtype=torch.int64)):
+            assert torch.equal(files[index], held[index])
         truncate(paths[5])
         with pytest.raises(ValueError, match="1 of 7 images cannot be read, first .*05.png"):
             list(files.split(7))
@@ -155,7 +171,27 @@ class TestFolder:
         data = akd.load_dataset(f"folder:{tree.parent / 'split'}", side=16, pool_size=7)
         assert (len(data.pool), len(data.test)) == (7, 20)
 
+    def test_hidden_files_folders_and_both_held_out_parts_are_no_classes(self, tree):
+        save(tree / "green" / "._00.png")
+        save(tree / "green" / ".ipynb_checkpoints" / "00.png")
+        save(tree / ".hidden" / "00.png")
+        (tree / "green" / "folder.png").mkdir()
+        assert len(akd.load_dataset(f"folder:{tree}", side=16).pool) == 16
+        for part in ("test", "val"):
+            shutil.copytree(tree / "red_thing", tree / part / "red_thing")
+        data = akd.load_dataset(f"folder:{tree}", side=16)
+        assert (data.classnames, len(data.pool), len(data.test)) == (("green", "red thing"), 20, 10)
+
+    def test_a_class_may_be_called_train(self, tree):
+        (tree / "green").rename(tree / "train")
+        assert akd.load_dataset(f"folder:{tree}", side=16).classnames == ("red thing", "train")
+
     def test_what_is_wrong_is_named(self, tree, tmp_path):
+        (tree.parent / "bare" / "test" / "a").mkdir(parents=True)
+        for c in "ab":
+            save(tree.parent / "bare" / "train" / c / "1.png")
+        with pytest.raises(ValueError, match="test holds no image"):
+            akd.load_dataset(f"folder:{tree.parent / 'bare'}")
         with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
             akd.load_dataset("folder:/nowhere")
         (tmp_path / "empty" / "a").mkdir(parents=True)
@@ -211,7 +247,24 @@ class TestCsv:
             data.oracle.label(torch.tensor([0, 5, 7]))
         assert sorted(data.oracle.initial_indices(1, torch.Generator()).tolist())[1] == 8
 
+    def test_a_relative_path_and_spaces_after_commas(self, tree, monkeypatch):
+        rows = [f"pics/{c}/{i:02}.png, {c}, {'test' if i == 9 else 'train'}" for c in ("green", "red_thing") for i in range(10)]
+        self.write(tree, rows, "path, label, split")
+        monkeypatch.chdir(tree.parent)
+        assert len(akd.load_dataset("csv:list.csv", side=16).pool) == 18
+
+    def test_a_run_on_images_without_a_label_is_refused_before_training(self, tree, quick):
+        rows = ["pics/green/00.png,green,", "pics/red_thing/00.png,red,", "pics/green/01.png,,", "pics/green/02.png,green,test"]
+        data = akd.load_dataset(self.write(tree, rows), side=32)
+        with pytest.raises(ValueError, match="1 images of the pool have no label"):
+            akd.run_active_learning(data, rounds=1, query_size=1, train=quick, progress=False)
+        assert len(akd.run_active_learning(data, rounds=0, train=quick, progress=False).records) == 1
+
+    @pytest.mark.filterwarnings("ignore:Length of header")
     def test_what_is_wrong_is_named(self, tree):
+        (tree.parent / "empty.csv").write_text("")
+        with pytest.raises(ValueError, match="empty.csv cannot be read as CSV"):
+            akd.load_dataset(f"csv:{tree.parent / 'empty.csv'}")
         good = ["pics/green/00.png,green,train", "pics/red_thing/00.png,red,test"]
         for rows, header, why in (
             (good, "path,label", "split missing"),
@@ -322,5 +375,8 @@ def test_torchvision_from_its_own_files(tmp_path):
     assert torch.equal(data.pool.images[:, 0, 14, 14].long(), labels * 25)
     with pytest.raises(FileNotFoundError, match=r"fetch it once where there is a network.*download=True"):
         akd.load_dataset("torchvision:CIFAR10", tmp_path)
+    for name in ("HMDB51", "PhotoTour"):
+        with pytest.raises((ValueError, FileNotFoundError), match=name):
+            akd.load_dataset(f"torchvision:{name}", tmp_path)
     with pytest.raises(ValueError, match="torchvision:Nothing is no data set"):
         akd.load_dataset("torchvision:Nothing")

@@ -151,6 +151,15 @@ def test_clustered_points_are_left_out(monkeypatch):
     assert sum(numbers) - 100_000 * 60 < 0.25 * 100_000 * 40
 
 
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_layout_in_memory_does_not_matter(metric, sizes):
+    points = np.random.default_rng(1).integers(1, 4, size=(3000, 8)) / 3
+    rows = k_center_greedy(points, points[:2], 150, metric=metric)
+    columns = k_center_greedy(np.asfortranarray(points), np.asfortranarray(points[:2]), 150, metric=metric)
+    assert torch.equal(rows[0], columns[0])
+    assert torch.equal(rows[1], columns[1])
+
+
 def test_picks_follow_a_permutation_of_the_pool():
     points, order = clusters(2500, 20, 3), np.random.default_rng(4).permutation(2500)
     direct, permuted = (k_center_greedy(p, points[:5], 60)[0] for p in (points, points[order]))
@@ -248,6 +257,8 @@ def test_bad_input_is_refused_by_value():
         k_center_greedy(x, x[:, :2], 1)
     with pytest.raises(ValueError, match=r"points are \(6,\)"):
         k_center_greedy(x[:, 0], x, 1)
+    with pytest.raises(ValueError, match=r"points are \(6, 0\)"):
+        k_center_greedy(x[:, :0], x[:, :0], 1)
     with pytest.raises(ValueError, match="metric 'l1' is unknown"):
         k_center_greedy(x, x, 1, metric="l1")
     with pytest.raises(ValueError, match="rows hold only zeros"):

@@ -132,6 +132,14 @@ class TestPCoreSetQuery:
             for t in range(5):
                 assert np.isnan(utilities[t, queries[:t]]).all()
 
+    def test_utilities_of_confident_classifiers_agree_with_the_queries(self):
+        """Near-equal probabilities, where |x|^2 + |c|^2 - 2 x.c would drown the distances in rounding."""
+        probs = np.eye(2)[np.arange(40) % 2] + 1e-9 * np.random.default_rng(0).standard_normal((40, 2))
+        X, y = np.arange(40.0)[:, None], np.where(np.arange(40) < 2, np.arange(40) % 2, np.nan)
+        student = scikit_activeml._Student(X, probs, classes=[0, 1])
+        queries, utilities = self.query(X=X, y=y, clf=student, fit_clf=False, batch_size=20, return_utilities=True)
+        assert np.nanargmax(utilities, axis=1).tolist() == queries.tolist()
+
     def test_candidates_as_none_indices_and_samples_agree(self):
         unlabeled = np.flatnonzero(np.isnan(self.y))
         whole = self.query(batch_size=3, return_utilities=True)

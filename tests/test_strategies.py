@@ -179,6 +179,13 @@ def test_probcover_equals_the_matrix_of_all_balls(seed, monkeypatch):
     assert pick("probcover", near, state, 12).tolist() == expected
 
 
+def test_coreset_names_images_whose_features_died():
+    predictions, state = situation()
+    predictions.features[41] = 0
+    with pytest.raises(ValueError, match="features of 1 images are all 0, first at pool index 41.*choose pcoreset"):
+        pick("coreset", predictions, state, 5)
+
+
 def test_probcover_begins_a_next_layer_when_all_is_covered():
     predictions, axis = blobs([20, 50, 30])
     picks = pick("probcover", predictions, akd.LabelState.empty(100), 6)

@@ -140,6 +140,11 @@ def test_sweep_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsy
     assert "handwritten digits, unseen" in out
 
 
+def test_data_sets_of_one_name_do_not_share_a_folder():
+    with pytest.raises(ValueError, match="mine twice; their runs would share a folder"):
+        sweep.Grid(datasets=("folder:/a/mine", "csv:/b/mine.csv"))
+
+
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
