@@ -70,7 +70,7 @@ def load_dataset(
     root: the folder that holds the data sets, `data/` by default; for `shapes` where the generated images are kept, `.cache/`.
     Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
     they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
-    ImageNet). Embedded data sets stay as they are. A pool held in memory and the same one left on disk have caches of their own.
+    ImageNet). Embedded data sets stay as they are. A pool in memory and the same one left on disk have caches of their own.
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones.
     """
     if name in EMBEDDED:
