@@ -140,7 +140,8 @@ def blobs(sizes, spread=0.05, seed=0):
 
 def test_typiclust_goes_to_the_largest_unlabelled_blob_and_takes_its_middle():
     predictions, axis = blobs([20, 50, 30, 10])
-    state = akd.LabelState.empty(110).with_labels(torch.tensor([25]), torch.tensor([1]), 0)  # of the blob of 50
+    known = torch.tensor([25, 40, 60])  # of the blob of 50: with the first pick there are as many clusters as blobs
+    state = akd.LabelState.empty(110).with_labels(known, torch.ones(3, dtype=torch.int64), 0)
     picks = pick("typiclust", predictions, state, 3)
     assert axis[picks].tolist() == [2, 0, 3]
     x = torch.nn.functional.normalize(predictions.features, dim=1)
