@@ -1,22 +1,24 @@
 """ActiveKD and PCoreSet, to see and to use: a vision-language model teaches a student, active learning chooses labels."""
 
-from activekd_lite import kcenter, losses, metrics, plots, seeding, strategies, sweep, views
-from activekd_lite.cache import TeacherCache
+from activekd_lite import cache, kcenter, losses, metrics, plots, seeding, strategies, students, sweep, teacher, views
+from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset, make_dataset
 from activekd_lite.loop import RoundRecord, RunResult, load_run, run_active_learning
 from activekd_lite.pool import LabelState, Oracle, Pool, Predictions
+from activekd_lite.protocol import RunConfig
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import DualHeadStudent, build_student, mix_heads
-from activekd_lite.teacher import ZeroShotTeacher
+from activekd_lite.teacher import ClapConfig, ClapTeacher, ZeroShotTeacher
 from activekd_lite.training import TrainConfig, predict, train_student
 from activekd_lite.views import Augmentation, Views
 from activekd_lite.vlm import VLM, load_vlm
 
 __all__ = [
-    "STRATEGIES", "VLM", "Augmentation", "Dataset", "DualHeadStudent", "LabelState", "Oracle", "Pool", "Predictions",
-    "RoundRecord", "RunResult", "TeacherCache", "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "kcenter",
-    "load_dataset", "load_run", "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "plots",
-    "predict", "run_active_learning", "seeding", "strategies", "sweep", "train_student", "views",
+    "STRATEGIES", "VLM", "Augmentation", "ClapConfig", "ClapTeacher", "Dataset", "DualHeadStudent", "FrozenFeatures",
+    "LabelState", "Oracle", "Pool", "Predictions", "RoundRecord", "RunConfig", "RunResult", "TeacherCache",
+    "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "kcenter", "load_dataset", "load_run",
+    "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "plots", "predict", "run_active_learning", "seeding",
+    "strategies", "students", "sweep", "teacher", "train_student", "views",
 ]  # fmt: skip
 
 

@@ -1,112 +1,146 @@
 """The teacher's image features, once per (model, weights, images, views): a run never encodes an image twice.
 
-On disk a cache is a folder with `features.f16`, raw float16 (V, N, D), and `manifest.json`: the fingerprint of all that the
-features depend on, and the sha256 of every finished shard. A killed build goes on at the first shard that is not listed.
-Prompts are no part of it: text weights are cheap, and another prompt must not cost a new encode.
+Prompts are no part of it: text weights are cheap, and another prompt must not cost a new encode. On disk: see `store.py`.
 """
 
 import hashlib
 import json
-import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device
-from activekd_lite.files import make_folder, require_same, write_atomic
+from activekd_lite.files import make_folder, require_same
 from activekd_lite.pool import Pool
+from activekd_lite.store import FORMAT, REMEDY, FeatureStore, alone, info, prune, verify
 from activekd_lite.views import Augmentation, Views, pixels
 from activekd_lite.vlm import VLM
 
-FORMAT = 1
-SHARD = 2048  # images; also the step in which a build can be resumed
+__all__ = ["FrozenFeatures", "TeacherCache", "fingerprint_of", "info", "prune", "verify"]
+
+
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class TeacherCache:
-    """features: (V, N, D) float16, unit norm; `views` says which views; `fingerprint` what they are valid for."""
+    """features: (V, N, D) float16, unit norm; `views` says which views; `fingerprint` what they are valid for.
+
+    device: where `gather` delivers; the features themselves stay on the host where the device has no room for all.
+    """
 
     features: Tensor
     views: Views
     fingerprint: dict
     path: Path | None = None
+    device: torch.device = CPU
 
     @classmethod
     def build(
         cls, vlm: VLM, pool: Pool, views: Views | int = 5, root: str | os.PathLike = ".cache", batch_size: int = 256,
         progress: bool = True, device: str | torch.device | None = None,
     ) -> "TeacherCache":  # fmt: skip
-        """Encode every view of every image under `root`, or open what is there. An interrupted build resumes.
+        """Encode every view of every image under `root`, or open what is there. An interrupted build resumes; of two processes
+        that build the same one works and the other waits.
 
-        views: how many, with the pool's own augmentation, or a `Views`. device: where to encode, and where the
-        VLM is moved; None leaves it where it is. Raises ValueError for non-finite features, OSError for a folder that
-        cannot be written or a full disk.
+        views: how many, with the pool's own augmentation, or a `Views`. batch_size: views encoded at once. device: where to
+        encode, and where the VLM is moved; None leaves it where it is. Raises ValueError for non-finite features, OSError for
+        a folder that cannot be written or a full disk.
         """
         if device is not None:
             vlm.model.to(resolve_device(device))
         views = Views(views, augmentation=pool.augmentation) if isinstance(views, int) else views
         fingerprint = fingerprint_of(vlm, pool, views)
         digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
-        folder = make_folder(Path(root) / f"{_safe(vlm.name)}-{digest}")
-        manifest = _read_manifest(folder, fingerprint)
-        todo = [s for s in _shards(views.count, len(pool)) if _key(*s) not in manifest["shards"]]
-        if todo:
-            with tqdm(total=sum(stop - start for _, start, stop in todo), unit="image", disable=not progress,
-                      desc=f"encoding with {vlm.name}") as bar:  # fmt: skip
-                images, first = None, None
-                for view, start, stop in todo:
-                    if start != first:  # all views of a shard follow each other: its files are decoded once
-                        images, first = pool.images[start:stop], start
-                    features = _encode(vlm, images, views, view, start, batch_size)
-                    _store(folder, manifest, features, view, start, len(pool))
-                    bar.update(stop - start)
-        return cls.open(folder, vlm=vlm, pool=pool)
+        folder = Path(root) / f"{_safe(vlm.name)}-{digest}"
+        if FeatureStore.resume(folder, fingerprint, views.count, len(pool)).missing:
+            make_folder(folder)
+            with alone(folder):
+                store = FeatureStore.resume(folder, fingerprint, views.count, len(pool))
+                _fill(store, vlm, pool, views, batch_size, progress)
+        return cls._opened(folder, fingerprint)
 
     @classmethod
-    def open(cls, path: str | os.PathLike, *, vlm: VLM | None = None, pool: Pool | None = None) -> "TeacherCache":
-        """Open a finished cache; with `vlm` or `pool`, check that it was made from them.
+    def open(
+        cls, path: str | os.PathLike, *, vlm: VLM | None = None, pool: Pool | None = None, verify: bool = True
+    ) -> "TeacherCache":
+        """Open a finished cache; with `vlm` or `pool`, check that it was made from them, with `verify` its checksums, too.
 
         Raises FileNotFoundError for no or an unfinished cache, ValueError for one of other weights, images or views, or
         with bytes that differ from its checksums.
         """
-        folder = Path(path)
-        if not (folder / "manifest.json").is_file():
-            raise FileNotFoundError(f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)")
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        count, size, dim = manifest["shape"]
-        views = _views_from(manifest["fingerprint"]["views"])
-        expected = dict(manifest["fingerprint"])
-        expected.update({"vlm": vlm.fingerprint()} if vlm else {}, **({"pool": pool.fingerprint()} if pool else {}))
-        require_same(manifest["fingerprint"], expected, f"the teacher cache {folder}", _REMEDY)
-        if missing := [s for s in _shards(count, size) if _key(*s) not in manifest["shards"]]:
-            raise FileNotFoundError(
-                f"the teacher cache {folder} is unfinished: {len(missing)} shards are missing; TeacherCache.build resumes it"
-            )
-        raw = np.fromfile(folder / "features.f16", dtype=np.float16)
-        if raw.size != count * size * dim:
-            raise ValueError(f"{folder / 'features.f16'} has {raw.size} numbers, not {count} x {size} x {dim}; {_REMEDY}")
-        features = raw.reshape(count, size, dim)
-        for view, start, stop in _shards(count, size):
-            if _sha256(features[view, start:stop]) != manifest["shards"][_key(view, start, stop)]:
-                raise ValueError(f"{folder / 'features.f16'} is damaged at view {view}, images {start}..{stop - 1}; {_REMEDY}")
-        return cls(torch.from_numpy(features), views, manifest["fingerprint"], folder)
+        expected = {"vlm": vlm.fingerprint()} if vlm else {}
+        return cls._opened(Path(path), expected | ({"pool": pool.fingerprint()} if pool else {}), verify)
+
+    @classmethod
+    def _opened(cls, folder: Path, expected: dict, verify: bool = True) -> "TeacherCache":
+        store = FeatureStore.read(folder)
+        require_same(store.fingerprint, store.fingerprint | expected, f"the teacher cache {folder}", REMEDY)
+        features = store.open(verify)
+        store.mark_used()
+        return cls(features, _views_from(store.fingerprint["views"]), store.fingerprint, folder)
 
     @property
     def logit_scale(self) -> float:
         """The temperature the VLM was trained with: what its cosine similarities are multiplied by."""
         return self.fingerprint["vlm"]["logit_scale"]
 
-    def to(self, device: str | torch.device) -> "TeacherCache":
-        """The same cache with its features in the memory of `device`."""
-        return TeacherCache(self.features.to(resolve_device(device)), self.views, self.fingerprint, self.path)
+    @property
+    def dim(self) -> int:
+        return self.features.shape[2]
+
+    def __len__(self) -> int:
+        return self.features.shape[1]
+
+    def gather(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
+        """Features (B, D) float32 on `device`, of the images `indices` (B,) in the views `view` (B,), or all in one view."""
+        indices, view = (torch.as_tensor(x, device=self.features.device) for x in (indices, view))
+        rows = view * len(self) + indices
+        flat = self.features.view(-1, self.dim)  # (V * N, D)
+        if self.features.device == self.device:
+            return flat[rows].float()
+        staged = torch.empty(len(rows), self.dim, dtype=flat.dtype, pin_memory=self.device.type == "cuda")
+        return torch.index_select(flat, 0, rows, out=staged).to(self.device, non_blocking=True).float()
+
+    def to(self, device: str | torch.device, budget_bytes: int | None = None) -> "TeacherCache":
+        """The same cache for use on `device`: the features move there where they fit `budget_bytes` (None: half of the GPU's
+        free memory), else `gather` copies what is asked for through pinned memory."""
+        device = resolve_device(device)
+        if budget_bytes is None and device.type == "cuda":
+            budget_bytes = torch.cuda.mem_get_info(device)[0] // 2
+        fits = budget_bytes is None or self.features.nbytes <= budget_bytes
+        return replace(self, features=self.features.to(device if fits else "cpu"), device=device)
 
 
-_REMEDY = "delete the folder and build the cache again"
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """What a student `linear` or `mlp` learns from and is tested on: the VLM's features in the place of pixels.
+
+    pool: a cache of the pool; test: (M, D) float16, of the test images' centre crops.
+    """
+
+    pool: TeacherCache
+    test: Tensor
+
+    @classmethod
+    def build(
+        cls, vlm: VLM, data: Dataset, views: Views | int = 5, root: str | os.PathLike = ".cache", progress: bool = True
+    ) -> "FrozenFeatures":
+        """Encode pool and test set, or open what is there; see `TeacherCache.build`."""
+        held_out = Pool(data.test.images, data.classnames, data.pool.augmentation)
+        test = TeacherCache.build(vlm, held_out, Views(1, augmentation=held_out.augmentation), root, progress=progress)
+        return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0])
+
+    def to(self, device: str | torch.device) -> "FrozenFeatures":
+        return FrozenFeatures(self.pool.to(device), self.test.to(resolve_device(device)))
+
+    def fingerprint(self) -> dict:
+        return {"cache": self.pool.fingerprint, "test": hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest()}
 
 
 def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
@@ -114,64 +148,41 @@ def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
     return {"format": FORMAT, "vlm": vlm.fingerprint(), "pool": pool.fingerprint(), "views": views.fingerprint()}
 
 
-def _encode(vlm: VLM, images: Tensor, views: Views, view: int, start: int, batch_size: int) -> Tensor:
-    """One view of the images (n, 3, H, W) of a shard, the first of which is pool image `start`: (n, D) float16, unit norm."""
-    parts = []
-    for ids in torch.arange(len(images)).split(batch_size):
-        batch = images[ids].to(vlm.device)
-        x = pixels(views, batch, start + ids, torch.full_like(ids, view), vlm.input_size, vlm.interpolation)
-        parts.append(vlm.encode_images(x).cpu())
-    features = torch.cat(parts)
-    if not torch.isfinite(features).all():
-        bad = start + int((~torch.isfinite(features)).any(dim=1).float().argmax())
-        raise ValueError(f"{vlm.name} gives NaN or infinite features for image {bad}; its weights or the image are damaged")
-    return features.half()
+def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: int, progress: bool) -> None:
+    """Encode the missing shards. Images come in batches whose views fill `batch_size`, each decoded once, the next ones by
+    workers while these are encoded; a GPU is waited for at the end of a shard only."""
+    step = max(1, batch_size // views.count)
+    todo = [(start, torch.arange(start, stop).split(step)) for start, stop in store.missing]
+    images = pool.stream([ids for _, batches in todo for ids in batches])
+    total = sum(len(ids) for _, batches in todo for ids in batches) * views.count
+    with tqdm(total=total, unit="view", desc=f"encoding with {vlm.name}", disable=not progress) as bar:
+        for start, batches in todo:
+            parts = []
+            for ids in batches:
+                parts.append(_encode(vlm, next(images), views, ids))  # (V, b, D)
+                bar.update(views.count * len(ids))
+            features = torch.cat(parts, dim=1).cpu()
+            if not torch.isfinite(features).all():
+                bad = start + int((~torch.isfinite(features)).any(dim=2).any(dim=0).float().argmax())
+                raise ValueError(
+                    f"{vlm.name} gives NaN or infinite features for image {bad}; its weights or the image are damaged"
+                )
+            store.write(features, start)
 
 
-def _store(folder: Path, manifest: dict, features: Tensor, view: int, start: int, pool_size: int) -> None:
-    """Write the shard, then list it: a shard that is listed is whole."""
-    block = features.contiguous().numpy()
-    dim = block.shape[1]
-    path = folder / "features.f16"
-    try:
-        with open(path, "r+b" if path.exists() else "w+b") as file:
-            file.seek((view * pool_size + start) * dim * block.itemsize)
-            file.write(block.tobytes())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        remedy = "free space or choose another `root`; what is encoded stays"
-        raise OSError(error.errno, f"cannot write the teacher cache ({error.strerror}); {remedy}", str(folder)) from error
-    manifest["shape"] = [manifest["fingerprint"]["views"]["count"], pool_size, dim]
-    manifest["shards"][_key(view, start, start + len(block))] = _sha256(block)
-    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
-
-
-def _read_manifest(folder: Path, fingerprint: dict) -> dict:
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return {"fingerprint": fingerprint, "shards": {}}
-    manifest = json.loads(path.read_text(encoding="utf-8"))
-    require_same(manifest["fingerprint"], fingerprint, f"the teacher cache {folder}", _REMEDY)
-    return manifest
-
-
-def _shards(views: int, size: int) -> list[tuple[int, int, int]]:
-    starts = [i * SHARD for i in range(math.ceil(size / SHARD))]
-    return [(view, start, min(start + SHARD, size)) for start in starts for view in range(views)]
+def _encode(vlm: VLM, images: Tensor, views: Views, ids: Tensor) -> Tensor:
+    """All views of the images (b, 3, H, W), which have the pool indices `ids` (b,): (V, b, D) float16, unit norm."""
+    if vlm.device.type == "cuda":
+        images = images.pin_memory()
+    images = images.to(vlm.device, non_blocking=True)
+    view = torch.arange(views.count).repeat_interleave(len(ids))
+    x = pixels(views, images.repeat(views.count, 1, 1, 1), ids.repeat(views.count), view, vlm.input_size, vlm.interpolation)
+    return vlm.encode_images(x).half().unflatten(0, (views.count, len(ids)))
 
 
 def _views_from(fields: dict) -> Views:
     rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k not in ("count", "seed")}
     return Views(fields["count"], fields["seed"], Augmentation(**rest))
-
-
-def _key(view: int, start: int, stop: int) -> str:
-    return f"{view}:{start}-{stop}"
-
-
-def _sha256(block: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(block)).hexdigest()
 
 
 def _safe(name: str) -> str:

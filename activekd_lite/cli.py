@@ -5,21 +5,21 @@ import importlib.metadata
 import os
 import platform
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import psutil
 import torch
 
-from activekd_lite import plots, sweep
-from activekd_lite.cache import TeacherCache
+from activekd_lite import cache, plots, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.device import resolve_device
 from activekd_lite.images import damaged
-from activekd_lite.loop import run_active_learning
 from activekd_lite.metrics import accuracy_pct
+from activekd_lite.protocol import TEACHERS, RunConfig, find_dataset
 from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
-from activekd_lite.students import STUDENTS
+from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
 
@@ -31,6 +31,8 @@ OPTIONAL = (
     "umap-learn",
     "nbval",
     "timm",
+    "transformers",
+    "datasets",
     "scikit-activeml",
     "dask",
     "matplotlib",
@@ -51,34 +53,42 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> None:
     """One run of active learning."""
-    data = _load(args.dataset, args)
-    teacher = sweep.zero_shot_teacher(load_vlm(args.vlm, args.pretrained, args.device), data, args.views, args.cache)
+    config = _run_config(args)
     stored = Path(args.out, "rounds.jsonl")
     before = len(stored.read_text(encoding="utf-8").splitlines()) if stored.is_file() else 0
-    result = run_active_learning(
-        data, teacher if args.distill else None, strategy=args.strategy, rounds=args.rounds, seed=args.seed,
-        query_size=_query_size(args, data), shots=args.shots, student=args.student,
-        train=_train_config(args), views=teacher.cache.views, out=args.out, device=args.device,
-    )  # fmt: skip
+    result = config.run(args.out, cache_root=args.cache, data_root=args.root, device=args.device)
     columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "covering_radius"]
     print(result.to_frame()[columns].to_string(index=False, float_format="%.2f"))
     print(f"\nmean accuracy over the rounds (AULC): {result.aulc_pct:.1f} %")
     print(f"the run is in {args.out}" + (f"; {before} of its rounds were there already" if before else ""))
 
 
+def _run_config(args: argparse.Namespace) -> RunConfig:
+    """The preset, or the defaults, with what was said on the command line in its place."""
+    base = RunConfig.paper(args.dataset, teacher=_teacher(args)) if args.paper else RunConfig(teacher=_teacher(args))
+    given = {k: v for k, v in vars(args).items() if v is not None}
+    known = {f.name for f in fields(RunConfig)} - {"teacher", "train", "clap"}
+    return replace(base, train=_train_config(args, base.train), **{k: v for k, v in given.items() if k in known})
+
+
+def _teacher(args: argparse.Namespace) -> str | None:
+    return args.teacher if args.distill else None
+
+
 def run_sweep(args: argparse.Namespace) -> None:
     """Strategies with and without distillation, as many seeds as named."""
+    named = {"datasets": args.dataset, "strategies": args.strategy, **vars(args)}
+    known = {f.name for f in fields(sweep.Grid)} - {"train", "distill"}
     grid = sweep.Grid(
-        datasets=args.dataset, strategies=args.strategy, seeds=args.seeds, rounds=args.rounds, query_size=args.query_size,
-        shots=args.shots, views=args.views, vlm=args.vlm, pretrained=args.pretrained, train=_train_config(args),
-    )  # fmt: skip
+        train=_train_config(args, TrainConfig()), **{k: v for k, v in named.items() if k in known and v is not None}
+    )
     results = sweep.run(grid, args.out, cache_root=args.cache, data_root=args.root, device=args.device)
-    print(f"\nmean test accuracy over {args.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(args.seeds)} seed(s)\n")
+    print(f"\nmean test accuracy over {grid.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(grid.seeds)} seed(s)\n")
     print(sweep.summary(results).to_string(index=False))
     if any(r.config["strategy"] == "pcoreset_teacher" or r.config["shots"] == 0 for r in results):
         print("(blank: pcoreset_teacher and a cold start are possible with a teacher only)")
-    vlm = load_vlm(args.vlm, args.pretrained, args.device)
-    for data in (_load(name, args) for name in args.dataset):
+    vlm = load_vlm(grid.vlm, grid.pretrained, args.device)
+    for data in (find_dataset(name, args.cache, args.root) for name in grid.datasets):
         page = Path(args.out) / f"{data.name}-learning-curves.html"
         of = [r for r in results if r.config["dataset"] == data.name]
         alone = zero_shot_accuracy_pct(vlm, data)
@@ -92,14 +102,32 @@ def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
     return accuracy_pct(vlm.zero_shot_probs(data.test.images, weights), data.test.labels)
 
 
-def cache(args: argparse.Namespace) -> None:
-    """Encode a data set's pool with the teacher, or open what is there."""
-    vlm = load_vlm(args.vlm, args.pretrained, args.device)
-    built = TeacherCache.build(vlm, _load(args.dataset, args).pool, args.views, args.cache)
+def run_cache(args: argparse.Namespace) -> int:
+    """Encode a data set's pool with the teacher (or open what is there); list caches, compare checksums, or delete old ones."""
+    if args.job == "info":
+        table = cache.info(args.cache)
+        print(
+            table.to_string(index=False, float_format="%.1f", na_rep="") if len(table) else f"no teacher cache in {args.cache}"
+        )
+        return 0
+    if args.job == "verify":
+        wrong = cache.verify(args.cache)
+        for folder, reason in wrong.items():
+            print(f"{folder}: {reason or 'checksums right'}")
+        return 1 if any(wrong.values()) else 0
+    if args.job == "prune":
+        going = cache.prune(args.cache, args.unused_days, delete=args.yes)
+        for folder, reason in going.items():
+            print(f"{folder}: {reason}{', deleted' if args.yes else ''}")
+        print(f"{len(going)} caches " + ("deleted" if args.yes else "could go; --yes deletes them"))
+        return 0
+    config = _run_config(args)
+    vlm, data = load_vlm(config.vlm, config.pretrained, args.device), find_dataset(config.dataset, args.cache, args.root)
+    built = cache.TeacherCache.build(vlm, data.pool, config.views, args.cache)
     views, size, dim = built.features.shape
-    print(
-        f"{built.path}: {views} views x {size} images x {dim} numbers, {built.features.nbytes / 2**20:.1f} MiB, checksums right"
-    )
+    mib = built.features.nbytes / 2**20
+    print(f"{built.path}: {views} views x {size} images x {dim} numbers, {mib:.1f} MiB, checksums right")
+    return 0
 
 
 def data(args: argparse.Namespace) -> int:
@@ -162,16 +190,16 @@ def doctor(args: argparse.Namespace) -> int:
     return 1 if missing else 0
 
 
-def _query_size(args: argparse.Namespace, data: Dataset) -> int:
-    return data.pool.num_classes if args.query_size is None else args.query_size
-
-
-def _load(name: str, args: argparse.Namespace) -> Dataset:
-    return load_dataset(name, args.cache if name in EMBEDDED else args.root)
-
-
-def _train_config(args: argparse.Namespace) -> TrainConfig:
-    return TrainConfig(steps=args.steps, batch_size=args.batch_size, lr=args.lr)
+def _train_config(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
+    given = {
+        k: v for k, v in vars(args).items() if v is not None and k in {f.name for f in fields(TrainConfig)} - {"pretrained"}
+    }
+    weights = getattr(args, "student_weights", None)
+    if weights is not None:
+        given["pretrained"] = False if weights == "random" else weights
+    if "steps" in given:
+        given.setdefault("passes", None)
+    return replace(base, **given)
 
 
 def _version(distribution: str) -> str | None:
@@ -185,48 +213,64 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("activekd-lite", description=sys.modules["activekd_lite"].__doc__)
     parser.set_defaults(command=lambda args: parser.print_help())
     commands = parser.add_subparsers(metavar="COMMAND")
-    defaults, named = TrainConfig(), f"{', '.join(STRATEGIES)}, or skactiveml:TypiClust and the like"
-
-    sets = f"{', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path, csv:/path/file.csv, torchvision:CIFAR10"
+    defaults, named = RunConfig(), f"{', '.join(STRATEGIES)}, or skactiveml:TypiClust and the like"
+    sets = f"{', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path, csv:/path/file.csv, hf:org/name, torchvision:CIFAR10"
 
     def command(name, function, *options):
-        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__,
-                                  formatter_class=argparse.ArgumentDefaultsHelpFormatter)  # fmt: skip
-        sub.set_defaults(command=function)
-        sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images")
-        sub.add_argument("--root", default="data", help="folder of the data sets, each in its own folder")
+        sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
+        sub.set_defaults(command=function, paper=False, distill=True, teacher="zero-shot")
+        sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images (.cache)")
+        sub.add_argument("--root", default="data", help="folder of the data sets, each in its own folder (data)")
         for option in options:
             option(sub)
 
     def teacher(sub):
-        sub.add_argument("--vlm", default="tiny-clip", help="embedded tiny-clip, or an open_clip model")
+        sub.add_argument("--vlm", help=f"embedded tiny-clip, or an open_clip model ({defaults.vlm})")
         sub.add_argument("--pretrained", help="open_clip tag or weights file of --vlm")
-        sub.add_argument("--views", type=int, default=5, help="augmented views of each image")
-        sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+        sub.add_argument("--views", type=int, help=f"augmented views of each image ({defaults.views})")
+        sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
 
     def training(sub):
-        sub.add_argument("--rounds", type=int, default=8, help="queries; one more student is trained")
-        sub.add_argument("--query-size", type=int, help="labels a round; as many as there are classes where it is not given")
-        sub.add_argument("--shots", type=int, default=1, help="labelled images a class at the start; 0: a cold start")
-        sub.add_argument("--steps", type=int, default=defaults.steps, help="training steps a round")
-        sub.add_argument("--batch-size", type=int, default=defaults.batch_size, help="labelled images a step")
-        sub.add_argument("--lr", type=float, default=defaults.lr, help="largest learning rate of AdamW")
+        train = defaults.train
+        sub.add_argument(
+            "--teacher", choices=TEACHERS, default="zero-shot", help="clap: few-shot, refitted each round (zero-shot)"
+        )
+        sub.add_argument(
+            "--student", help=f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
+        )
+        sub.add_argument("--student-weights", metavar="FILE", help="a file for its backbone, or 'random' (its own pre-trained)")
+        sub.add_argument("--rounds", type=int, help=f"queries; one more student is trained ({defaults.rounds})")
+        sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
+        sub.add_argument("--shots", type=int, help=f"labelled images a class at the start; 0: a cold start ({defaults.shots})")
+        sub.add_argument("--steps", type=int, help=f"training steps a round ({train.steps})")
+        sub.add_argument("--passes", type=float, help="passes of the labelled images a round, instead of --steps")
+        sub.add_argument("--batch-size", type=int, help=f"labelled images a step ({train.batch_size})")
+        sub.add_argument("--lr", type=float, help=f"largest learning rate of AdamW ({train.lr})")
+        sub.add_argument("--precision", help="of the student: float32, bfloat16, float16 (auto: bfloat16 on CUDA)")
+        sub.add_argument("--compile", action="store_true", default=None, help="torch.compile the student")
 
     def one(sub):
-        sub.add_argument("--dataset", default="digits", help=sets)
-        sub.add_argument("--strategy", default="pcoreset", help=named)
-        sub.add_argument("--student", help=f"{', '.join(STUDENTS)}; the one that suits the data set where none is named")
+        sub.add_argument("--paper", action="store_true", help="the paper's protocol; what else is given goes before it")
+        sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
+        sub.add_argument("--pool-size", type=int, help="a random part of the pool")
+        sub.add_argument("--strategy", help=f"{named} ({defaults.strategy})")
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
         )
-        sub.add_argument("--seed", type=int, default=0)
-        sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there")
+        sub.add_argument("--seed", type=int, help=f"({defaults.seed})")
+        sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there (runs/first)")
 
     def many(sub):
-        sub.add_argument("--dataset", nargs="+", default=["digits"], help=sets)
-        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=named)
-        sub.add_argument("--seeds", nargs="+", type=int, default=[0])
-        sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones are not run again")
+        sub.add_argument("--dataset", nargs="+", default=["digits"], help=sets + " (digits)")
+        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=f"{named} (the paper's six)")
+        sub.add_argument("--seeds", nargs="+", type=int, default=[0], help="(0)")
+        sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones stay (runs/sweep)")
+
+    def jobs(sub):
+        sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
+        sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
+        sub.add_argument("--unused-days", type=float, help="prune: also those that nobody opened for so long")
+        sub.add_argument("--yes", action="store_true", help="prune: delete them")
 
     def check(sub):
         sub.add_argument("check", choices=["check"], help="look for its files")
@@ -234,7 +278,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("run", run, one, training, teacher)
     command("sweep", run_sweep, many, training, teacher)
-    command("cache", cache, lambda sub: sub.add_argument("--dataset", default="digits", help=sets), teacher)
+    command("cache", run_cache, jobs, teacher)
     command("data", data, check)
     command("doctor", doctor, lambda sub: sub.add_argument("--data", help=f"one of {', '.join(LAYOUTS)}, folder:, csv:"))
     return parser

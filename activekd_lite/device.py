@@ -1,4 +1,4 @@
-"""Where tensors live: "auto" takes CUDA, then Apple's MPS, then the CPU."""
+"""Where tensors live and what is computed in: "auto" takes CUDA, then Apple's MPS, then the CPU."""
 
 import torch
 
@@ -14,3 +14,20 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {device!r} cannot be used here ({error}); use 'auto' or 'cpu'") from error
     return torch.device(device)
+
+
+PRECISIONS = ("float32", "float16", "bfloat16")
+
+
+def resolve_precision(precision: str, device: torch.device, on_cuda: str) -> str:
+    """One of PRECISIONS; "auto" is `on_cuda` on CUDA and float32 elsewhere. Raises ValueError for another."""
+    if precision == "auto":
+        return on_cuda if device.type == "cuda" else "float32"
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}; 'auto', {', '.join(map(repr, PRECISIONS))} are known")
+    return precision
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """What is computed inside runs in `precision` where that is safe; float32 changes nothing."""
+    return torch.autocast(device.type, getattr(torch, precision), enabled=precision != "float32")

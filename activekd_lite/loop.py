@@ -20,16 +20,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from tqdm import tqdm
 
+from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device
-from activekd_lite.files import make_folder, require_same, write_atomic
+from activekd_lite.files import make_folder, require_same, sha256_of, write_atomic
 from activekd_lite.metrics import accuracy_pct, aulc_pct, calibration_error_pct, covering_radius
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
-from activekd_lite.students import STUDENTS, DualHeadStudent, build_student
-from activekd_lite.teacher import ZeroShotTeacher
-from activekd_lite.training import TrainConfig, ViewBank, predict, train_student
+from activekd_lite.students import DualHeadStudent, build_student
+from activekd_lite.teacher import Teacher
+from activekd_lite.training import FeatureBank, TrainConfig, ViewBank, check_features, make_bank, predict, train_student
 from activekd_lite.views import Views
 
 
@@ -39,6 +40,7 @@ class RoundRecord:
 
     accuracy_pct and calibration_error_pct are of the test set; covering_radius is the largest distance, in probability
     space, from an unlabelled image to its nearest labelled one; seconds are per stage. The last round asks for nothing.
+    loss_curve: "ce" (cross-entropy) and "kd" (distillation), each the mean over up to 20 equal parts of the training's steps.
     """
 
     round: int
@@ -48,6 +50,7 @@ class RoundRecord:
     covering_radius: float
     query_indices: list[int]
     seed: int
+    loss_curve: dict[str, list[float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
 
@@ -66,11 +69,10 @@ class RunResult:
     student: DualHeadStudent
 
     def predict(self, images: Tensor) -> Predictions:
-        """The last student's answer for images (M, 3, H, W) uint8, its two heads mixed as in the run."""
-        train = self.config["train"]
-        return predict(
-            self.student, images, kd_weight=train["kd_weight"] if self.config["teacher"] else 0.0, beta=train["beta"]
-        )
+        """The last student's answer for images (M, 3, H, W) uint8 (for a student of features: those, (M, D)), its two heads
+        mixed as when it was evaluated."""
+        train = TrainConfig(**self.config["train"])
+        return predict(self.student, images, **train.mixing(self.config["teacher"] is not None, evaluation=True))
 
     @property
     def aulc_pct(self) -> float:
@@ -90,7 +92,7 @@ class RunResult:
 
 def run_active_learning(
     data: Dataset,
-    teacher: ZeroShotTeacher | None = None,
+    teacher: Teacher | None = None,
     *,
     strategy: str | Strategy = "pcoreset",
     rounds: int = 8,
@@ -100,6 +102,7 @@ def run_active_learning(
     student: str | None = None,
     train: TrainConfig = TrainConfig(),
     views: Views | None = None,
+    features: FrozenFeatures | None = None,
     out: str | os.PathLike | None = None,
     device: str | torch.device = "auto",
     progress: bool = True,
@@ -108,7 +111,8 @@ def run_active_learning(
     """ActiveKD (arXiv:2506.00910), or plain active learning when there is no teacher.
 
     `rounds` queries of `query_size` labels, after an initial set of `shots` images a class: rounds + 1 trainings. shots = 0 is
-    a cold start: the strategy chooses the first `query_size` images too, by the teacher's probabilities and features. With
+    a cold start: the strategy chooses the first `query_size` images too, by the teacher's probabilities and features. A teacher
+    that learns is fitted to the labels of each round first. features: what the students "linear" and "mlp" learn from. With
     `out` every whole round is kept there (`config.json`, `rounds.jsonl`, `labels.csv`, the last student), and calling
     again goes on where it stopped. on_round: called with each new record.
 
@@ -116,13 +120,16 @@ def run_active_learning(
     other settings; OSError for an `out` that cannot be written.
     """
     device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
-    views = views or (teacher.cache.views if teacher else Views(augmentation=data.pool.augmentation))
-    _check(data, teacher, views, choose, student, rounds, query_size, shots)
+    views = views or _views_of(teacher, features) or Views(augmentation=data.pool.augmentation)
+    _check(data, teacher, views, choose, rounds, query_size, shots)
+    check_features(data.pool, student, views, features)
     config = {
         "dataset": data.name, "pool": data.pool.fingerprint(), "pool_size": len(data.pool),
         "classnames": list(data.classnames), "strategy": _strategy_name(strategy), "rounds": rounds,
         "query_size": query_size, "seed": seed, "shots": shots, "student": student, "train": asdict(train),
         "views": views.fingerprint(), "teacher": teacher.fingerprint() if teacher else None,
+        "features": features.fingerprint() | {"dim": features.pool.dim} if features else None,
+        "student_weights": sha256_of(Path(train.pretrained)) if isinstance(train.pretrained, str) else None,
     }  # fmt: skip
     folder = RunFolder(out, config)
     records, state = folder.read()
@@ -134,13 +141,14 @@ def run_active_learning(
 
     images = data.pool.images.to(device)
     data, teacher = replace(data, pool=replace(data.pool, images=images)), teacher and teacher.to(device)
-    bank = ViewBank(data.pool, views, STUDENTS[student][2], device)
+    bank = make_bank(data.pool, student, views, device, features)
+    test_inputs = data.test.images if bank.dim is None else features.test
     title = f"{data.name}, {config['strategy']}{'' if teacher else ', no distillation'}, seed {seed}"
     with tqdm(total=rounds + 1, initial=len(records), unit="round", disable=not progress, desc=title) as bar:
         for round in range(len(records), rounds + 1):
             record, net = _one_round(
-                data, teacher, state, bank, choose, query_size if round < rounds else 0,
-                student=student, train=train, seed=seed, round=round,
+                data, teacher, state, bank, test_inputs, choose, query_size if round < rounds else 0,
+                student=student, train=train, seed=seed, round=round, progress=progress,
             )  # fmt: skip
             if record.query_indices:
                 query = torch.tensor(record.query_indices)
@@ -155,24 +163,26 @@ def run_active_learning(
 
 
 def _one_round(
-    data: Dataset, teacher: ZeroShotTeacher | None, state: LabelState, bank: ViewBank, choose: Strategy, query_size: int,
-    *, student: str, train: TrainConfig, seed: int, round: int,
+    data: Dataset, teacher: Teacher | None, state: LabelState, bank: ViewBank | FeatureBank, test_inputs: Tensor,
+    choose: Strategy, query_size: int, *, student: str, train: TrainConfig, seed: int, round: int, progress: bool,
 ) -> tuple[RoundRecord, DualHeadStudent]:  # fmt: skip
-    """Train on `state`, measure, choose `query_size` images (0: none)."""
+    """Fit the teacher and train on `state`, measure, choose `query_size` images (0: none)."""
     clock = _Clock(bank.device)
+    teacher = teacher and teacher.fitted(state, derive_seed(seed, "teacher", round))
+    clock.lap("teacher")
     net = train_student(
         data.pool, state, teacher, student=student, config=train, bank=bank,
-        seed=derive_seed(seed, "training", round), device=bank.device,
+        seed=derive_seed(seed, "training", round), device=bank.device, progress=progress,
     )  # fmt: skip
     clock.lap("train")
-    kd_weight = train.kd_weight if teacher else 0.0
-    predictions = predict(net, data.pool.images, kd_weight=kd_weight, beta=train.beta)
-    predictions = replace(predictions, teacher_probs=teacher.probs() if teacher else None)
-    tested = predict(net, data.test.images, kd_weight=kd_weight, beta=train.beta)
+    distilled = teacher is not None
+    predictions = predict(net, bank.centers(), **train.mixing(distilled), precision=train.precision)
+    tested = predict(net, test_inputs, **train.mixing(distilled, evaluation=True), precision=train.precision)
     clock.lap("predict")
     query = torch.empty(0, dtype=torch.int64)
     if query_size:
-        query = choose(predictions, state, query_size, generator=generator(seed, "selection", round))
+        seen = replace(predictions, teacher_probs=teacher.probs() if teacher else None)
+        query = choose(seen, state, query_size, generator=generator(seed, "selection", round))
         _check_query(query, state, query_size, choose)
     clock.lap("select")
     record = RoundRecord(
@@ -183,20 +193,32 @@ def _one_round(
         covering_radius=covering_radius(predictions.probs[state.unlabeled_indices], predictions.probs[state.labeled_indices]),
         query_indices=query.tolist(),
         seed=seed,
+        loss_curve=_shortened(net.loss_curve, distilled),
         seconds=clock.seconds,
         peak_memory_bytes=_peak_memory_bytes(bank.device),
     )
     return record, net
 
 
+def _shortened(losses: Tensor, distilled: bool) -> dict[str, list[float]]:
+    """losses (S, 2) -> the means of up to 20 equal parts; without distillation of the cross-entropy alone."""
+    means = torch.stack([part.mean(dim=0) for part in losses.tensor_split(min(20, len(losses)))])
+    return {name: [round(x, 4) for x in means[:, i].tolist()] for i, name in enumerate(["ce", "kd"][: 1 + distilled])}
+
+
+def _views_of(teacher: Teacher | None, features: FrozenFeatures | None) -> Views | None:
+    """The views that the teacher or the features were made on; None where any will do."""
+    return (teacher.views if teacher else None) or (features.pool.views if features else None)
+
+
 def _initial_indices(
-    data: Dataset, teacher: ZeroShotTeacher | None, choose: Strategy, query_size: int, shots: int, seed: int
+    data: Dataset, teacher: Teacher | None, choose: Strategy, query_size: int, shots: int, seed: int
 ) -> Tensor:
     """The images that are labelled before the first student is trained."""
     if shots:
         return data.oracle.initial_indices(shots, generator(seed, "initial set"))
     state, probs = LabelState.empty(len(data.pool)), teacher.probs()
-    predictions = Predictions(probs, teacher.cache.features[0].float(), probs)
+    predictions = Predictions(probs, teacher.features(), probs)
     query = choose(predictions, state, query_size, generator=generator(seed, "initial set"))
     _check_query(query, state, query_size, choose)
     return query
@@ -247,7 +269,10 @@ class RunFolder:
 
     def student(self, device: str | torch.device = "auto") -> DualHeadStudent:
         """The student of the last whole round."""
-        net = build_student(self.config["student"], len(self.config["classnames"]), pretrained=False, device=device)
+        net = build_student(
+            self.config["student"], len(self.config["classnames"]), pretrained=False, device=device,
+            input_dim=(self.config["features"] or {}).get("dim"),
+        )  # fmt: skip
         path = self.path / "student.safetensors"
         try:
             net.load_state_dict(load_file(path))
@@ -282,12 +307,9 @@ class _Clock:
 
 
 def _check(
-    data: Dataset, teacher: ZeroShotTeacher | None, views: Views, choose: Strategy, student: str, rounds: int, query_size: int,
-    shots: int,
-) -> None:  # fmt: skip
+    data: Dataset, teacher: Teacher | None, views: Views, choose: Strategy, rounds: int, query_size: int, shots: int
+) -> None:
     """Refuse what cannot work before anything is trained."""
-    if student not in STUDENTS:
-        raise ValueError(f"unknown student {student!r}; known are {', '.join(STUDENTS)}")
     if not isinstance(rounds, Integral) or not isinstance(query_size, Integral) or rounds < 0 or (rounds and query_size < 1):
         raise ValueError(
             f"rounds = {rounds!r} and query_size = {query_size!r}: whole numbers are needed, at least 0 rounds of 1 label"
@@ -317,12 +339,14 @@ def _check(
         raise ValueError(
             f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has {data.pool.num_classes}"
         )
-    if teacher.cache.fingerprint["pool"] != data.pool.fingerprint():
+    cache = getattr(teacher, "cache", None)  # outputs that were brought have none
+    if len(teacher) != len(data.pool) or (cache and cache.fingerprint["pool"] != data.pool.fingerprint()):
         raise ValueError(
-            f"the teacher's cache was made from other images than {data.name}'s pool; build one with TeacherCache.build"
+            f"the teacher's cache or outputs ({len(teacher)} images) were made from other images than {data.name}'s pool "
+            f"({len(data.pool)}); build a cache of it with TeacherCache.build"
         )
-    if teacher.cache.views != views:
-        raise ValueError(f"views {views} were asked for, but the teacher's cache holds {teacher.cache.views}")
+    if teacher.views not in (None, views):
+        raise ValueError(f"views {views} were asked for, but the teacher's cache holds {teacher.views}")
 
 
 def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:

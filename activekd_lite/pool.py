@@ -4,6 +4,7 @@ Every index is a pool index: an image keeps its number 0..N-1 for the whole expe
 """
 
 import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +48,12 @@ class Pool:
     @property
     def num_classes(self) -> int:
         return len(self.classnames)
+
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Images (B, 3, H, W) of each batch of pool indices (B,), in order; files are decoded ahead."""
+        if isinstance(self.images, ImageFiles):
+            return self.images.stream(batches)
+        return (self.images[index.to(self.images.device)] for index in batches)
 
     def fingerprint(self) -> str:
         """sha256 over shape and pixels, or files: equal only for the same images in the same order."""

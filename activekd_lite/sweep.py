@@ -13,20 +13,20 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from activekd_lite.cache import TeacherCache
-from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
+from activekd_lite.cache import FrozenFeatures
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
+from activekd_lite.protocol import find_dataset, make_teacher
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
-from activekd_lite.teacher import ZeroShotTeacher
+from activekd_lite.students import ON_FEATURES
 from activekd_lite.training import TrainConfig
-from activekd_lite.vlm import VLM, load_vlm
+from activekd_lite.vlm import load_vlm
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What to run. query_size None asks for as many labels a round as there are classes, the paper's Q = C."""
+    """What to run; see `protocol.RunConfig`, which is one of these runs. `distill`: with the teacher, without it, or both."""
 
     datasets: Sequence[str] = ("digits",)
     strategies: Sequence[str] = PAPER_STRATEGIES
@@ -38,6 +38,8 @@ class Grid:
     views: int = 5
     vlm: str = "tiny-clip"
     pretrained: str | None = None
+    teacher: str = "zero-shot"
+    student: str | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self):
@@ -60,8 +62,10 @@ def run(
     """
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
-        data = load_dataset(name, cache_root if name in EMBEDDED else data_root)
-        teacher = zero_shot_teacher(vlm, data, grid.views, cache_root, progress)
+        data = find_dataset(name, cache_root, data_root)
+        teacher = make_teacher(grid.teacher, vlm, data, grid.views, cache_root, progress=progress)
+        on_features = grid.student in ON_FEATURES
+        features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
@@ -69,19 +73,11 @@ def run(
             query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                query_size=query_size, shots=grid.shots, train=grid.train,
-                views=teacher.cache.views, out=folder, device=device, progress=progress,
+                query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
+                views=teacher.views, out=folder, device=device, progress=progress,
             )  # fmt: skip
             results.append(result)
     return results
-
-
-def zero_shot_teacher(
-    vlm: VLM, data: Dataset, views: int = 5, cache_root: str | os.PathLike = ".cache", progress: bool = True
-) -> ZeroShotTeacher:
-    """The VLM's features of the pool, built or opened, asked with the data set's own class names and prompts."""
-    cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
-    return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
 
 
 def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:

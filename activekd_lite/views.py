@@ -117,6 +117,7 @@ def pixels(views: Views, images: Tensor, image_ids: Tensor, view: Tensor, size: 
     """
     height, width = images.shape[-2:]
     out = render(images, boxes(views, image_ids, view, height, width), size)
-    if (central := (view == 0).to(images.device)).any():
+    central = torch.nonzero(view == 0).flatten().to(images.device)  # found where `view` is: no waiting for a GPU
+    if len(central):
         out[central] = render_center(images[central], size, mode)
     return out

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from pickle import UnpicklingError
 
 import open_clip
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from activekd_lite.device import resolve_device
+from activekd_lite.device import autocast, resolve_device, resolve_precision
 from activekd_lite.files import embedded_model
 from activekd_lite.views import render_center
 
@@ -35,6 +36,7 @@ class VLM:
     std: tuple[float, float, float]
     interpolation: str
     known_words: frozenset[str] | None  # None: not known, ask anything
+    precision: str = "float32"  # what the image tower computes in, by autocast
 
     @property
     def device(self) -> torch.device:
@@ -52,7 +54,7 @@ class VLM:
         return {
             "name": self.name, "pretrained": self.pretrained, "weights": digest.hexdigest(), "input_size": self.input_size,
             "mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation,
-            "logit_scale": round(self.logit_scale, 6),
+            "logit_scale": round(self.logit_scale, 6), "precision": self.precision,
         }  # fmt: skip
 
     @torch.inference_mode()
@@ -60,7 +62,9 @@ class VLM:
         """pixels: (B, 3, S, S) float in [0, 1], S = input_size. Returns unit-norm features (B, D) float32."""
         mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (self.mean, self.std))
         x = ((pixels.to(self.device) - mean) / std).contiguous(memory_format=torch.channels_last)
-        return F.normalize(self.model.encode_image(x).float(), dim=1)
+        with autocast(self.device, self.precision):
+            features = self.model.encode_image(x)
+        return F.normalize(features.float(), dim=1)
 
     def zero_shot_probs(self, images: Tensor, text_weights: Tensor, batch: int = 256) -> Tensor:
         """Class probabilities (N, C) for the centre crop of images (N, 3, H, W) uint8; text_weights: (D, C)."""
@@ -68,9 +72,11 @@ class VLM:
         return torch.cat([(self.logit_scale * self.encode_images(x) @ text_weights).softmax(dim=1) for x in crops])
 
     def text_weights(
-        self, classnames: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",), average: str = "normalized"
-    ) -> Tensor:
-        """The zero-shot classifier of some class names: (D, C) float32, columns of unit norm.
+        self, classnames: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",), average: str = "normalized",
+        unit: bool = True,
+    ) -> Tensor:  # fmt: skip
+        """The zero-shot classifier of some class names: (D, C) float32, columns of unit norm, or with unit=False the means
+        as they are, where the prototypes of `ClapTeacher` start.
 
         A class is the mean of its templates' text features: `average="normalized"` normalises each first (CLIP,
         arXiv:2103.00020, and open_clip), "raw" does not (the ten-dataset script of arXiv:2506.00910).
@@ -87,11 +93,12 @@ class VLM:
         self._warn_of_unknown_words([t.format(c) for c in classnames for t in templates])
         with torch.inference_mode():
             columns = [self._class_weight(c, templates, average == "normalized") for c in classnames]
-        return torch.stack(columns, dim=1).float()
+        weights = torch.stack(columns, dim=1).float()
+        return F.normalize(weights, dim=0) if unit else weights
 
     def _class_weight(self, classname: str, templates: list[str], normalize: bool) -> Tensor:
         tokens = self.tokenizer([t.format(classname) for t in templates]).to(self.device)
-        return F.normalize(self.model.encode_text(tokens, normalize=normalize).mean(dim=0), dim=0)  # (D,)
+        return self.model.encode_text(tokens, normalize=normalize).mean(dim=0)  # (D,)
 
     def _warn_of_unknown_words(self, sentences: list[str]) -> None:
         if self.known_words is None:
@@ -105,13 +112,18 @@ class VLM:
             )
 
 
-def load_vlm(name: str = "tiny-clip", pretrained: str | None = None, device: str | torch.device = "auto") -> VLM:
+def load_vlm(
+    name: str = "tiny-clip", pretrained: str | None = None, device: str | torch.device = "auto", precision: str = "auto"
+) -> VLM:
     """The embedded `tiny-clip`, or any open_clip model: `load_vlm("RN50", pretrained="openai")`.
 
-    pretrained: a tag of `open_clip.list_pretrained()` or a weights file. Raises ValueError for a name that open_clip does
-    not know or weights that do not fit, FileNotFoundError where the weights cannot be had.
+    pretrained: a tag of `open_clip.list_pretrained()` or a weights file. precision of the image tower: "float32", "float16",
+    "bfloat16", or "auto": float16 on CUDA, else float32 (bfloat16 keeps 8 bits, and changes the answer on about one image in a
+    hundred). Raises ValueError for a name that open_clip does not know or weights that do not fit, FileNotFoundError where
+    weights or tokenizer cannot be had.
     """
     where, known_words = resolve_device(device), None
+    precision = resolve_precision(precision, where, "float16")
     if name == "tiny-clip":
         folder, manifest = embedded_model(name)
         open_clip.add_model_config(folder / "tiny-clip.json")
@@ -119,8 +131,11 @@ def load_vlm(name: str = "tiny-clip", pretrained: str | None = None, device: str
         source, pretrained = str(pretrained or folder / "weights.safetensors"), pretrained or "embedded"
     else:
         source = pretrained = _checked_source(name, pretrained)
+    tokenizer = _tokenizer(name)
     try:
         model = open_clip.create_model(name, pretrained=source, device=where)
+    except UnpicklingError as error:  # torch's text advises to unpickle all the same
+        raise ValueError(f"the weights {source!r} of {name} hold more than tensors; nothing else is unpickled") from error
     except (SafetensorError, EOFError, KeyError, ValueError) as error:
         raise ValueError(f"the weights {source!r} of {name} cannot be read: {error}; fetch the file again") from error
     except (RuntimeError, OSError) as error:
@@ -132,9 +147,20 @@ def load_vlm(name: str = "tiny-clip", pretrained: str | None = None, device: str
     size = cfg["size"][0] if isinstance(cfg["size"], (tuple, list)) else cfg["size"]
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return VLM(
-        name, str(pretrained), model, open_clip.get_tokenizer(name), size,
-        tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], known_words,
+        name, str(pretrained), model, tokenizer, size,
+        tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], known_words, precision,
     )  # fmt: skip
+
+
+def _tokenizer(name: str) -> object:
+    """open_clip's tokenizer of a model; some (SigLIP) are files of their own, fetched from the hub."""
+    try:
+        return open_clip.get_tokenizer(name)
+    except Exception as error:  # the hub's, transformers' and open_clip's own kinds: all say that it cannot be had
+        raise FileNotFoundError(
+            f"no tokenizer for {name!r}: {error}. Fetch it once where there is a network, with `pip install transformers` and "
+            f"`open_clip.get_tokenizer({name!r})`"
+        ) from error
 
 
 def _checked_source(name: str, pretrained: str | None) -> str:

@@ -1,11 +1,18 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 import activekd_lite as akd
 from activekd_lite import cache as cache_module
+from activekd_lite import store
 from activekd_lite.cache import TeacherCache
 from activekd_lite.vlm import VLM
 
@@ -36,28 +43,28 @@ def test_the_second_build_encodes_nothing(vlm, small, tmp_path, counted):
 
 def test_features_do_not_depend_on_batches_or_shards(vlm, small, tmp_path, monkeypatch):
     whole = build(vlm, small.pool, tmp_path / "a")
-    monkeypatch.setattr(cache_module, "SHARD", 64)  # 150 = 2 x 64 + 22: the tail is there
+    monkeypatch.setattr(store, "SHARD", 2 * 64)  # 150 = 2 x 64 + 22 images: the tail is there
     split = build(vlm, small.pool, tmp_path / "b", batch_size=7)
     assert (whole.features.float() - split.features.float()).abs().max() < 2e-3
 
 
 def test_a_killed_build_resumes_at_the_shard_where_it_stopped(vlm, small, tmp_path, counted, monkeypatch):
-    monkeypatch.setattr(cache_module, "SHARD", 50)
+    monkeypatch.setattr(store, "SHARD", 2 * 50)
     whole = build(vlm, small.pool, tmp_path / "whole")
     counted.clear()
     original = cache_module._encode
 
-    def killed(vlm, images, views, view, start, *rest):
-        if (view, start) == (1, 50):
+    def killed(vlm, images, views, ids):
+        if ids[0] == 50:
             raise KeyboardInterrupt
-        return original(vlm, images, views, view, start, *rest)
+        return original(vlm, images, views, ids)
 
     monkeypatch.setattr(cache_module, "_encode", killed)
     with pytest.raises(KeyboardInterrupt):
         build(vlm, small.pool, tmp_path / "killed")
-    assert sum(counted) == 150  # three of the six shards
+    assert sum(counted) == 100  # one of the three shards
     folder = next((tmp_path / "killed").iterdir())
-    with pytest.raises(FileNotFoundError, match="unfinished: 3 shards are missing"):
+    with pytest.raises(FileNotFoundError, match="unfinished: 2 of 3 shards are missing"):
         TeacherCache.open(folder)
     monkeypatch.setattr(cache_module, "_encode", original)
     resumed = build(vlm, small.pool, tmp_path / "killed")
@@ -72,7 +79,7 @@ def test_every_flipped_byte_of_the_features_is_detected(vlm, small, tmp_path):
         damaged = bytearray(raw)
         damaged[place] ^= 1
         (path / "features.f16").write_bytes(damaged)
-        with pytest.raises(ValueError, match="damaged at view"):
+        with pytest.raises(ValueError, match="damaged in 1 shards, first images 0-150"):
             TeacherCache.open(path)
     (path / "features.f16").write_bytes(raw[:-2])
     with pytest.raises(ValueError, match="numbers, not 2 x 150 x 128"):
@@ -80,7 +87,7 @@ def test_every_flipped_byte_of_the_features_is_detected(vlm, small, tmp_path):
 
 
 def test_a_full_disk_names_the_folder_and_loses_no_shard(vlm, small, tmp_path, monkeypatch, counted, full_disk):
-    monkeypatch.setattr(cache_module, "SHARD", 50)
+    monkeypatch.setattr(store, "SHARD", 2 * 50)
     after_two_shards = full_disk(writes=4)  # each with its manifest
     with (
         after_two_shards,
@@ -89,7 +96,7 @@ def test_a_full_disk_names_the_folder_and_loses_no_shard(vlm, small, tmp_path, m
         build(vlm, small.pool, tmp_path)
     counted.clear()
     build(vlm, small.pool, tmp_path, device="cpu")
-    assert sum(counted) == 200  # four of the six shards were left to do
+    assert sum(counted) == 100  # one of the three shards was left to do
 
 
 def other_weights(vlm):
@@ -109,6 +116,7 @@ CHANGES = {
     "vlm.mean": lambda vlm, pool: (replace(vlm, mean=(0.5, 0.5, 0.5)), pool, {}),
     "vlm.std": lambda vlm, pool: (replace(vlm, std=(0.5, 0.5, 0.5)), pool, {}),
     "vlm.interpolation": lambda vlm, pool: (replace(vlm, interpolation="bilinear"), pool, {}),
+    "vlm.precision": lambda vlm, pool: (replace(vlm, precision="bfloat16"), pool, {}),
     "pool": lambda vlm, pool: (vlm, replace(pool, images=pool.images.flip(0)), {}),
     "views.count": lambda vlm, pool: (vlm, pool, {"views": 3}),
     "views.seed": lambda vlm, pool: (vlm, pool, {"views": akd.Views(2, seed=1, augmentation=pool.augmentation)}),
@@ -167,3 +175,176 @@ def test_features_that_are_not_finite_are_refused(vlm, small, tmp_path, monkeypa
     monkeypatch.setattr(VLM, "encode_images", broken)
     with pytest.raises(ValueError, match="NaN or infinite features for image 5"):
         build(vlm, small.pool, tmp_path)
+
+
+def test_the_cache_predicts_as_the_model_run_directly(vlm, digits, tmp_path):
+    """On at least 99.9 % of the images, though its features are float16."""
+    shapes = akd.load_dataset("shapes", tmp_path)
+    for data, images in ((digits, digits.pool.images), (shapes, shapes.test.images)):
+        weights = vlm.text_weights(data.classnames, data.templates)
+        pool = replace(data.pool, images=images)
+        cached = akd.ZeroShotTeacher(build(vlm, pool, tmp_path, views=1), weights).probs().argmax(dim=1)
+        direct = vlm.zero_shot_probs(images, weights).argmax(dim=1)
+        assert (cached == direct).float().mean() >= 0.999
+
+
+def test_features_are_mapped_not_read(vlm, small, tmp_path, largest_allocation):
+    pool = replace(small.pool, images=small.pool.images.repeat(20, 1, 1, 1))
+    path = build(vlm, pool, tmp_path).path
+    with largest_allocation as seen:
+        opened = TeacherCache.open(path)
+    assert seen.bytes < opened.features.nbytes / 4
+
+
+def test_a_row_can_be_gathered_wherever_the_features_are(vlm, small, tmp_path):
+    cache = build(vlm, small.pool, tmp_path)
+    index, view = torch.tensor([3, 149, 0, 3]), torch.tensor([0, 1, 1, 1])
+    expected = cache.features[view, index].float()
+    staged = replace(cache, device=torch.device("cpu", 0))  # another device than "cpu" by name: rows are copied there
+    for way in (cache, cache.to("cpu"), cache.to("cpu", budget_bytes=0), staged):
+        assert torch.equal(way.gather(index, view), expected)
+        assert torch.equal(way.gather(index, 1), cache.features[1, index].float())
+
+
+def test_checksums_can_be_left_for_later(vlm, small, tmp_path):
+    path = build(vlm, small.pool, tmp_path).path
+    raw = bytearray((path / "features.f16").read_bytes())
+    raw[0] ^= 1
+    (path / "features.f16").write_bytes(raw)
+    assert TeacherCache.open(path, verify=False).features.shape == (2, 150, 128)
+    assert "damaged in 1 shards" in store.verify(tmp_path)[path]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"shape": [1, 2]}'])
+def test_a_damaged_manifest_is_named(vlm, small, tmp_path, content):
+    path = build(vlm, small.pool, tmp_path).path
+    (path / "manifest.json").write_text(content)
+    for attempt in (lambda: TeacherCache.open(path), lambda: build(vlm, small.pool, tmp_path)):
+        with pytest.raises(ValueError, match=r"manifest\.json is damaged or of an older version.*delete the folder"):
+            attempt()
+
+
+BUILD = """
+import sys, time, activekd_lite as akd
+from activekd_lite import store
+from activekd_lite.vlm import VLM
+encoded, original = [], VLM.encode_images
+def slow(self, x):
+    time.sleep(float(sys.argv[2]))
+    encoded.append(len(x))
+    return original(self, x)
+VLM.encode_images = slow
+store.SHARD = 200
+data = akd.load_dataset("digits")
+pool = akd.Pool(data.pool.images[:600], data.classnames, data.pool.augmentation)
+akd.TeacherCache.build(akd.load_vlm(device="cpu"), pool, 2, sys.argv[1], batch_size=50, progress=False)
+print(sum(encoded))
+"""
+
+
+def start_build(root, seconds):
+    command = [sys.executable, "-c", BUILD, str(root), str(seconds)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_two_processes_do_the_work_once(tmp_path):
+    both = [start_build(tmp_path, 0.2) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0].splitlines() for process in both]
+    assert sorted(int(lines[-1]) for lines in said) == [0, 1200]
+
+
+def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
+    process = start_build(tmp_path, 0.3)
+    deadline = time.monotonic() + 100
+    while not list(tmp_path.glob("*/manifest.json")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    left = 1200 - 200 * len(json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["shards"])
+    assert 0 < left < 1200
+    assert int(start_build(tmp_path, 0).communicate(timeout=120)[0]) == left
+
+
+class TestKeepingHouse:
+    def test_info_tells_what_there_is(self, vlm, small, tmp_path):
+        build(vlm, small.pool, tmp_path)
+        half = build(vlm, small.pool, tmp_path, views=3).path
+        manifest = json.loads((half / "manifest.json").read_text())
+        (half / "manifest.json").write_text(json.dumps(manifest | {"shards": {}}))
+        table = store.info(tmp_path).set_index("views")
+        assert table.loc[2, ["vlm", "images", "dim", "state"]].tolist() == ["tiny-clip", 150, 128, "whole"]
+        assert table.loc[3, "state"] == "unfinished"
+        assert table.loc[2, "mib"] == pytest.approx(2 * 150 * 128 * 2 / 2**20, rel=0.1)
+        assert table["unused_days"].between(0, 0.1).all()
+
+    def test_prune_takes_what_is_of_no_use_and_only_when_told(self, vlm, small, tmp_path):
+        good, unfinished, damaged, stale = (build(vlm, small.pool, tmp_path, views=v).path for v in (1, 2, 3, 4))
+        manifest = json.loads((unfinished / "manifest.json").read_text())
+        (unfinished / "manifest.json").write_text(json.dumps(manifest | {"shards": {}}))
+        (damaged / "features.f16").write_bytes(b"0" * (3 * 150 * 128 * 2))
+        for file in stale.iterdir():
+            os.utime(file, (0, time.time() - 40 * 86400))
+        assert set(store.prune(tmp_path)) == {unfinished, damaged}
+        going = store.prune(tmp_path, unused_days=30, delete=True)
+        assert set(going) == {unfinished, damaged, stale}
+        assert going[stale] == "not used for 40 days"
+        assert [path for path in tmp_path.iterdir() if path.is_dir()] == [good]
+
+    def test_opening_counts_as_use(self, vlm, small, tmp_path):
+        path = build(vlm, small.pool, tmp_path).path
+        for file in path.iterdir():
+            os.utime(file, (0, time.time() - 40 * 86400))
+        assert not store.info(tmp_path)["unused_days"].between(0, 1).any()
+        TeacherCache.open(path)
+        assert store.prune(tmp_path, unused_days=30) == {}
+
+    def test_a_cache_that_is_being_built_stays(self, vlm, small, tmp_path):
+        path = build(vlm, small.pool, tmp_path).path
+        (path / "manifest.json").unlink()
+        with store.alone(path):
+            assert store.prune(tmp_path, delete=True) == {}
+        assert set(store.prune(tmp_path, delete=True)) == {path}
+
+    def test_no_folder_is_an_error(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match="no folder .*nowhere with teacher caches"):
+            store.info(tmp_path / "nowhere")
+
+
+class TestFrozenFeatures:
+    def test_a_linear_student_learns_from_features(self, vlm, small, teacher, tmp_path):
+        features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
+        assert features.test.shape == (100, 128)
+        for student in ("linear", "mlp"):
+            options = {"student": student, "rounds": 1, "query_size": 20, "progress": False, "device": "cpu"}
+            out = tmp_path / student
+            result = akd.run_active_learning(small, teacher, features=features, out=out, **options)
+            assert result.records[1].accuracy_pct > 75  # chance: 10
+            again = akd.load_run(out)
+            assert torch.equal(again.predict(features.test).probs, result.predict(features.test).probs)
+
+    def test_what_does_not_fit_is_refused(self, vlm, small, teacher, quick, tmp_path):
+        features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
+        with pytest.raises(ValueError, match="'linear' learns from cached features: pass features=akd.FrozenFeatures.build"):
+            akd.run_active_learning(small, teacher, student="linear", rounds=0, train=quick)
+        other = replace(small, pool=replace(small.pool, images=small.pool.images.flip(0)))
+        with pytest.raises(ValueError, match="made from other images or views"):
+            akd.run_active_learning(other, None, student="linear", rounds=0, train=quick, features=features)
+
+    def test_they_are_part_of_the_configuration(self, vlm, small, quick, tmp_path):
+        features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
+        options = {"student": "linear", "rounds": 0, "train": quick, "out": tmp_path / "run", "progress": False}
+        akd.run_active_learning(small, None, features=features, **options)
+        changed = replace(features, test=-features.test)
+        with pytest.raises(ValueError, match=r"features\.test"):
+            akd.run_active_learning(small, None, features=changed, **options)
+
+
+def test_rows_of_the_file_are_view_then_image_whatever_the_shards(vlm, small, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "SHARD", 2 * 64)
+    cache = build(vlm, small.pool, tmp_path)
+    raw = np.fromfile(cache.path / "features.f16", np.float16).reshape(2, 150, 128)
+    x = akd.views.pixels(
+        cache.views, small.pool.images[[70]], torch.tensor([70]), torch.tensor([1]), vlm.input_size, vlm.interpolation
+    )
+    np.testing.assert_allclose(raw[1, 70], vlm.encode_images(x)[0].numpy(), atol=2e-3)

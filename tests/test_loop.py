@@ -126,7 +126,7 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert [akd.RoundRecord(**line) for line in lines] == result.records
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == quick.steps
-    assert set(lines[0]["seconds"]) == {"train", "predict", "select"}
+    assert set(lines[0]["seconds"]) == {"teacher", "train", "predict", "select"}
     assert lines[0]["peak_memory_bytes"] > 1e8
     rows = (tmp_path / "labels.csv").read_text().splitlines()
     assert rows[0] == "round,index,label"
@@ -187,7 +187,7 @@ def test_requests_that_cannot_work_are_refused_before_training(small, digits, te
     with pytest.raises(ValueError, match="views .* were asked for"):
         run(small, teacher, quick, views=akd.Views(4))
     with pytest.raises(ValueError, match="text weights for 3 classes, small has 10"):
-        run(small, akd.ZeroShotTeacher(teacher.cache, torch.ones(128, 3)), quick)
+        run(small, akd.ZeroShotTeacher(teacher.cache, torch.eye(128)[:, :3]), quick)
 
 
 def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(small, teacher, quick, tmp_path):

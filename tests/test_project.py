@@ -17,8 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = (
     "device", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
     "images", "pool", "sources", "datasets", "vlm", "students",
-    "cache", "teacher", "training", "scikit_activeml", "strategies",
-    "loop", "sweep",
+    "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
+    "loop", "protocol", "sweep",
     "plots", "cli",
 )  # fmt: skip
 

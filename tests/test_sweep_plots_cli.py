@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, loop, plots, sweep
+from activekd_lite import cli, loop, plots, protocol, sweep
 
 SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
 
@@ -149,6 +149,6 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "load_vlm", interrupted)
+    monkeypatch.setattr(protocol, "load_vlm", interrupted)
     assert cli.main(["run"]) == 130
     assert "the same command goes on after the last whole round" in capsys.readouterr().err

@@ -4,15 +4,16 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite.training import ViewBank
+from activekd_lite.losses import tempered_kl
+from activekd_lite.training import ViewBank, _plan
 
 BASE = {
     "steps": 6, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.5, "schedule": "linear",
-    "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0,
+    "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0, "passes": None, "pretrained": True, "precision": "auto",
 }  # fmt: skip
 CHANGED = {
     "steps": 7, "batch_size": 9, "lr": 1e-3, "weight_decay": 0.5, "warmup": 0.1, "schedule": "cosine",
-    "temperature": 4.0, "kd_weight": 0.9, "beta": 0.5,
+    "temperature": 4.0, "kd_weight": 0.9, "beta": 0.5, "passes": 3, "pretrained": False, "precision": "bfloat16",
 }  # fmt: skip
 
 
@@ -44,10 +45,77 @@ def test_training_leaves_the_global_random_state_alone(small, state, teacher, qu
 
 @pytest.mark.parametrize("field", BASE)
 def test_every_setting_alone_changes_the_student(small, state, teacher, field):
-    base = akd.TrainConfig(**BASE)
-    assert not torch.equal(
-        answers(small, state, teacher, base), answers(small, state, teacher, replace(base, **{field: CHANGED[field]}))
+    base, student = akd.TrainConfig(**BASE), "tiny-resnet" if field == "pretrained" else "tiny-cnn"
+    first, other = (
+        answers(small, state, teacher, config, student=student) for config in (base, replace(base, **{field: CHANGED[field]}))
     )
+    assert not torch.equal(first, other)
+
+
+def test_passes_make_the_steps():
+    config = akd.TrainConfig(passes=200, batch_size=64)
+    assert [config.steps_for(n) for n in (100, 1600, 1)] == [313, 5000, 4]
+    assert akd.TrainConfig(steps=7).steps_for(1600) == 7
+
+
+def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
+    config = replace(quick, kd_weight=0.3, beta=2.0, eval_kd_weight=0.8, eval_beta=0.5)
+    assert config.mixing(True) == {"kd_weight": 0.3, "beta": 2.0}
+    assert config.mixing(True, evaluation=True) == {"kd_weight": 0.8, "beta": 0.5}
+    assert config.mixing(False, evaluation=True)["kd_weight"] == 0
+    assert quick.mixing(True, evaluation=True) == quick.mixing(True)
+    options = {"rounds": 1, "query_size": 3, "progress": False, "device": "cpu"}
+    same, other = (
+        akd.run_active_learning(small, teacher, train=t, **options) for t in (replace(quick, kd_weight=0.3, beta=2.0), config)
+    )
+    assert same.records[0].query_indices == other.records[0].query_indices  # selection is as it was
+    assert same.records[0].calibration_error_pct != other.records[0].calibration_error_pct
+
+
+def test_half_precision_learns_the_same(small, state, teacher):
+    for precision, steps in (("bfloat16", 40), ("float16", 3)):  # float16 takes a second a step on a CPU
+        config = akd.TrainConfig(steps=steps, batch_size=8)
+        whole, half = (answers(small, state, teacher, replace(config, precision=p)) for p in ("float32", precision))
+        assert not torch.equal(half, whole)
+        assert (half.argmax(dim=1) == whole.argmax(dim=1)).float().mean() > 0.7
+
+
+def test_a_student_can_be_compiled(small, state, quick, monkeypatch):
+    """torch.compile is asked for, and what it gives is what is trained; compiling itself is torch's own business."""
+    calls = []
+
+    def compiled(net):
+        def forward(x):
+            calls.append(len(x))
+            return net(x)
+
+        return forward
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    first = answers(small, state, None, replace(quick, compile=True))
+    assert calls == [quick.batch_size] * quick.steps
+    assert torch.equal(first, answers(small, state, None, quick))
+
+
+def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
+    config = replace(quick, steps=40)
+    with_teacher = akd.train_student(small.pool, state, teacher, config=config, device="cpu").loss_curve
+    without = akd.train_student(small.pool, state, None, config=config, device="cpu").loss_curve
+    assert with_teacher.shape == without.shape == (40, 2)
+    assert without[:, 1].eq(0).all()
+    for curve in (with_teacher[:, 0], with_teacher[:, 1], without[:, 0]):
+        assert curve[-10:].mean() < curve[:10].mean()
+    net = akd.build_student("tiny-cnn", 10, device="cpu").train()  # the first step, by hand
+    bank = ViewBank(small.pool, teacher.views, 16, torch.device("cpu"))
+    index, view = _plan(state, 3, config, 0, with_unlabeled=True)[0]
+    ce, kd = net(bank(index, view))
+    says = teacher.logits(index, view)
+    distilled = sum(tempered_kl(kd[part], says[part]) for part in (slice(8), slice(8, 16)))
+    supervised = torch.nn.functional.cross_entropy(ce[:8], state.labels[index[:8]])
+    torch.testing.assert_close(with_teacher[0], torch.stack([supervised, distilled]).detach())
+    record = akd.run_active_learning(small, teacher, rounds=0, train=config, progress=False).records[0]
+    assert {k: len(v) for k, v in record.loss_curve.items()} == {"ce": 20, "kd": 20}
+    assert list(akd.run_active_learning(small, None, rounds=0, train=config, progress=False).records[0].loss_curve) == ["ce"]
 
 
 def test_settings_that_cannot_work_are_refused_by_value():
@@ -58,19 +126,23 @@ def test_settings_that_cannot_work_are_refused_by_value():
         "warmup": 2.0,
         "schedule": "step",
         "kd_weight": 1.5,
+        "passes": 0,
+        "eval_kd_weight": -0.1,
+        "eval_beta": 0,
+        "precision": "int8",
     }.items():
         with pytest.raises(ValueError, match=f"{field} = '?{value}"):
             akd.TrainConfig(**{field: value})
 
 
 def test_learning_rate_rises_then_falls_to_zero():
-    config = akd.TrainConfig(steps=100, warmup=0.1)
-    factors = [config.lr_factor(s) for s in range(101)]
+    config = akd.TrainConfig(warmup=0.1)
+    factors = [config.lr_factor(s, 100) for s in range(101)]
     assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert factors[10] == 1
     assert factors[55] == pytest.approx(0.5)
     assert factors[100] == 0
-    assert akd.TrainConfig(steps=100, schedule="cosine").lr_factor(55) == pytest.approx(0.5)
+    assert akd.TrainConfig(schedule="cosine").lr_factor(55, 100) == pytest.approx(0.5)
 
 
 def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
@@ -141,7 +213,9 @@ def test_tiny_resnet_starts_from_its_pretrained_backbone():
 
 
 def test_what_cannot_be_trained_is_refused_by_value(small, teacher, state):
-    with pytest.raises(ValueError, match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet"):
+    with pytest.raises(
+        ValueError, match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet"
+    ):
         akd.build_student("resnet9", 10)
     with pytest.raises(ValueError, match="nothing is labelled"):
         akd.train_student(small.pool, akd.LabelState.empty(150), teacher)

@@ -99,6 +99,9 @@ def test_weights_of_ones_own_and_corrupt_ones(embedded_copy, tmp_path):
     state["logit_scale"] = torch.tensor(1.0)
     save_file(state, own)
     assert akd.load_vlm("tiny-clip", pretrained=str(own)).logit_scale == pytest.approx(2.71828, rel=1e-3)
+    torch.save({"logit_scale": ValueError("any class at all")}, tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="own.pt' of tiny-clip hold more than tensors"):
+        akd.load_vlm("tiny-clip", pretrained=str(tmp_path / "own.pt"))
     own.write_bytes(b"not weights at all")
     with pytest.raises(ValueError, match="own.safetensors.* cannot be read"):
         akd.load_vlm("tiny-clip", pretrained=str(own))

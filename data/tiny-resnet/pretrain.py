@@ -24,8 +24,9 @@ sys.path.insert(0, str(HERE.parent))
 import glyphs
 
 from activekd_lite import shapes
-from activekd_lite.students import STUDENTS
+from activekd_lite.students import tiny_resnet_backbone
 
+FEATURES = 96  # of the backbone
 LETTERS = "ABDEFGHJKLMNPRSTUWYZ"
 TEXTURES = ("checked", "shaded", "crossed")
 
@@ -62,9 +63,8 @@ def main():
 
     torch.manual_seed(args.seed)
     g = torch.Generator().manual_seed(args.seed)
-    build, feature_dim, _ = STUDENTS["tiny-resnet"]
-    net = build().to(memory_format=torch.channels_last)
-    heads = nn.ModuleList(nn.Linear(feature_dim, n) for n in (len(LETTERS), len(TEXTURES), len(shapes.COLOURS)))
+    net = tiny_resnet_backbone().to(memory_format=torch.channels_last)
+    heads = nn.ModuleList(nn.Linear(FEATURES, n) for n in (len(LETTERS), len(TEXTURES), len(shapes.COLOURS)))
     bank = glyphs.font_glyphs(LETTERS)
     parameters = [*net.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.05)

@@ -1,0 +1,119 @@
+"""One run by names, and the paper's protocol as a preset: which data, teacher, student and settings.
+
+config = RunConfig.paper("caltech101")  # or RunConfig(dataset="folder:/my/images", vlm="RN50", pretrained="openai")
+result = config.run("runs/caltech101")
+"""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+from activekd_lite.cache import FrozenFeatures, TeacherCache
+from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
+from activekd_lite.loop import RunResult, run_active_learning
+from activekd_lite.students import ON_FEATURES
+from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
+from activekd_lite.training import TrainConfig
+from activekd_lite.views import Views
+from activekd_lite.vlm import VLM, load_vlm
+
+TEACHERS = ("zero-shot", "clap")
+PAPER_SEEDS = (0, 1, 2, 3, 4)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All that decides a run, by names: `load_dataset`, `load_vlm`, `teacher`, `build_student`, `STRATEGIES`.
+
+    teacher: "zero-shot", "clap" (few-shot) or None (plain active learning). average: see `VLM.text_weights`; None is
+    "normalized", or for "clap" "raw", where its prototypes are as long as the text features. views: how many.
+    student None: the one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see
+    `load_dataset`. clap: for that teacher.
+    """
+
+    dataset: str = "digits"
+    vlm: str = "tiny-clip"
+    pretrained: str | None = None
+    teacher: str | None = "zero-shot"
+    average: str | None = None
+    views: int = 5
+    student: str | None = None
+    strategy: str = "pcoreset"
+    rounds: int = 8
+    query_size: int | None = None
+    shots: int = 1
+    seed: int = 0
+    pool_size: int | None = None
+    train: TrainConfig = field(default_factory=TrainConfig)
+    clap: ClapConfig = field(default_factory=ClapConfig)
+
+    def __post_init__(self):
+        if self.teacher not in (None, *TEACHERS):
+            raise ValueError(f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known")
+
+    @classmethod
+    def paper(cls, dataset: str, **changes: object) -> "RunConfig":
+        """The protocol of arXiv:2506.00910 and of its code: one for ten data sets, another for ImageNet; seeds: PAPER_SEEDS.
+
+        changes: other values for any field; the paper has several teachers and students, RN50 with ResNet-18 is one pair.
+        What differs: the student sees `views` fixed crops of an image, not a fresh one at each step. ImageNet's number of steps
+        is not known: it makes as many passes as on the ten.
+        """
+        config = {
+            "dataset": dataset, "vlm": "RN50", "pretrained": "openai", "average": "raw", "student": "resnet18",
+            "rounds": 15, "query_size": None, "shots": 1,
+        }  # fmt: skip
+        train = {"passes": 200, "batch_size": 64, "lr": 1e-3, "warmup": 0.1, "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0}
+        clap = {"passes": 300, "lr": 0.01, "momentum": 0.9, "warmup": 0.1, "lag": 1}
+        if dataset == "imagenet":
+            config |= {
+                "average": "normalized",
+                "student": "dino_resnet50",
+                "rounds": 8,
+                "query_size": 1000,
+                "pool_size": 100_000,
+            }
+            few_shot = changes.get("teacher") == "clap"
+            train |= {"batch_size": 256, "schedule": "cosine", "eval_kd_weight": 0.8 if few_shot else 0.6, "eval_beta": 0.5}
+            clap |= {"lag": 0}
+        return cls(**config | {"train": TrainConfig(**train), "clap": ClapConfig(**clap)} | changes)
+
+    def run(
+        self, out: str | os.PathLike | None = None, *, cache_root: str | os.PathLike = ".cache",
+        data_root: str | os.PathLike = "data", device: str | torch.device = "auto", progress: bool = True,
+    ) -> RunResult:  # fmt: skip
+        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
+        data = find_dataset(self.dataset, cache_root, data_root, self.pool_size)
+        views, features, teacher = Views(self.views, augmentation=data.pool.augmentation), None, None
+        if self.teacher or self.student in ON_FEATURES:
+            vlm = load_vlm(self.vlm, self.pretrained, device)
+            if self.student in ON_FEATURES:
+                features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
+            if self.teacher:
+                teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
+        return run_active_learning(
+            data, teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
+            query_size=data.pool.num_classes if self.query_size is None else self.query_size,
+            student=self.student, train=self.train, views=views, features=features, out=out, device=device, progress=progress,
+        )  # fmt: skip
+
+
+def find_dataset(
+    name: str, cache_root: str | os.PathLike = ".cache", data_root: str | os.PathLike = "data", pool_size: int | None = None
+) -> Dataset:
+    """`load_dataset` from where such data lie: generated images under `cache_root`, all others under `data_root`."""
+    return load_dataset(name, cache_root if name in EMBEDDED else data_root, pool_size=pool_size)
+
+
+def make_teacher(
+    kind: str, vlm: VLM, data: Dataset, views: Views | int = 5, cache_root: str | os.PathLike = ".cache",
+    average: str | None = None, clap: ClapConfig = ClapConfig(), progress: bool = True,
+) -> Teacher:  # fmt: skip
+    """A teacher of TEACHERS: the VLM's features of the pool, built or opened, asked with the data set's names and prompts."""
+    if kind not in TEACHERS:
+        raise ValueError(f"teacher {kind!r}; {', '.join(map(repr, TEACHERS))} are known")
+    cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
+    if kind == "zero-shot":
+        return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "normalized"))
+    return ClapTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "raw", unit=False), config=clap)
