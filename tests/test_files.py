@@ -1,7 +1,13 @@
 """Data sets made of files: pictures of every kind, the layouts they come in, and what is said when something is wrong."""
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
+import types
+import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +15,7 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, sources
+from activekd_lite import cli, images, sources
 from activekd_lite.images import ImageFiles, damaged, read_image, read_images
 
 RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
@@ -140,6 +146,96 @@ class TestReading:
         assert ImageFiles(paths[::-1], 16).fingerprint() != first
         save(paths[0], picture((40, 30), BLUE))
         assert ImageFiles(paths, 16).fingerprint() != first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+class TestWorkers:
+    @pytest.fixture
+    def files(self, tree, monkeypatch):
+        """20 images that differ, decoded by two worker processes."""
+        for name, value in (("FEW", 3), ("ITEM", 2), ("AHEAD", 1), ("_cores", lambda: 2)):
+            monkeypatch.setattr(images, name, value)
+        paths = sorted(tree.rglob("*.png"))
+        for i, path in enumerate(paths):
+            save(path, picture(colour=(10 * i, 0, 0)))
+        return ImageFiles(paths, 16)
+
+    def test_batches_come_in_order_whatever_their_size(self, files):
+        torch.manual_seed(3)
+        batches = [torch.tensor(b, dtype=torch.int64) for b in ([7, 3, 7], [], [19], list(range(20)), [-1, 0])]
+        state, others = torch.get_rng_state(), random.getstate()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            got = list(files.stream(batches))
+        assert [x[:, 0, 8, 8].tolist() for x in got] == [[10 * (i % 20) for i in b.tolist()] for b in batches]
+        assert {(x.dtype, x.shape[1:], x.is_contiguous()) for x in got} == {(torch.uint8, (3, 16, 16), True)}
+        assert torch.equal(torch.get_rng_state(), state)
+        assert random.getstate() == others
+        assert list(files.stream([])) == []
+        with pytest.raises(IndexError, match="index 20 is out of bounds"):
+            next(files.stream([torch.tensor([20])]))
+
+    def test_other_processes_decode_and_end_with_the_stream(self, files, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+            assert len(set(files.damaged().values()) - {str(os.getpid())}) == 2
+        for leave in ("closed", "dropped", "damaged"):
+            stream = files.split(2)
+            next(stream)
+            assert len(multiprocessing.active_children()) >= 1
+            if leave == "closed":
+                stream.close()
+            elif leave == "dropped":
+                del stream
+            else:
+                files.paths[9].write_text("no picture")
+                with pytest.raises(ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*no picture") as kept:
+                    files[:]
+                stream.close()
+                assert kept.tb  # a notebook keeps the last traceback: workers must not live as long
+            assert multiprocessing.active_children() == []
+
+    def test_the_seeds_of_workers_follow_from_the_seed(self, files, monkeypatch):
+        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: f"{torch.initial_seed()} {random.random()}")
+        first = files.damaged()
+        torch.manual_seed(99)
+        assert files.damaged() == first
+        assert len({reason.split()[0] for reason in first.values()}) == 2
+
+    def test_no_tensor_goes_through_shared_memory(self, files, tree):
+        (tree / "green" / "00.png").write_text("no picture")
+        kinds = {type(image) for image in files._decode(torch.arange(20))}
+        assert kinds == {np.ndarray, str}
+
+    def test_a_reason_arrives_that_could_not_be_sent_as_an_exception(self, files, monkeypatch):
+        class Broken(Exception):
+            def __init__(self, code, text):
+                super().__init__(f"{code}: {text}")
+
+        def broken(file, side):
+            raise Broken(7, "torn")
+
+        monkeypatch.setattr(images, "read_image", broken)
+        assert files.damaged() == dict.fromkeys(files.paths, "7: torn")
+
+    def test_a_killed_worker_is_an_error_not_a_wait(self, files):
+        stream = files.stream([torch.arange(20)] * 20)
+        next(stream)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            list(stream)
+
+    @pytest.mark.parametrize("why", ["few", "macos", "in a worker"])
+    def test_no_process_is_started_where_it_does_not_pay_or_work(self, files, why, monkeypatch):
+        if why == "few":
+            monkeypatch.setattr(images, "FEW", 20)
+        elif why == "macos":
+            monkeypatch.setattr(images, "sys", types.SimpleNamespace(platform="darwin"))
+        else:
+            daemon = types.SimpleNamespace(current_process=lambda: types.SimpleNamespace(daemon=True))
+            monkeypatch.setattr(images, "multiprocessing", daemon)
+        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+        assert set(files.damaged().values()) == {str(os.getpid())}
 
 
 def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, monkeypatch):
@@ -315,8 +411,8 @@ class TestCoop:
         assert (data.name, len(data.pool), len(data.test)) == (name, 12, 6)
         names = {"fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"), "imagenet": ("tench", "maillot", "maillot 2")}
         assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
-        for labels, images in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
-            assert torch.equal(images.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
+        for labels, x in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
+            assert torch.equal(x.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
         assert len(data.templates) == 1
         assert "{}" in data.templates[0]
 
