@@ -2,7 +2,7 @@
 
 `digits`: scikit-learn's copy of the UCI handwritten digits (Alpaydin and Kaynak 1998), 1,797 real 8 x 8 images.
 `shapes`: 36 generated classes, see `shapes.py`.
-Any other is made of files, see `sources.py`, or comes from torchvision.
+Any other is made of files or comes from Hugging Face `datasets`, see `sources.py`, or from torchvision.
 """
 
 import inspect
@@ -65,23 +65,25 @@ def load_dataset(
     budget_bytes: int = 2**31,
 ) -> Dataset:  # fmt: skip
     """Load a data set by name: an embedded one (`digits`, `shapes`), one of the paper's eleven (`sources.LAYOUTS`), a folder of
-    class folders ("folder:/my/images"), a CSV file ("csv:/my/list.csv") or one of torchvision ("torchvision:CIFAR10").
+    class folders ("folder:/my/images"), a CSV file ("csv:/my/list.csv"), one of Hugging Face `datasets` ("hf:org/name", with a
+    configuration "hf:org/name:config", or a folder, "hf:./my_folder") or of torchvision ("torchvision:CIFAR10").
 
     root: the folder that holds the data sets, `data/` by default; for `shapes` where the generated images are kept, `.cache/`.
     Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
     they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
     ImageNet). Embedded data sets stay as they are. A pool in memory and the same one left on disk have caches of their own.
-    Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones.
+    Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
+    lacks its package (`pip install -e '.[hf]'`).
     """
     if name in EMBEDDED:
         return EMBEDDED[name](Path(root or ".cache"))
     root = Path(root or "data")
     if name.startswith("torchvision:"):
         return _from_torchvision(name.removeprefix("torchvision:"), root, side, pool_size)
-    if name not in LAYOUTS and not name.startswith(("folder:", "csv:")):
+    if name not in LAYOUTS and not name.startswith(("folder:", "csv:", "hf:")):
         raise ValueError(
             f"unknown data set {name!r}; known are {', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path/to/images, "
-            "csv:/path/to/file.csv and torchvision:CIFAR10 and the like"
+            "csv:/path/to/file.csv, hf:org/name, torchvision:CIFAR10 and the like"
         )
     source = find(name, root)
     chosen = _part_of(len(source.pool[0]), pool_size)

@@ -5,29 +5,48 @@ centred square. So all images of a pool have one shape; what lies outside the sq
 """
 
 import hashlib
+import io
+import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import closing
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
 from tqdm import tqdm
+
+from activekd_lite.seeding import generator
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 TURN = {  # EXIF orientation -> what puts the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
 }  # fmt: skip
-BATCH = 512  # images decoded ahead
+FEW = 128  # images; so many threads have decoded before worker processes are up
+MOST_WORKERS = 8
+ITEM = 16  # images that a worker decodes and sends at a time: 3 MiB at side 256
+AHEAD = 8  # items that each worker is asked for ahead
 
 
-def read_image(path: str | os.PathLike, side: int = 256) -> Tensor:
+class File(Protocol):
+    """What an image is read from: a Path, or anything else that has these and a str."""
+
+    @property
+    def name(self) -> str: ...
+    def is_file(self) -> bool: ...
+    def read_bytes(self) -> bytes: ...
+
+
+def read_image(file: File | str | os.PathLike, side: int = 256) -> Tensor:
     """(3, side, side) uint8. Raises what Pillow raises for a file that is missing or damaged, mostly OSError, and ValueError
     for a picture of other than 8 or 16 bits."""
-    with Image.open(path) as image:
+    with Image.open(file if isinstance(file, str | os.PathLike) else io.BytesIO(file.read_bytes())) as image:
         image.draft(image.mode, (side, side))  # a large JPEG is decoded at a fraction of its size
         return square(image, side)
 
@@ -55,7 +74,7 @@ def _rgb(image: Image.Image) -> Image.Image:
 
 
 def read_images(
-    paths: Sequence[Path], side: int = 256, budget_bytes: int = 2**31, *, check: bool = True
+    paths: Sequence[File], side: int = 256, budget_bytes: int = 2**31, *, check: bool = True
 ) -> "Tensor | ImageFiles":
     """(N, 3, side, side) uint8: in memory where that fits the budget, else decoded again whenever asked for.
 
@@ -65,33 +84,27 @@ def read_images(
     if missing := [path for path in paths if not path.is_file()]:
         raise FileNotFoundError(f"{len(missing)} of {len(paths)} images are missing, first {_named(missing)}")
     files = ImageFiles(paths, side)
-    if len(paths) * 3 * side * side > budget_bytes:
-        if check:
-            _refuse(damaged(paths, side), len(paths))
-        return files
-    pixels, bad = torch.empty(files.shape, dtype=torch.uint8), {}
-    for i, image in enumerate(files.each("reading images")):
-        if isinstance(image, Tensor):
-            pixels[i] = image
-        else:
-            bad[paths[i]] = image
-    _refuse(bad, len(paths))
-    return pixels
+    held = len(paths) * 3 * side * side <= budget_bytes
+    pixels = torch.empty(files.shape, dtype=torch.uint8) if held else None
+    if held or check:
+        _refuse(files.damaged(pixels), len(paths))
+    return pixels if held else files
 
 
-def damaged(paths: Sequence[Path], side: int = 256) -> dict[Path, Exception]:
+def damaged(paths: Sequence[File], side: int = 256) -> dict[File, str]:
     """Every file that is missing or cannot be read, with the reason; all are decoded."""
-    images = ImageFiles(paths, side).each("checking images")
-    return {path: image for path, image in zip(paths, images, strict=True) if not isinstance(image, Tensor)}
+    return ImageFiles(paths, side).damaged()
 
 
 class ImageFiles:
-    """Images on disk that are indexed, split and moved as an (N, 3, side, side) uint8 tensor; decoded by all cores when asked
-    for, the next batch of `split` while the one before is worked on."""
+    """Images on disk that are indexed, split and moved as an (N, 3, side, side) uint8 tensor; decoded when asked for.
+
+    `stream` decodes ahead in worker processes, `split` and an index through it.
+    """
 
     dtype, ndim, device = torch.uint8, 4, torch.device("cpu")
 
-    def __init__(self, paths: Sequence[Path], side: int = 256):
+    def __init__(self, paths: Sequence[File], side: int = 256):
         self.paths, self.side = list(paths), side
         self.shape, self._fingerprint = (len(self.paths), 3, side, side), None
 
@@ -101,35 +114,38 @@ class ImageFiles:
     def __getitem__(self, index: Tensor | slice | int) -> Tensor:
         """(B, 3, side, side); one image for an integer. Raises ValueError that names the files which cannot be read."""
         rows = torch.arange(len(self))[index]
-        if rows.ndim == 0:
-            return self[rows[None]][0]
-        if len(rows) == 0:
-            return torch.empty(0, *self.shape[1:], dtype=torch.uint8)
-        chosen = [self.paths[i] for i in rows.tolist()]
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            return _whole(list(workers.map(self._read, chosen)), chosen)
+        (images,) = self.stream([rows.reshape(-1)])
+        return images if rows.ndim else images[0]
 
     def split(self, size: int) -> Iterator[Tensor]:
-        start = 0
-        for part in self.batches(size):
-            yield _whole(part, self.paths[start : start + len(part)])
-            start += len(part)
+        """All images in order, `size` at a time."""
+        return self.stream(torch.arange(len(self)).split(size))
 
-    def batches(self, size: int) -> Iterator[list[Tensor | Exception]]:
-        """All images in order, `size` at a time; for one that cannot be read the reason."""
-        with ThreadPoolExecutor(os.cpu_count()) as workers:
-            ahead = [workers.submit(self._read, path) for path in self.paths[:size]]
-            for start in range(0, len(self.paths), size):
-                now = ahead
-                ahead = [workers.submit(self._read, path) for path in self.paths[start + size : start + 2 * size]]
-                yield [future.result() for future in now]
+    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
+        """For each batch, (B,) int64 indices, its images (B, 3, side, side), in order; the next ones are decoded meanwhile.
 
-    def each(self, title: str) -> Iterator[Tensor | Exception]:
-        """All images in order, one by one, under a progress bar where there are many."""
-        with tqdm(total=len(self), unit="image", desc=title, disable=len(self) < 2000) as bar:
-            for part in self.batches(BATCH):
-                yield from part
-                bar.update(len(part))
+        Batches may be of any size and repeat images; all have to be known beforehand. More than FEW images are decoded by a
+        worker process for each core, at most 8. Each is ahead by at most AHEAD * ITEM = 128 images (24 MiB at side 256, and as
+        much again while they are sent), through pipes, as /dev/shm is small in containers. torch's global random state is left
+        alone. Raises ValueError that names the files of a batch which cannot be read, RuntimeError when a worker was killed.
+        """
+        every = torch.arange(len(self))
+        batches = [every[batch] for batch in batches]  # an index out of range is refused here, not in a worker
+        with closing(self._decode(torch.cat([every[:0], *batches]))) as decoded:
+            for batch in batches:
+                images = torch.empty(len(batch), *self.shape[1:], dtype=torch.uint8)
+                _refuse(self._fill(images, batch, decoded), len(batch))
+                yield images
+
+    def damaged(self, into: Tensor | None = None) -> dict[File, str]:
+        """Every file that cannot be read, with the reason; all are decoded, under a progress bar where there are many.
+
+        into: (N, 3, side, side) uint8 that receives the images.
+        """
+        every, title = torch.arange(len(self)), "checking images" if into is None else "reading images"
+        with closing(self._decode(every)) as decoded:
+            bar = tqdm(decoded, total=len(self), unit="image", desc=title, disable=len(self) < 2000)
+            return self._fill(into, every, bar)
 
     def to(self, device: str | torch.device) -> "ImageFiles":
         """Itself: images go to the device as they are read."""
@@ -144,19 +160,59 @@ class ImageFiles:
             self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
-    def _read(self, path: Path) -> Tensor | Exception:
+    def _decode(self, rows: Tensor) -> Iterator[np.ndarray | str]:
+        """The images of `rows` one by one, (3, side, side) uint8; for one that cannot be read the reason."""
+        workers = _workers(len(rows))
+        loader = DataLoader(
+            self, batch_sampler=[part.tolist() for part in rows.split(ITEM)], collate_fn=list, num_workers=workers,
+            prefetch_factor=AHEAD if workers else None, multiprocessing_context="fork" if workers else None,
+            generator=generator(0, "decoding"),
+        )  # fmt: skip
+        for images in loader:
+            yield from images
+
+    def _fill(self, into: Tensor | None, rows: Tensor, decoded: Iterable[np.ndarray | str]) -> dict[File, str]:
+        """Put the next B images into `into` (B, 3, side, side); returns the files that cannot be read, with the reason."""
+        bad = {}
+        for i, (row, image) in enumerate(zip(rows.tolist(), decoded, strict=False)):
+            if isinstance(image, str):
+                bad[self.paths[row]] = image
+            elif into is not None:
+                into[i] = torch.from_numpy(image)
+        return bad
+
+    def __getitems__(self, rows: list[int]) -> list[np.ndarray | str]:
+        """What a DataLoader asks for. Arrays and text, not tensors and exceptions: a worker would send tensors through shared
+        memory, and some exceptions cannot be sent. A worker decodes by itself, any other process by a thread for each core."""
+        paths = [self.paths[i] for i in rows]
+        if get_worker_info():
+            return [self._read(path) for path in paths]
+        with ThreadPoolExecutor(_cores()) as threads:
+            return list(threads.map(self._read, paths))
+
+    def _read(self, path: File) -> np.ndarray | str:
         try:
-            return read_image(path, self.side)
+            return read_image(path, self.side).numpy()
+        except UnidentifiedImageError:
+            return "no picture that Pillow knows"
         except Exception as error:  # whatever Pillow makes of a damaged file: the reason is reported with its path
-            return error
+            return str(error) or repr(error)
 
 
-def _whole(images: list[Tensor | Exception], paths: Sequence[Path]) -> Tensor:
-    _refuse({path: image for path, image in zip(paths, images, strict=True) if not isinstance(image, Tensor)}, len(paths))
-    return torch.stack(images)
+def _workers(images: int) -> int:
+    """How many processes decode. None outside Linux: where processes are spawned, not forked, each would run a user's script
+    again; nor in a process that may have no children."""
+    if images <= FEW or sys.platform != "linux" or multiprocessing.current_process().daemon:
+        return 0
+    return min(_cores(), MOST_WORKERS)
 
 
-def _refuse(bad: dict[Path, Exception], of: int) -> None:
+def _cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _refuse(bad: dict[File, str], of: int) -> None:
     if bad:
         path, reason = next(iter(bad.items()))
         raise ValueError(
@@ -165,5 +221,5 @@ def _refuse(bad: dict[Path, Exception], of: int) -> None:
         )
 
 
-def _named(paths: Sequence[Path]) -> str:
+def _named(paths: Sequence[File]) -> str:
     return ", ".join(str(path) for path in paths[:3]) + (", ..." if len(paths) > 3 else "")

@@ -1,15 +1,23 @@
 """Data sets made of files: pictures of every kind, the layouts they come in, and what is said when something is wrong."""
 
 import json
+import multiprocessing
+import os
+import random
 import shutil
+import signal
+import sys
+import types
+import warnings
 
+import datasets as hf
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, sources
+from activekd_lite import cli, images, sources
 from activekd_lite.images import ImageFiles, damaged, read_image, read_images
 
 RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
@@ -140,6 +148,96 @@ class TestReading:
         assert ImageFiles(paths[::-1], 16).fingerprint() != first
         save(paths[0], picture((40, 30), BLUE))
         assert ImageFiles(paths, 16).fingerprint() != first
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
+class TestWorkers:
+    @pytest.fixture
+    def files(self, tree, monkeypatch):
+        """20 images that differ, decoded by two worker processes."""
+        for name, value in (("FEW", 3), ("ITEM", 2), ("AHEAD", 1), ("_cores", lambda: 2)):
+            monkeypatch.setattr(images, name, value)
+        paths = sorted(tree.rglob("*.png"))
+        for i, path in enumerate(paths):
+            save(path, picture(colour=(10 * i, 0, 0)))
+        return ImageFiles(paths, 16)
+
+    def test_batches_come_in_order_whatever_their_size(self, files):
+        torch.manual_seed(3)
+        batches = [torch.tensor(b, dtype=torch.int64) for b in ([7, 3, 7], [], [19], list(range(20)), [-1, 0])]
+        state, others = torch.get_rng_state(), random.getstate()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            got = list(files.stream(batches))
+        assert [x[:, 0, 8, 8].tolist() for x in got] == [[10 * (i % 20) for i in b.tolist()] for b in batches]
+        assert {(x.dtype, x.shape[1:], x.is_contiguous()) for x in got} == {(torch.uint8, (3, 16, 16), True)}
+        assert torch.equal(torch.get_rng_state(), state)
+        assert random.getstate() == others
+        assert list(files.stream([])) == []
+        with pytest.raises(IndexError, match="index 20 is out of bounds"):
+            next(files.stream([torch.tensor([20])]))
+
+    def test_other_processes_decode_and_end_with_the_stream(self, files, monkeypatch):
+        with monkeypatch.context() as patch:
+            patch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+            assert len(set(files.damaged().values()) - {str(os.getpid())}) == 2
+        for leave in ("closed", "dropped", "damaged"):
+            stream = files.split(2)
+            next(stream)
+            assert len(multiprocessing.active_children()) >= 1
+            if leave == "closed":
+                stream.close()
+            elif leave == "dropped":
+                del stream
+            else:
+                files.paths[9].write_text("no picture")
+                with pytest.raises(ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*no picture") as kept:
+                    files[:]
+                stream.close()
+                assert kept.tb  # a notebook keeps the last traceback: workers must not live as long
+            assert multiprocessing.active_children() == []
+
+    def test_the_seeds_of_workers_follow_from_the_seed(self, files, monkeypatch):
+        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: f"{torch.initial_seed()} {random.random()}")
+        first = files.damaged()
+        torch.manual_seed(99)
+        assert files.damaged() == first
+        assert len({reason.split()[0] for reason in first.values()}) == 2
+
+    def test_no_tensor_goes_through_shared_memory(self, files, tree):
+        (tree / "green" / "00.png").write_text("no picture")
+        kinds = {type(image) for image in files._decode(torch.arange(20))}
+        assert kinds == {np.ndarray, str}
+
+    def test_a_reason_arrives_that_could_not_be_sent_as_an_exception(self, files, monkeypatch):
+        class Broken(Exception):
+            def __init__(self, code, text):
+                super().__init__(f"{code}: {text}")
+
+        def broken(file, side):
+            raise Broken(7, "torn")
+
+        monkeypatch.setattr(images, "read_image", broken)
+        assert files.damaged() == dict.fromkeys(files.paths, "7: torn")
+
+    def test_a_killed_worker_is_an_error_not_a_wait(self, files):
+        stream = files.stream([torch.arange(20)] * 20)
+        next(stream)
+        os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="DataLoader worker"):
+            list(stream)
+
+    @pytest.mark.parametrize("why", ["few", "macos", "in a worker"])
+    def test_no_process_is_started_where_it_does_not_pay_or_work(self, files, why, monkeypatch):
+        if why == "few":
+            monkeypatch.setattr(images, "FEW", 20)
+        elif why == "macos":
+            monkeypatch.setattr(images, "sys", types.SimpleNamespace(platform="darwin"))
+        else:
+            daemon = types.SimpleNamespace(current_process=lambda: types.SimpleNamespace(daemon=True))
+            monkeypatch.setattr(images, "multiprocessing", daemon)
+        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+        assert set(files.damaged().values()) == {str(os.getpid())}
 
 
 def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, monkeypatch):
@@ -280,6 +378,161 @@ class TestCsv:
             akd.load_dataset("csv:/nothing.csv")
 
 
+def table(count=10, label=None, first=0, **columns):
+    """Rows of Hugging Face `datasets`: red things and green ones in turn."""
+    label = label or hf.ClassLabel(names=["red_thing", "green"])
+    colours = [(RED, GREEN)[i % 2] for i in range(count)]
+    values = ["red" if i % 2 == 0 else "green" for i in range(count)]
+    if isinstance(label, hf.ClassLabel):
+        values = [i % 2 for i in range(count)]
+    rows = {"picture": [picture((40 + i, 30), c) for i, c in enumerate(colours)], "label": values}
+    features = {"picture": hf.Image(), "label": label} | {name: feature for name, (feature, _) in columns.items()}
+    return hf.Dataset.from_dict(rows | {name: v for name, (_, v) in columns.items()}, features=hf.Features(features))
+
+
+class TestHuggingFace:
+    @pytest.fixture(autouse=True)
+    def cache(self, tmp_path, monkeypatch):
+        """Its cache, empty; no network whatever happens."""
+        monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
+        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("reached for the network"))
+        hf.disable_progress_bars()
+
+    def parquet(self, folder, **splits):
+        folder.mkdir(parents=True)
+        for part, rows in splits.items():
+            rows.to_parquet(folder / f"{part}-00000-of-00001.parquet")
+        return f"hf:{folder}"
+
+    def saved(self, tmp_path, **splits):
+        hf.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+        return f"hf:{tmp_path / 'saved'}"
+
+    def check(self, data, pool, test):
+        assert (data.classnames, len(data.pool), len(data.test)) == (("red thing", "green"), pool, test)
+        for labels, x in ((data.oracle.label(torch.arange(pool)), data.pool.images), (data.test.labels, data.test.images)):
+            assert torch.equal(x[:].float().mean(dim=(2, 3)).argmax(dim=1), labels)
+
+    def test_parquet_and_what_was_saved_give_the_same(self, tmp_path):
+        splits = {"train": table(12), "validation": table(2), "test": table(4)}
+        first = akd.load_dataset(self.parquet(tmp_path / "pq", **splits), side=16)
+        again = akd.load_dataset(self.saved(tmp_path, **splits), side=16)
+        for data, name in ((first, "pq"), (again, "saved")):
+            assert data.name == name
+            self.check(data, 12, 4)
+        assert first.pool.fingerprint() == again.pool.fingerprint()
+
+    @pytest.mark.parametrize("part", ["validation", "valid", "val"])
+    def test_validation_stands_in_for_a_test(self, tmp_path, part):
+        self.check(akd.load_dataset(self.saved(tmp_path, train=table(10), **{part: table(6)}), side=16), 10, 6)
+
+    def test_a_fifth_of_what_has_a_label_is_held_out(self, tmp_path):
+        table(20).save_to_disk(tmp_path / "one")
+        self.check(akd.load_dataset(f"hf:{tmp_path / 'one'}", side=16), 16, 4)
+        some = (
+            table(20)
+            .cast_column("label", hf.Value("int64"))
+            .map(lambda row, i: {"label": -1 if i < 10 else row["label"]}, with_indices=True)
+        )
+        some = some.cast_column("label", hf.ClassLabel(names=["red_thing", "green"]))
+        data = akd.load_dataset(self.saved(tmp_path, train=some), side=16)
+        assert (len(data.pool), len(data.test), data.oracle.unknown_count) == (18, 2, 10)
+
+    def test_rows_that_are_not_held_behave_as_the_tensor(self, tmp_path, monkeypatch):
+        name = self.parquet(tmp_path / "pq", train=table(40), test=table(4))
+        held, files = (akd.load_dataset(name, side=16, budget_bytes=b).pool for b in (2**31, 0))
+        assert isinstance(files.images, ImageFiles)
+        for cores in (1, 2):
+            monkeypatch.setattr(images, "FEW", 100 if cores == 1 else 3)  # in this process, then in workers
+            assert torch.equal(torch.cat(list(files.images.split(7))), held.images)
+        again = akd.load_dataset(name, side=16, budget_bytes=0).pool
+        assert files.fingerprint() == again.fingerprint()
+        other = akd.load_dataset(self.saved(tmp_path, train=table(40).shuffle(seed=0), test=table(4)), side=16, budget_bytes=0)
+        assert files.fingerprint() != other.pool.fingerprint()
+
+    def test_images_beside_the_table_are_files(self, tree):
+        data = akd.load_dataset(f"hf:{tree}", side=16, budget_bytes=0)
+        assert sorted(data.pool.images.paths + data.test.images.paths) == sorted(tree.rglob("*.png"))
+
+    def test_text_called_label_will_do(self, tmp_path):
+        data = akd.load_dataset(
+            self.saved(tmp_path, train=table(10, hf.Value("string")), test=table(4, hf.Value("string"))), side=16
+        )
+        assert data.classnames == ("green", "red")
+        assert data.oracle.label(torch.arange(3)).tolist() == [1, 0, 1]
+
+    def test_it_comes_from_the_cache_or_says_how_to_fetch_it(self, tmp_path):
+        with pytest.raises(
+            FileNotFoundError, match=r"fetch it once where there is a network: `datasets.load_dataset\('org/cats', 'big'\)`"
+        ):
+            akd.load_dataset("hf:org/cats:big")
+        self.parquet(tmp_path / "cats", train=table(10), test=table(4))
+        hf.load_dataset(str(tmp_path / "cats"))  # leaves a copy in the cache, as a fetched one does
+        (copy,) = (tmp_path / "hf-cache" / "cats").iterdir()
+        copy.rename(copy.with_name("default"))
+        (tmp_path / "hf-cache" / "cats").rename(tmp_path / "hf-cache" / "org___cats")
+        for arrow in (tmp_path / "hf-cache").rglob("*.arrow"):
+            assert arrow.name.startswith("cats-")
+        data = akd.load_dataset("hf:org/cats", side=16)
+        assert data.name == "cats"
+        self.check(data, 10, 4)
+        assert akd.load_dataset("hf:org/cats:default", side=16).name == "cats-default"
+
+    def test_names_in_results(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        names = {"hf:org/cats": "cats", "hf:cats": "cats", "hf:org/cats:big": "cats-big", "hf:/a/dogs": "dogs", "hf:./b": "b"}
+        assert {name: sources.short_name(name) for name in names} == names
+
+    def test_a_missing_package_names_the_extra(self, monkeypatch):
+        monkeypatch.setitem(sys.modules, "datasets", None)
+        with pytest.raises(ImportError, match=r"hf:org/name needs .*pip install -e '.\[hf\]'"):
+            akd.load_dataset("hf:org/name")
+
+    def test_what_is_wrong_is_named(self, tmp_path):
+        second = {"fine": (hf.ClassLabel(names=["a", "b"]), [0, 1] * 2), "mask": (hf.Image(), [picture()] * 4)}
+        red = table(4, hf.Value("string")).select([0, 2])
+        gone = table(4).cast_column("label", hf.Value("int64")).map(lambda row: {"label": -1})
+        gone = gone.cast_column("label", hf.ClassLabel(names=["red_thing", "green"]))
+        blue = table(4, hf.ClassLabel(names=["red_thing", "blue"]))
+        way_out = "save_to_disk.'my_folder'.`, and give hf:./my_folder"
+        for splits, why in (
+            ({"dev": table(4)}, "has splits dev; one called 'train' is needed"),
+            ({"train": table(4, **second)}, f"columns of images: picture, mask; of labels .*: label, fine; .*{way_out}"),
+            ({"train": table(4).remove_columns("label")}, f"columns of images: picture; of labels .*: none; .*{way_out}"),
+            ({"train": table(4), "test": gone}, f"4 images without a label in split 'test'; .*{way_out}"),
+            ({"train": table(4), "test": blue}, "split 'test' has classes that 'train' has not: blue"),
+            ({"train": red, "test": red}, "1 classes, 2 images in 'train', 2 images in 'test'; at least two"),
+            ({"train": table(2)}, "no test part, and fewer than 2 images, to hold one out, of: red_thing, green"),
+        ):
+            shutil.rmtree(tmp_path / "saved", ignore_errors=True)
+            with pytest.raises(ValueError, match=why):
+                akd.load_dataset(self.saved(tmp_path, **splits))
+        with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
+            akd.load_dataset("hf:/nowhere")
+        (tmp_path / "bare").mkdir()
+        (tmp_path / "torn").mkdir()
+        (tmp_path / "torn" / "train.parquet").write_bytes(b"PAR1")
+        for folder in ("bare", "torn"):
+            with pytest.raises(ValueError, match=f"{folder} cannot be read as a data set"):
+                akd.load_dataset(f"hf:{tmp_path / folder}")
+
+    def test_damaged_rows_are_named_and_the_command_line_lists_them(self, tmp_path, capsys):
+        train = table(6).cast_column("picture", hf.Image(decode=False))
+        cells = train.to_dict()
+        cells["picture"][2]["bytes"] = b"no picture"
+        cells["picture"][4] = None
+        name = self.saved(tmp_path, train=hf.Dataset.from_dict(cells, features=table(1).features), test=table(2))
+        with pytest.raises(ValueError, match=r"2 of 6 images cannot be read, first .*saved train\[2\], .*train\[4\]"):
+            akd.load_dataset(name, side=16)
+        assert cli.main(["data", "check", name]) == 0
+        assert "saved: 2 classes, 6 images in the pool, 2 for the test" in capsys.readouterr().out
+        assert cli.main(["doctor", "--data", name]) == 1
+        out = capsys.readouterr().out
+        assert "saved train[2]: no picture that Pillow knows" in out
+        assert "saved train[4]: the row holds no image" in out
+        assert "2 of 8 images of saved cannot be read" in out
+
+
 def coop(root, name):
     """A data set of the eleven in its real layout: 3 classes, 4 pictures each to train on and 2 to test."""
     layout = sources.LAYOUTS[name]
@@ -315,8 +568,8 @@ class TestCoop:
         assert (data.name, len(data.pool), len(data.test)) == (name, 12, 6)
         names = {"fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"), "imagenet": ("tench", "maillot", "maillot 2")}
         assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
-        for labels, images in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
-            assert torch.equal(images.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
+        for labels, x in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
+            assert torch.equal(x.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
         assert len(data.templates) == 1
         assert "{}" in data.templates[0]
 
