@@ -8,12 +8,12 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from sklearn.model_selection import train_test_split
 
+from activekd_lite import huggingface
 from activekd_lite.images import SUFFIXES, File
 
 
@@ -83,7 +83,7 @@ def find(name: str, root: str | os.PathLike) -> Source:
 def short_name(name: str) -> str:
     """What a data set is called in results: "folder:/my/cats" is cats, "csv:/my/list.csv" list, "hf:org/cats:big" cats-big."""
     kind, _, where = name.partition(":")
-    if kind == "folder" or (kind == "hf" and _is_local(where)):
+    if kind == "folder" or (kind == "hf" and huggingface.is_local(where)):
         return Path(where).resolve().name
     if kind == "hf":
         return where.rpartition("/")[2].replace(":", "-")
@@ -212,47 +212,22 @@ def _csv(file: Path) -> Source:
     return Source(file.stem, *parts, [_words(c) for c in classes])
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class Row:
-    """An image that lies in a table of Hugging Face `datasets` (one column of encoded images), read as a file is."""
-
-    table: Any
-    index: int
-    place: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.place}[{self.index}]"
-
-    def __str__(self) -> str:
-        return self.name
-
-    def is_file(self) -> bool:
-        return True
-
-    def read_bytes(self) -> bytes:
-        """Raises ValueError for a row without an image."""
-        (image,) = self.table[self.index].values()
-        if image is None or image["bytes"] is None:
-            raise ValueError("the row holds no image")
-        return image["bytes"]
-
-
 def _hf(where: str) -> Source:
     """Split `train` is the pool; `test`, or else `validation`, the test, or else a fifth of each class, drawn with seed 0."""
-    splits = _hf_splits(where)
+    splits = huggingface.splits_of(where)
     if "train" not in splits:
         raise ValueError(f"hf:{where} has splits {', '.join(splits)}; one called 'train' is needed, for the pool")
     test = next((part for part in ("test", "validation", "valid", "val") if part in splits), None)
-    image, label = _hf_columns(splits["train"].features, where)
-    words = {part: _hf_words(splits[part], label) for part in ("train", test) if part}
+    image, label = huggingface.columns_of(splits["train"].features, where)
+    words = {part: huggingface.words_in(splits[part], label) for part in ("train", test) if part}
     names = getattr(splits["train"].features[label], "names", None)
     classes = names or sorted({word for word in words["train"] if word})
     if strange := sorted({word for part in words.values() for word in part if word} - set(classes)):
         raise ValueError(f"hf:{where}: split {test!r} has classes that 'train' has not: {', '.join(strange[:5])}")
     number = {word: i for i, word in enumerate(classes)}
     parts = [
-        (_hf_files(splits[part], image, f"{where} {part}"), [number.get(word, -1) for word in words[part]]) for part in words
+        (huggingface.files_in(splits[part], image, f"{where} {part}"), [number.get(word, -1) for word in words[part]])
+        for part in words
     ]
     if len(classes) < 2 or not all(files for files, _ in parts):
         sizes = ", ".join(f"{len(splits[part])} images in {part!r}" for part in words)
@@ -260,92 +235,10 @@ def _hf(where: str) -> Source:
     if test and (blank := parts[1][1].count(-1)):
         raise ValueError(
             f"hf:{where} has {blank} images without a label in split {test!r}; accuracy cannot be measured on them. "
-            + _hf_way_out("that split, or rows,")
+            + huggingface.way_out("that split, or rows,")
         )
     parts = parts if test else _held_out(*parts[0], classes, f"hf:{where}")
     return Source(short_name(f"hf:{where}"), *parts, [_words(c) for c in classes])
-
-
-def _hf_splits(where: str) -> dict[str, Any]:
-    """The splits of a folder, or of what `datasets` has in its cache. Never downloads, so no code and no data comes unasked."""
-    try:
-        import datasets
-        from datasets.packaged_modules.cache.cache import Cache  # what load_dataset falls back to without a network
-    except ImportError as error:
-        raise ImportError(f"hf:{where} needs Hugging Face `datasets`; get it by `pip install -e '.[hf]'`") from error
-    folder, (name, _, config) = Path(where).expanduser(), where.partition(":")
-    if _is_local(where):
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}; give hf:/path to parquet files, or to what `save_to_disk` wrote")
-        saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
-        try:
-            found = datasets.load_from_disk(folder) if saved else datasets.load_dataset(str(folder))
-        except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError, IndexError) as error:  # torn, empty, code
-            raise ValueError(f"{folder} cannot be read as a data set: {error}") from error
-    else:
-        try:
-            cached = Cache(
-                repo_id=name, dataset_name=name.split("/")[-1], config_name=config or None, version="auto", hash="auto"
-            )
-        except ValueError as error:
-            options = ", ".join(repr(option) for option in (name, config) if option)
-            raise FileNotFoundError(
-                f"hf:{where} is not to be had from the cache of `datasets` ({error}); fetch it once where there is a network: "
-                f"`datasets.load_dataset({options})`, and where it has several configurations name one: hf:org/name:config"
-            ) from error
-        found = cached.as_dataset()
-    return dict(found) if isinstance(found, dict) else {"train": found}
-
-
-def _hf_columns(features: dict[str, Any], where: str) -> tuple[str, str]:
-    """The column of images, and the one of labels: a ClassLabel, or else text called "label"."""
-    from datasets import ClassLabel, Image
-
-    images = [name for name, feature in features.items() if isinstance(feature, Image)]
-    labels = [name for name, feature in features.items() if isinstance(feature, ClassLabel)]
-    if not labels and getattr(features.get("label"), "dtype", None) in ("string", "large_string"):
-        labels = ["label"]
-    if len(images) != 1 or len(labels) != 1:
-        raise ValueError(
-            f"hf:{where} has columns of images: {', '.join(images) or 'none'}; of labels (ClassLabel, or text called 'label'): "
-            f"{', '.join(labels) or 'none'}; one of each is needed. " + _hf_way_out("the others")
-        )
-    return images[0], labels[0]
-
-
-def _hf_way_out(what: str) -> str:
-    return f"Remove {what} with `datasets`, write the rest by `save_to_disk('my_folder')`, and give hf:./my_folder"
-
-
-def _hf_words(split: Any, column: str) -> list[str | None]:
-    """The class name of each row; None (or blank) where nobody knows it."""
-    values = _hf_arrow(split, column).to_pylist()
-    names = getattr(split.features[column], "names", None)
-    return values if names is None else [None if i is None or i < 0 else names[i] for i in values]
-
-
-def _hf_files(split: Any, column: str, place: str) -> list[File]:
-    """A Row for each image that lies in the table, a Path for each that the table only names."""
-    import pyarrow.compute
-    from datasets import Image
-
-    table = split.select_columns([column]).cast_column(column, Image(decode=False))
-    inside = pyarrow.compute.struct_field(_hf_arrow(table, column), "bytes").is_valid().to_pylist()
-    paths = pyarrow.compute.struct_field(_hf_arrow(table, column), "path").to_pylist()
-    return [
-        Row(table, i, place) if within or path is None else Path(path)
-        for i, (within, path) in enumerate(zip(inside, paths, strict=True))
-    ]
-
-
-def _hf_arrow(split: Any, column: str) -> Any:
-    """A column as Arrow has it; nothing is read or decoded."""
-    return split.select_columns([column]).with_format("arrow")[:][column]
-
-
-def _is_local(where: str) -> bool:
-    """Of "hf:": a folder here, not the name of a data set of the hub."""
-    return where.startswith((".", "~")) or Path(where).is_absolute()
 
 
 def _tree(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:

@@ -241,11 +241,11 @@ class TestWorkers:
 
 
 def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, monkeypatch):
-    from activekd_lite import cache
+    from activekd_lite import store
 
     data = akd.load_dataset(f"folder:{tree}", side=16, budget_bytes=0)
     held = akd.TeacherCache.build(vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False)
-    monkeypatch.setattr(cache, "SHARD", 6)
+    monkeypatch.setattr(store, "SHARD", 3 * 6)
     read, original = [], ImageFiles._read
     monkeypatch.setattr(ImageFiles, "_read", lambda self, path: read.append(path) or original(self, path))
     built = akd.TeacherCache.build(vlm, data.pool, 3, tmp_path / "files", progress=False)
@@ -572,6 +572,19 @@ class TestCoop:
             assert torch.equal(x.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
         assert len(data.templates) == 1
         assert "{}" in data.templates[0]
+
+    @pytest.mark.filterwarnings("ignore:tiny-clip never saw")
+    @pytest.mark.parametrize("name", sources.LAYOUTS)
+    def test_a_round_of_the_papers_protocol_through_each(self, name, tmp_path):
+        """All of it but the size: the embedded models, and 3 labels asked for."""
+        coop(tmp_path, name)
+        config = akd.RunConfig.paper(
+            name, vlm="tiny-clip", pretrained=None, student="tiny-resnet", rounds=1, query_size=3, pool_size=11, views=2
+        )
+        result = config.run(tmp_path / "run", cache_root=tmp_path, data_root=tmp_path, device="cpu", progress=False)
+        assert [r.labeled_count for r in result.records] == [3, 6]
+        assert result.config["dataset"] == name
+        assert result.config["pool_size"] == 11
 
     def test_a_split_file_cannot_reach_outside_or_be_nonsense(self, tmp_path):
         file = coop(tmp_path, "dtd") / sources.LAYOUTS["dtd"].split

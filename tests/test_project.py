@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
     "device", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "images", "pool", "sources", "datasets", "vlm", "students",
+    "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",
     "plots", "cli",

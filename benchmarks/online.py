@@ -1,0 +1,40 @@
+"""The teacher without a cache: the VLM runs at every step, on the crops that the student sees then."""
+
+import torch
+from torch import Tensor
+
+from activekd_lite.pool import LabelState, Pool
+from activekd_lite.views import Views, pixels
+from activekd_lite.vlm import VLM
+
+FRESH = 2**20  # views of an image: as many as can be told apart, so that hardly any is seen twice
+
+
+class OnlineTeacher:
+    """What `teacher.py` says a teacher is, at the price that the cache saves. text_weights: (D, C)."""
+
+    def __init__(self, vlm: VLM, pool: Pool, text_weights: Tensor, views: Views, batch: int = 256):
+        self.vlm, self.pool, self.text_weights, self.views, self.batch = vlm, pool, text_weights, views, batch
+        self.num_classes = text_weights.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    def logits(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
+        view = torch.as_tensor(view).expand(len(indices))
+        images = self.pool.images[indices.to(self.pool.images.device)].to(self.vlm.device)
+        x = pixels(self.views, images, indices, view, self.vlm.input_size, self.vlm.interpolation)
+        return self.vlm.logit_scale * self.vlm.encode_images(x) @ self.text_weights
+
+    def probs(self, view: int = 0) -> Tensor:
+        parts = torch.arange(len(self)).split(self.batch)
+        return torch.cat([self.logits(part, view).softmax(dim=1) for part in parts])
+
+    def fitted(self, state: LabelState, seed: int) -> "OnlineTeacher":
+        return self
+
+    def to(self, device: str | torch.device) -> "OnlineTeacher":
+        return self
+
+    def fingerprint(self) -> dict:
+        return {"kind": "online", "vlm": self.vlm.fingerprint(), "views": self.views.fingerprint()}

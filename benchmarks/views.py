@@ -1,0 +1,79 @@
+"""How many views are enough? Accuracy with V cached views of each image, against the teacher run online on fresh crops.
+
+    OMP_NUM_THREADS=1 python benchmarks/views.py            # 50 runs, 45 minutes on one core; goes on where it stopped
+    python benchmarks/views.py --dataset digits --seeds 0 1
+
+Random choice, so that the runs of a seed have the same labels and the same steps in every round, and differ in the views alone.
+"""
+
+import argparse
+from pathlib import Path
+
+import pandas as pd
+from online import FRESH, OnlineTeacher
+
+import activekd_lite as akd
+from activekd_lite.metrics import mean_interval
+from activekd_lite.protocol import find_dataset, make_teacher
+
+COUNTS = (1, 2, 5, 10)
+
+
+def run_one(vlm, data, views, seed, out, cache):
+    """views: a count, or "online"."""
+    if views == "online":
+        weights = vlm.text_weights(data.classnames, data.templates)
+        teacher = OnlineTeacher(vlm, data.pool, weights, akd.Views(FRESH, augmentation=data.pool.augmentation))
+    else:
+        teacher = make_teacher("zero-shot", vlm, data, views, cache, progress=False)
+    result = akd.run_active_learning(
+        data, teacher, strategy="random", rounds=8, query_size=data.pool.num_classes, seed=seed, device=str(vlm.device),
+        out=Path(out) / data.name / f"views-{views}" / f"seed{seed}",
+    )  # fmt: skip
+    seconds = sum(r.seconds["train"] for r in result.records)
+    return {"dataset": data.name, "views": str(views), "seed": seed, "aulc": result.aulc_pct, "seconds": seconds,
+            "first": result.records[0].accuracy_pct, "last": result.records[-1].accuracy_pct}  # fmt: skip
+
+
+def shown(values, sign=""):
+    mean, half = mean_interval(values)
+    return f"{mean:{sign}.1f} ± {half:.1f}" if len(values) > 1 else f"{mean:{sign}.1f}"
+
+
+def report(table):
+    columns = "data set", "views", "AULC, %", "less online", "first round, %", "last round, %", "less online", "training, s"
+    print(f"| {' | '.join(columns)} |")
+    print("|---|---|---|---|---|---|---|---|")
+    for dataset, of in table.groupby("dataset", sort=False):
+        online = of[of["views"] == "online"].set_index("seed")
+        for views, rows in of.groupby("views", sort=False):
+            rows = rows.set_index("seed")
+            gap, last_gap = (rows[c] - online[c] for c in ("aulc", "last"))
+            apart = ["", ""] if views == "online" else [shown(gap, "+"), shown(last_gap, "+")]
+            print(
+                f"| {dataset} | {views} | {shown(rows['aulc'])} | {apart[0]} | {shown(rows['first'])} | {shown(rows['last'])} | "
+                f"{apart[1]} | {rows['seconds'].median():.0f} |"
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", nargs="+", default=["digits", "shapes"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
+    parser.add_argument("--out", default="runs/views")
+    parser.add_argument("--cache", default=".cache")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    vlm, rows = akd.load_vlm(device=args.device), []
+    for name in args.dataset:
+        data = find_dataset(name, args.cache)
+        for seed in args.seeds:
+            rows += [run_one(vlm, data, views, seed, args.out, args.cache) for views in (*COUNTS, "online")]
+    table = pd.DataFrame(rows)
+    Path(args.out).mkdir(parents=True, exist_ok=True)
+    table.to_csv(Path(args.out) / "views.csv", index=False)
+    report(table)
+
+
+if __name__ == "__main__":
+    main()
