@@ -1,5 +1,7 @@
 """The teacher without a cache: the VLM runs at every step, on the crops that the student sees then."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -26,6 +28,7 @@ class OnlineTeacher:
         x = pixels(self.views, images, indices, view, self.vlm.input_size, self.vlm.interpolation)
         return self.vlm.logit_scale * self.vlm.encode_images(x) @ self.text_weights
 
+    @functools.cache  # noqa: B019 - once for the pool: nobody would do that again in each round
     def probs(self, view: int = 0) -> Tensor:
         parts = torch.arange(len(self)).split(self.batch)
         return torch.cat([self.logits(part, view).softmax(dim=1) for part in parts])

@@ -41,19 +41,16 @@ def shown(values, sign=""):
 
 
 def report(table):
-    columns = "data set", "views", "AULC, %", "less online", "first round, %", "last round, %", "less online", "training, s"
-    print(f"| {' | '.join(columns)} |")
-    print("|---|---|---|---|---|---|---|---|")
+    print("| data set | views | AULC, % | - online | first round, % | last round, % | - online | training, s |")
+    print("|" + 8 * "---|")
     for dataset, of in table.groupby("dataset", sort=False):
         online = of[of["views"] == "online"].set_index("seed")
         for views, rows in of.groupby("views", sort=False):
             rows = rows.set_index("seed")
             gap, last_gap = (rows[c] - online[c] for c in ("aulc", "last"))
             apart = ["", ""] if views == "online" else [shown(gap, "+"), shown(last_gap, "+")]
-            print(
-                f"| {dataset} | {views} | {shown(rows['aulc'])} | {apart[0]} | {shown(rows['first'])} | {shown(rows['last'])} | "
-                f"{apart[1]} | {rows['seconds'].median():.0f} |"
-            )
+            cells = [dataset, views, shown(rows["aulc"]), apart[0], shown(rows["first"]), shown(rows["last"]), apart[1]]
+            print(f"| {' | '.join(cells)} | {rows['seconds'].median():.0f} |")
 
 
 def main():

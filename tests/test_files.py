@@ -573,7 +573,7 @@ class TestCoop:
         assert len(data.templates) == 1
         assert "{}" in data.templates[0]
 
-    @pytest.mark.filterwarnings("ignore:tiny-clip never saw")
+    @pytest.mark.filterwarnings("ignore:tiny-clip never saw", "ignore:pool exhausted")
     @pytest.mark.parametrize("name", sources.LAYOUTS)
     def test_a_round_of_the_papers_protocol_through_each(self, name, tmp_path):
         """All of it but the size: the embedded models, and 3 labels asked for."""
