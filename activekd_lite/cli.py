@@ -16,7 +16,7 @@ from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.device import resolve_device
 from activekd_lite.images import damaged
 from activekd_lite.metrics import accuracy_pct
-from activekd_lite.protocol import TEACHERS, RunConfig, find_dataset
+from activekd_lite.protocol import TEACHERS, RunConfig
 from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
@@ -88,7 +88,7 @@ def run_sweep(args: argparse.Namespace) -> None:
     if any(r.config["strategy"] == "pcoreset_teacher" or r.config["shots"] == 0 for r in results):
         print("(blank: pcoreset_teacher and a cold start are possible with a teacher only)")
     vlm = load_vlm(grid.vlm, grid.pretrained, args.device)
-    for data in (find_dataset(name, args.cache, args.root) for name in grid.datasets):
+    for data in (load_dataset(name, args.root, cache_root=args.cache) for name in grid.datasets):
         page = Path(args.out) / f"{data.name}-learning-curves.html"
         of = [r for r in results if r.config["dataset"] == data.name]
         alone = zero_shot_accuracy_pct(vlm, data)
@@ -122,7 +122,8 @@ def run_cache(args: argparse.Namespace) -> int:
         print(f"{len(going)} caches " + ("deleted" if args.yes else "could go; --yes deletes them"))
         return 0
     config = _run_config(args)
-    vlm, data = load_vlm(config.vlm, config.pretrained, args.device), find_dataset(config.dataset, args.cache, args.root)
+    vlm = load_vlm(config.vlm, config.pretrained, args.device)
+    data = load_dataset(config.dataset, args.root, cache_root=args.cache)
     built = cache.TeacherCache.build(vlm, data.pool, config.views, args.cache)
     views, size, dim = built.features.shape
     mib = built.features.nbytes / 2**20
@@ -238,6 +239,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--student", help=f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
         )
+        sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
         sub.add_argument("--student-weights", metavar="FILE", help="a file for its backbone, or 'random' (its own pre-trained)")
         sub.add_argument("--rounds", type=int, help=f"queries; one more student is trained ({defaults.rounds})")
         sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")

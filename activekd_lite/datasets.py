@@ -8,7 +8,7 @@ Any other is made of files or comes from Hugging Face `datasets`, see `sources.p
 import inspect
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -61,23 +61,23 @@ class Dataset:
 
 
 def load_dataset(
-    name: str = "digits", root: str | os.PathLike | None = None, *, side: int = 256, pool_size: int | None = None,
-    budget_bytes: int = 2**31,
+    name: str = "digits", root: str | os.PathLike = "data", *, cache_root: str | os.PathLike = ".cache", side: int = 256,
+    pool_size: int | None = None, budget_bytes: int = 2**31,
 ) -> Dataset:  # fmt: skip
     """Load a data set by name: an embedded one (`digits`, `shapes`), one of the paper's eleven (`sources.LAYOUTS`), a folder of
     class folders ("folder:/my/images"), a CSV file ("csv:/my/list.csv"), one of Hugging Face `datasets` ("hf:org/name", with a
     configuration "hf:org/name:config", or a folder, "hf:./my_folder") or of torchvision ("torchvision:CIFAR10").
 
-    root: the folder that holds the data sets, `data/` by default; for `shapes` where the generated images are kept, `.cache/`.
+    root: the folder that holds the data sets; cache_root: where the generated images of `shapes` are kept.
     Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
     they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
-    ImageNet). Embedded data sets stay as they are. A pool in memory and the same one left on disk have caches of their own.
+    ImageNet). A pool in memory and the same one left on disk have caches of their own.
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
     lacks its package (`pip install -e '.[hf]'`).
     """
     if name in EMBEDDED:
-        return EMBEDDED[name](Path(root or ".cache"))
-    root = Path(root or "data")
+        return _smaller(EMBEDDED[name](Path(cache_root)), pool_size)
+    root = Path(root)
     if name.startswith("torchvision:"):
         return _from_torchvision(name.removeprefix("torchvision:"), root, side, pool_size)
     if name not in LAYOUTS and not name.startswith(("folder:", "csv:", "hf:")):
@@ -125,6 +125,14 @@ def _part_of(size: int, pool_size: int | None) -> Tensor:
         raise ValueError(f"pool_size = {pool_size}, but the data set has {size} images to draw from; ask for 1 to {size}")
     order = torch.randperm(size, generator=generator(0, "part of the pool"))
     return order[: pool_size or size].sort().values
+
+
+def _smaller(data: Dataset, pool_size: int | None) -> Dataset:
+    if pool_size is None:
+        return data
+    chosen = _part_of(len(data.pool), pool_size)
+    oracle = Oracle(data.oracle.label(chosen), data.pool.num_classes)
+    return replace(data, pool=replace(data.pool, images=data.pool.images[chosen]), oracle=oracle)
 
 
 def _from_torchvision(name: str, root: Path, side: int, pool_size: int | None) -> Dataset:

@@ -5,12 +5,12 @@ result = config.run("runs/caltech101")
 """
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from activekd_lite.cache import FrozenFeatures, TeacherCache
-from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
+from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.loop import RunResult, run_active_learning
 from activekd_lite.students import ON_FEATURES
 from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
@@ -27,9 +27,10 @@ class RunConfig:
     """All that decides a run, by names: `load_dataset`, `load_vlm`, `teacher`, `build_student`, `STRATEGIES`.
 
     teacher: "zero-shot", "clap" (few-shot) or None (plain active learning). average: see `VLM.text_weights`; None is
-    "normalized", or for "clap" "raw", where its prototypes are as long as the text features. views: how many.
-    student None: the one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see
-    `load_dataset`. clap: for that teacher.
+    "normalized", or for "clap" "raw", where its prototypes are as long as the text features. templates: your own
+    prompts, each with {} for the class name; None takes those of the data set. views: how many. student None: the
+    one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see `load_dataset`. clap:
+    for that teacher.
     """
 
     dataset: str = "digits"
@@ -37,6 +38,7 @@ class RunConfig:
     pretrained: str | None = None
     teacher: str | None = "zero-shot"
     average: str | None = None
+    templates: tuple[str, ...] | None = None
     views: int = 5
     student: str | None = None
     strategy: str = "pcoreset"
@@ -84,7 +86,8 @@ class RunConfig:
         data_root: str | os.PathLike = "data", device: str | torch.device = "auto", progress: bool = True,
     ) -> RunResult:  # fmt: skip
         """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
-        data = find_dataset(self.dataset, cache_root, data_root, self.pool_size)
+        data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
+        data = replace(data, templates=tuple(self.templates or data.templates))
         views, features, teacher = Views(self.views, augmentation=data.pool.augmentation), None, None
         if self.teacher or self.student in ON_FEATURES:
             vlm = load_vlm(self.vlm, self.pretrained, device)
@@ -97,13 +100,6 @@ class RunConfig:
             query_size=data.pool.num_classes if self.query_size is None else self.query_size,
             student=self.student, train=self.train, views=views, features=features, out=out, device=device, progress=progress,
         )  # fmt: skip
-
-
-def find_dataset(
-    name: str, cache_root: str | os.PathLike = ".cache", data_root: str | os.PathLike = "data", pool_size: int | None = None
-) -> Dataset:
-    """`load_dataset` from where such data lie: generated images under `cache_root`, all others under `data_root`."""
-    return load_dataset(name, cache_root if name in EMBEDDED else data_root, pool_size=pool_size)
 
 
 def make_teacher(

@@ -14,9 +14,10 @@ import pandas as pd
 import torch
 
 from activekd_lite.cache import FrozenFeatures
+from activekd_lite.datasets import load_dataset
 from activekd_lite.loop import RunResult, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
-from activekd_lite.protocol import find_dataset, make_teacher
+from activekd_lite.protocol import make_teacher
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.students import ON_FEATURES
@@ -62,7 +63,7 @@ def run(
     """
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
-        data = find_dataset(name, cache_root, data_root)
+        data = load_dataset(name, data_root, cache_root=cache_root)
         teacher = make_teacher(grid.teacher, vlm, data, grid.views, cache_root, progress=progress)
         on_features = grid.student in ON_FEATURES
         features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None

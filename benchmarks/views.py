@@ -14,7 +14,7 @@ from online import FRESH, OnlineTeacher
 
 import activekd_lite as akd
 from activekd_lite.metrics import mean_interval
-from activekd_lite.protocol import find_dataset, make_teacher
+from activekd_lite.protocol import make_teacher
 
 COUNTS = (1, 2, 5, 10)
 
@@ -63,7 +63,7 @@ def main():
     args = parser.parse_args()
     vlm, rows = akd.load_vlm(device=args.device), []
     for name in args.dataset:
-        data = find_dataset(name, args.cache)
+        data = akd.load_dataset(name, cache_root=args.cache)
         for seed in args.seeds:
             rows += [run_one(vlm, data, views, seed, args.out, args.cache) for views in (*COUNTS, "online")]
     table = pd.DataFrame(rows)

@@ -179,7 +179,7 @@ def test_features_that_are_not_finite_are_refused(vlm, small, tmp_path, monkeypa
 
 def test_the_cache_predicts_as_the_model_run_directly(vlm, digits, tmp_path):
     """On at least 99.9 % of the images, though its features are float16."""
-    shapes = akd.load_dataset("shapes", tmp_path)
+    shapes = akd.load_dataset("shapes", cache_root=tmp_path)
     for data, images in ((digits, digits.pool.images), (shapes, shapes.test.images)):
         weights = vlm.text_weights(data.classnames, data.templates)
         pool = replace(data.pool, images=images)

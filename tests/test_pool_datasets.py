@@ -25,9 +25,9 @@ def test_digits_are_all_of_scikit_learns_split_once(digits):
 
 
 def test_shapes_are_generated_once_and_balanced(tmp_path):
-    first = akd.load_dataset("shapes", root=tmp_path)
+    first = akd.load_dataset("shapes", cache_root=tmp_path)
     written = (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns
-    again = akd.load_dataset("shapes", root=tmp_path)
+    again = akd.load_dataset("shapes", cache_root=tmp_path)
     assert (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns == written
     assert first.pool.fingerprint() == again.pool.fingerprint()
     assert (len(first.pool), len(first.test), first.pool.num_classes) == (4000, 2000, 36)
@@ -37,10 +37,10 @@ def test_shapes_are_generated_once_and_balanced(tmp_path):
 
 
 def test_a_half_written_shapes_file_is_made_again(tmp_path):
-    whole = akd.load_dataset("shapes", root=tmp_path).pool.fingerprint()
+    whole = akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint()
     path = tmp_path / "shapes-v1.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
-    assert akd.load_dataset("shapes", root=tmp_path).pool.fingerprint() == whole
+    assert akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint() == whole
 
 
 def test_every_figure_can_be_told_from_every_other():
@@ -106,3 +106,13 @@ def test_predictions_must_be_finite(bad):
     features[2, 1] = bad
     with pytest.raises(ValueError, match="features of 1 images are NaN or infinite, first at pool index 2"):
         akd.Predictions(torch.full((4, 2), 0.5), features)
+
+
+def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
+    part, again = (akd.load_dataset("digits", pool_size=200) for _ in range(2))
+    assert part.pool.fingerprint() == again.pool.fingerprint()
+    rows = [int((digits.pool.images == image).all(dim=(1, 2, 3)).nonzero()[0]) for image in part.pool.images[:20]]
+    assert rows == sorted(rows)
+    assert torch.equal(part.oracle.label(torch.arange(20)), digits.oracle.label(torch.tensor(rows)))
+    with pytest.raises(ValueError, match="pool_size = 1101, but the data set has 1100"):
+        akd.load_dataset("digits", pool_size=1101)

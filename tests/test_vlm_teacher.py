@@ -18,7 +18,7 @@ def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):
     images = torch.cat([digits.pool.images, digits.test.images])
     labels = torch.cat([digits.oracle.label(torch.arange(1100)), digits.test.labels])
     assert 78 <= akd.metrics.accuracy_pct(vlm.zero_shot_probs(images, weights), labels)
-    assert 65 <= zero_shot_accuracy_pct(vlm, akd.load_dataset("shapes", tmp_path)) <= 85
+    assert 65 <= zero_shot_accuracy_pct(vlm, akd.load_dataset("shapes", cache_root=tmp_path)) <= 85
 
 
 def test_encoding_agrees_with_open_clips_own_preprocessing(vlm, digits):

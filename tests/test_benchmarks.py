@@ -1,0 +1,61 @@
+"""The benchmarks' own parts: what they compare has to be the same thing done two ways."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import activekd_lite as akd
+
+FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
+
+
+@pytest.fixture
+def scripts(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in ("online", "views", "cache"):
+        sys.modules.pop(name, None)
+
+
+def test_the_online_teacher_says_what_the_cached_one_does(scripts, vlm, small, teacher, quick):
+    from online import OnlineTeacher
+
+    online = OnlineTeacher(vlm, small.pool, teacher.text_weights, teacher.views, batch=64)
+    index, view = torch.tensor([5, 149, 5, 77]), torch.tensor([0, 2, 1, 1])
+    torch.testing.assert_close(online.logits(index, view), teacher.logits(index, view), atol=0.1, rtol=0)
+    torch.testing.assert_close(online.probs(), teacher.probs(), atol=1e-2, rtol=0)
+    options = {"strategy": "random", "rounds": 1, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
+    accuracies = [akd.run_active_learning(small, t, **options).records[1].accuracy_pct for t in (online, teacher)]
+    assert accuracies[0] == pytest.approx(accuracies[1], abs=5)
+
+
+def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
+    import views
+
+    words = ["--dataset", "digits", "--seeds", "0", "--out", str(tmp_path / "v"), "--cache", str(tmp_path), "--device", "cpu"]
+    monkeypatch.setattr(sys, "argv", ["views.py", *words])
+    monkeypatch.setattr(views, "COUNTS", (1,))
+    monkeypatch.setattr(views.akd, "run_active_learning", quick_run(akd.run_active_learning))
+    views.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["1", "online"]
+    import cache
+
+    small = "--vlm tiny-clip --pretrained embedded --student tiny-resnet --images 64 --batch-size 4 --steps 2 --rounds 1"
+    monkeypatch.setattr(sys, "argv", ["cache.py", "--device", "cpu", *small.split(), "--repeats", "1"])
+    cache.main()
+    said = capsys.readouterr().out
+    assert [
+        said.count(words) for words in ("| encoding, 64 images", "teacher cached", "teacher online", "| a run of 1 rounds")
+    ] == [1] * 4
+
+
+def quick_run(original):
+    def run(data, teacher, **options):
+        return original(
+            data, teacher, **options | {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)}
+        )
+
+    return run
