@@ -113,8 +113,10 @@ class TeacherCache:
         device = resolve_device(device)
         if budget_bytes is None and device.type == "cuda":
             budget_bytes = torch.cuda.mem_get_info(device)[0] // 2
-        fits = budget_bytes is None or self.features.nbytes <= budget_bytes
-        return replace(self, features=self.features.to(device if fits else "cpu"), device=device)
+        if budget_bytes is not None and self.features.nbytes > budget_bytes:
+            return replace(self, features=self.features.cpu(), device=device)
+        features = self.features.to(device)
+        return replace(self, features=features, device=features.device)  # "cuda" has become "cuda:0"
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: i
 
 def _encode(vlm: VLM, images: Tensor, views: Views, ids: Tensor) -> Tensor:
     """All views of the images (b, 3, H, W), which have the pool indices `ids` (b,): (V, b, D) float16, unit norm."""
-    if vlm.device.type == "cuda":
+    if vlm.device.type == "cuda" and images.device.type == "cpu":
         images = images.pin_memory()
     images = images.to(vlm.device, non_blocking=True)
     view = torch.arange(views.count).repeat_interleave(len(ids))

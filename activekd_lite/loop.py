@@ -23,12 +23,12 @@ from tqdm import tqdm
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device
-from activekd_lite.files import make_folder, require_same, sha256_of, write_atomic
+from activekd_lite.files import make_folder, require_same, write_atomic
 from activekd_lite.metrics import accuracy_pct, aulc_pct, calibration_error_pct, covering_radius
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
-from activekd_lite.students import DualHeadStudent, build_student
+from activekd_lite.students import DualHeadStudent, build_student, weights_sha256
 from activekd_lite.teacher import Teacher
 from activekd_lite.training import FeatureBank, TrainConfig, ViewBank, check_features, make_bank, predict, train_student
 from activekd_lite.views import Views
@@ -72,7 +72,8 @@ class RunResult:
         """The last student's answer for images (M, 3, H, W) uint8 (for a student of features: those, (M, D)), its two heads
         mixed as when it was evaluated."""
         train = TrainConfig(**self.config["train"])
-        return predict(self.student, images, **train.mixing(self.config["teacher"] is not None, evaluation=True))
+        mixing = train.mixing(self.config["teacher"] is not None, evaluation=True)
+        return predict(self.student, images, **mixing, precision=train.precision)
 
     @property
     def aulc_pct(self) -> float:
@@ -129,7 +130,7 @@ def run_active_learning(
         "query_size": query_size, "seed": seed, "shots": shots, "student": student, "train": asdict(train),
         "views": views.fingerprint(), "teacher": teacher.fingerprint() if teacher else None,
         "features": features.fingerprint() | {"dim": features.pool.dim} if features else None,
-        "student_weights": sha256_of(Path(train.pretrained)) if isinstance(train.pretrained, str) else None,
+        "student_weights": weights_sha256(train.pretrained),
     }  # fmt: skip
     folder = RunFolder(out, config)
     records, state = folder.read()

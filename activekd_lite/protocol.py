@@ -29,8 +29,8 @@ class RunConfig:
     teacher: "zero-shot", "clap" (few-shot) or None (plain active learning). average: see `VLM.text_weights`; None is
     "normalized", or for "clap" "raw", where its prototypes are as long as the text features. templates: your own
     prompts, each with {} for the class name; None takes those of the data set. views: how many. student None: the
-    one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see `load_dataset`. clap:
-    for that teacher.
+    one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see `load_dataset`.
+    clap: for that teacher.
     """
 
     dataset: str = "digits"

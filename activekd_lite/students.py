@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from activekd_lite.device import resolve_device
-from activekd_lite.files import embedded_model
+from activekd_lite.files import embedded_model, sha256_of
 from activekd_lite.seeding import derive_seed
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -228,10 +228,18 @@ def _weights_at_hand(name: str):
         ) from error
 
 
+def weights_sha256(pretrained: bool | str | Path) -> str | None:
+    """Of a file of weights; None for the student's own or random ones. Raises FileNotFoundError where there is no such file."""
+    if isinstance(pretrained, bool):
+        return None
+    if not Path(pretrained).is_file():
+        raise FileNotFoundError(f"no weights file {pretrained} for the student; give a file, True or False as `pretrained`")
+    return sha256_of(Path(pretrained))
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name, of a safetensors file or a checkpoint; nothing else in it is unpickled."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path} for the student; give a file, True or False as `pretrained`")
+    weights_sha256(path)  # it has to be there
     try:
         content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # safetensors', pickle's and zip's own kinds; torch's text advises to unpickle all the same

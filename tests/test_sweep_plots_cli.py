@@ -117,6 +117,9 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
         (["--dataset", "mnist"], "unknown data set 'mnist'; known are digits, shapes"),
         (["--student", "big"], "unknown student 'big'"),
         (["--vlm", "RN5"], "unknown model 'RN5'"),
+        (["--student-weights", "nowhere.pt"], "no weights file nowhere.pt for the student"),
+        (["--templates", "a digit"], "templates ['a digit'] have no {}"),
+        (["--precision", "int8"], "precision = 'int8'"),
         (["--rounds", "5000"], "5000 rounds of 3 make 15010 labels, but the pool has 1100"),
     ):
         assert cli.main(["run", *SHORT, "--out", "runs/other", *words]) == 2
@@ -138,6 +141,38 @@ def test_sweep_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsy
     out = capsys.readouterr().out
     assert "all that is needed is here" in out
     assert "handwritten digits, unseen" in out
+
+
+def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["cache", "info"]) == 2
+    assert "no folder .cache with teacher caches" in capsys.readouterr().err
+    assert cli.main(["cache", "--views", "1", "--device", "cpu"]) == 0
+    assert cli.main(["cache", "info"]) == 0
+    assert "tiny-clip" in capsys.readouterr().out
+    assert cli.main(["cache", "verify"]) == 0
+    assert cli.main(["cache", "prune", "--yes"]) == 0
+    assert "0 caches deleted" in capsys.readouterr().out
+    features = next(tmp_path.glob(".cache/*/features.f16"))
+    features.write_bytes(features.read_bytes()[:-1] + b"!")
+    assert cli.main(["cache", "verify"]) == 1
+    assert "damaged in 1 shards" in capsys.readouterr().out
+    assert cli.main(["cache", "prune"]) == 0
+    assert "1 caches could go; --yes deletes them" in capsys.readouterr().out
+    assert features.is_file()
+    assert cli.main(["cache", "prune", "--yes"]) == 0
+    assert not features.exists()
+
+
+def test_a_sweep_takes_another_teacher_and_student(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert (
+        cli.main(["sweep", *SHORT, "--strategy", "pcoreset", "--teacher", "clap", "--student", "linear", "--out", "runs/s"])
+        == 0
+    )
+    configs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/s/digits/*/seed0/config.json"))]
+    assert [c["teacher"] and c["teacher"]["kind"] for c in configs] == ["clap", None]
+    assert {c["student"] for c in configs} == {"linear"}
 
 
 def test_data_sets_of_one_name_do_not_share_a_folder():
