@@ -59,12 +59,12 @@ class RunConfig:
         """The protocol of arXiv:2506.00910 and of its code: one for ten data sets, another for ImageNet; seeds: PAPER_SEEDS.
 
         changes: other values for any field; the paper has several teachers and students, RN50 with ResNet-18 is one pair.
-        What differs: the student sees `views` fixed crops of an image, not a fresh one at each step. ImageNet's number of steps
-        is not known: it makes as many passes as on the ten.
+        What differs: the student sees 10 fixed crops of an image (`views`), not a fresh one at each step. ImageNet's number of
+        steps is not known: it makes as many passes as on the ten.
         """
         config = {
             "dataset": dataset, "vlm": "RN50", "pretrained": "openai", "average": "raw", "student": "resnet18",
-            "rounds": 15, "query_size": None, "shots": 1,
+            "rounds": 15, "query_size": None, "shots": 1, "views": 10,
         }  # fmt: skip
         train = {"passes": 200, "batch_size": 64, "lr": 1e-3, "warmup": 0.1, "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0}
         clap = {"passes": 300, "lr": 0.01, "momentum": 0.9, "warmup": 0.1, "lag": 1}
