@@ -42,7 +42,7 @@ class TeacherCache:
 
     @classmethod
     def build(
-        cls, vlm: VLM, pool: Pool, views: Views | int = 5, root: str | os.PathLike = ".cache", batch_size: int = 256,
+        cls, vlm: VLM, pool: Pool, views: Views | int = 1, root: str | os.PathLike = ".cache", batch_size: int = 256,
         progress: bool = True, device: str | torch.device | None = None,
     ) -> "TeacherCache":  # fmt: skip
         """Encode every view of every image under `root`, or open what is there. An interrupted build resumes; of two processes
@@ -131,7 +131,7 @@ class FrozenFeatures:
 
     @classmethod
     def build(
-        cls, vlm: VLM, data: Dataset, views: Views | int = 5, root: str | os.PathLike = ".cache", progress: bool = True
+        cls, vlm: VLM, data: Dataset, views: Views | int = 1, root: str | os.PathLike = ".cache", progress: bool = True
     ) -> "FrozenFeatures":
         """Encode pool and test set, or open what is there; see `TeacherCache.build`."""
         held_out = Pool(data.test.images, data.classnames, data.pool.augmentation)

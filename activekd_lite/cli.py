@@ -124,7 +124,7 @@ def run_cache(args: argparse.Namespace) -> int:
     config = _run_config(args)
     vlm = load_vlm(config.vlm, config.pretrained, args.device)
     data = load_dataset(config.dataset, args.root, cache_root=args.cache)
-    built = cache.TeacherCache.build(vlm, data.pool, config.views, args.cache)
+    built = cache.TeacherCache.build(vlm, data.pool, config.views or 1, args.cache)
     views, size, dim = built.features.shape
     mib = built.features.nbytes / 2**20
     print(f"{built.path}: {views} views x {size} images x {dim} numbers, {mib:.1f} MiB, checksums right")
@@ -228,7 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     def teacher(sub):
         sub.add_argument("--vlm", help=f"embedded tiny-clip, or an open_clip model ({defaults.vlm})")
         sub.add_argument("--pretrained", help="open_clip tag or weights file of --vlm")
-        sub.add_argument("--views", type=int, help=f"augmented views of each image ({defaults.views})")
+        sub.add_argument(
+            "--views", type=int, help="cached views of each image (1; without a teacher a fresh crop at each step)"
+        )
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
 
     def training(sub):

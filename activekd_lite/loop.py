@@ -31,7 +31,7 @@ from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
 from activekd_lite.students import DualHeadStudent, build_student, weights_sha256
 from activekd_lite.teacher import Teacher
 from activekd_lite.training import FeatureBank, TrainConfig, ViewBank, check_features, make_bank, predict, train_student
-from activekd_lite.views import Views
+from activekd_lite.views import FRESH, Views
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def run_active_learning(
 
     `rounds` queries of `query_size` labels, after an initial set of `shots` images a class: rounds + 1 trainings. shots = 0 is
     a cold start: the strategy chooses the first `query_size` images too, by the teacher's probabilities and features. A teacher
-    that learns is fitted to the labels of each round first. features: what the students "linear" and "mlp" learn from. With
+    that learns is fitted to the labels of each round first. views: those of the teacher or the features, else a fresh crop at
+    every step. features: what the students "linear" and "mlp" learn from. With
     `out` every whole round is kept there (`config.json`, `rounds.jsonl`, `labels.csv`, the last student), and calling
     again goes on where it stopped. on_round: called with each new record.
 
@@ -121,7 +122,7 @@ def run_active_learning(
     other settings; OSError for an `out` that cannot be written.
     """
     device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
-    views = views or _views_of(teacher, features) or Views(augmentation=data.pool.augmentation)
+    views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
     _check(data, teacher, views, choose, rounds, query_size, shots)
     check_features(data.pool, student, views, features)
     config = {

@@ -15,7 +15,7 @@ from activekd_lite.loop import RunResult, run_active_learning
 from activekd_lite.students import ON_FEATURES
 from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
 from activekd_lite.training import TrainConfig
-from activekd_lite.views import Views
+from activekd_lite.views import FRESH, Views
 from activekd_lite.vlm import VLM, load_vlm
 
 TEACHERS = ("zero-shot", "clap")
@@ -27,10 +27,10 @@ class RunConfig:
     """All that decides a run, by names: `load_dataset`, `load_vlm`, `teacher`, `build_student`, `STRATEGIES`.
 
     teacher: "zero-shot", "clap" (few-shot) or None (plain active learning). average: see `VLM.text_weights`; None is
-    "normalized", or for "clap" "raw", where its prototypes are as long as the text features. templates: your own
-    prompts, each with {} for the class name; None takes those of the data set. views: how many. student None: the
-    one that suits the data set. query_size None: as many labels a round as there are classes. pool_size: see `load_dataset`.
-    clap: for that teacher.
+    "normalized", or for "clap" "raw", where its prototypes are as long as the text features. templates: your own prompts, each
+    with {} for the class name; None takes those of the data set. views: of each image; None is 1, or without a teacher a fresh
+    crop at every step. student None: the one that suits the data set. query_size None: as many labels a round as there are
+    classes. pool_size: see `load_dataset`. clap: for that teacher.
     """
 
     dataset: str = "digits"
@@ -39,7 +39,7 @@ class RunConfig:
     teacher: str | None = "zero-shot"
     average: str | None = None
     templates: tuple[str, ...] | None = None
-    views: int = 5
+    views: int | None = None
     student: str | None = None
     strategy: str = "pcoreset"
     rounds: int = 8
@@ -64,7 +64,8 @@ class RunConfig:
         """
         config = {
             "dataset": dataset, "vlm": "RN50", "pretrained": "openai", "average": "raw", "student": "resnet18",
-            "rounds": 15, "query_size": None, "shots": 1, "views": 10,
+            "rounds": 15, "query_size": None, "shots": 1,
+            "views": 10 if changes.get("teacher", "zero-shot") else None,
         }  # fmt: skip
         train = {"passes": 200, "batch_size": 64, "lr": 1e-3, "warmup": 0.1, "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0}
         clap = {"passes": 300, "lr": 0.01, "momentum": 0.9, "warmup": 0.1, "lag": 1}
@@ -88,8 +89,10 @@ class RunConfig:
         """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
         data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
         data = replace(data, templates=tuple(self.templates or data.templates))
-        views, features, teacher = Views(self.views, augmentation=data.pool.augmentation), None, None
-        if self.teacher or self.student in ON_FEATURES:
+        encoded = self.teacher or self.student in ON_FEATURES
+        views = Views(self.views or (1 if encoded else FRESH), augmentation=data.pool.augmentation)
+        features = teacher = None
+        if encoded:
             vlm = load_vlm(self.vlm, self.pretrained, device)
             if self.student in ON_FEATURES:
                 features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
@@ -103,7 +106,7 @@ class RunConfig:
 
 
 def make_teacher(
-    kind: str, vlm: VLM, data: Dataset, views: Views | int = 5, cache_root: str | os.PathLike = ".cache",
+    kind: str, vlm: VLM, data: Dataset, views: Views | int = 1, cache_root: str | os.PathLike = ".cache",
     average: str | None = None, clap: ClapConfig = ClapConfig(), progress: bool = True,
 ) -> Teacher:  # fmt: skip
     """A teacher of TEACHERS: the VLM's features of the pool, built or opened, asked with the data set's names and prompts."""

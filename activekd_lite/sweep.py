@@ -22,12 +22,14 @@ from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.students import ON_FEATURES
 from activekd_lite.training import TrainConfig
+from activekd_lite.views import FRESH, Views
 from activekd_lite.vlm import load_vlm
 
 
 @dataclass(frozen=True)
 class Grid:
-    """What to run; see `protocol.RunConfig`, which is one of these runs. `distill`: with the teacher, without it, or both."""
+    """What to run; see `protocol.RunConfig`, which is one of these runs. distill: with the teacher, without it, or both;
+    views, where given, are of both."""
 
     datasets: Sequence[str] = ("digits",)
     strategies: Sequence[str] = PAPER_STRATEGIES
@@ -36,7 +38,7 @@ class Grid:
     rounds: int = 8
     query_size: int | None = None
     shots: int = 1
-    views: int = 5
+    views: int | None = None
     vlm: str = "tiny-clip"
     pretrained: str | None = None
     teacher: str = "zero-shot"
@@ -64,9 +66,10 @@ def run(
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
         data = load_dataset(name, data_root, cache_root=cache_root)
-        teacher = make_teacher(grid.teacher, vlm, data, grid.views, cache_root, progress=progress)
+        teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
         on_features = grid.student in ON_FEATURES
         features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
+        plain_views = teacher.views if grid.views or on_features else Views(FRESH, augmentation=data.pool.augmentation)
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
@@ -75,7 +78,7 @@ def run(
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
                 query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
-                views=teacher.views, out=folder, device=device, progress=progress,
+                views=teacher.views if distill else plain_views, out=folder, device=device, progress=progress,
             )  # fmt: skip
             results.append(result)
     return results

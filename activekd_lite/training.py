@@ -17,7 +17,7 @@ from activekd_lite.pool import LabelState, Pool, Predictions
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.students import DualHeadStudent, build_student, find_backbone, mix_heads
 from activekd_lite.teacher import Teacher
-from activekd_lite.views import Views, pixels, render_center
+from activekd_lite.views import FRESH, Views, pixels, render_center
 
 Batch = tuple[Tensor, Tensor]  # pool indices (B,) and the view of each (B,)
 
@@ -179,7 +179,7 @@ def train_student(
     if teacher and teacher.num_classes != pool.num_classes:
         raise ValueError(f"the teacher knows {teacher.num_classes} classes, the pool has {pool.num_classes}")
     if bank is None:
-        views = (teacher.views if teacher else None) or Views(augmentation=pool.augmentation)
+        views = (teacher.views if teacher else None) or Views(FRESH, augmentation=pool.augmentation)
         bank = make_bank(pool, student, views, device)
     net = build_student(
         student, pool.num_classes, seed=seed, pretrained=config.pretrained, device=device, input_dim=bank.dim

@@ -35,17 +35,23 @@ class Augmentation:
             raise ValueError(f"augmentation flip {self.flip} is a probability: between 0 and 1")
 
 
+FRESH = 2**20  # views of an image: the most that are told apart, so that hardly any is drawn twice
+
+
 @dataclass(frozen=True)
 class Views:
-    """`count` views of every image; view 0 is the centre crop, the others follow `augmentation`."""
+    """`count` views of every image; view 0 is the centre crop, the others follow `augmentation`.
 
-    count: int = 5
+    One is enough where a teacher is learnt from (`benchmarks/RESULTS.md`); without a teacher FRESH costs nothing and is better.
+    """
+
+    count: int = 1
     seed: int = 0
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     def __post_init__(self):
-        if self.count < 1:
-            raise ValueError(f"views = {self.count}: at least 1 (the centre crop) is needed")
+        if not 1 <= self.count <= FRESH:
+            raise ValueError(f"views = {self.count}: 1 (the centre crop) to {FRESH} are possible")
 
     def fingerprint(self) -> dict:
         """What decides the pixels of every view, JSON-ready."""
@@ -62,7 +68,7 @@ def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int
     if view.numel() and not (0 <= int(view.min()) and int(view.max()) < views.count):
         raise ValueError(f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}")
     aug = views.augmentation
-    ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(2**20) + view.cpu().numpy().astype(np.uint64)
+    ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(FRESH) + view.cpu().numpy().astype(np.uint64)
     u = uniforms(views.seed, ids, 5)  # (B, 5)
     area = aug.scale[0] + (aug.scale[1] - aug.scale[0]) * u[:, 0]
     ratio = np.exp(np.log(aug.ratio[0]) + np.log(aug.ratio[1] / aug.ratio[0]) * u[:, 1])

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import open_clip
 import torch
-from online import FRESH, OnlineTeacher
+from online import OnlineTeacher
 
 import activekd_lite as akd
 from activekd_lite.device import resolve_device
 from activekd_lite.students import find_backbone
 from activekd_lite.training import make_bank
+from activekd_lite.views import FRESH
 
 
 def random_pool(count, classes, side):

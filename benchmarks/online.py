@@ -9,8 +9,6 @@ from activekd_lite.pool import LabelState, Pool
 from activekd_lite.views import Views, pixels
 from activekd_lite.vlm import VLM
 
-FRESH = 2**20  # views of an image: as many as can be told apart, so that hardly any is seen twice
-
 
 class OnlineTeacher:
     """What `teacher.py` says a teacher is, at the price that the cache saves. text_weights: (D, C)."""

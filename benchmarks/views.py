@@ -1,6 +1,7 @@
-"""How many views are enough? Accuracy with V cached views of each image, against the teacher run online on fresh crops.
+"""How many views are enough? Accuracy with V cached views of each image, against the teacher run online on fresh crops; and
+without a teacher, where views are nothing but augmentation.
 
-    OMP_NUM_THREADS=1 python benchmarks/views.py            # 50 runs, 45 minutes on one core; goes on where it stopped
+    OMP_NUM_THREADS=1 python benchmarks/views.py            # 100 runs, 65 minutes on one core; goes on where it stopped
     python benchmarks/views.py --dataset digits --seeds 0 1
 
 Random choice, so that the runs of a seed have the same labels and the same steps in every round, and differ in the views alone.
@@ -10,29 +11,31 @@ import argparse
 from pathlib import Path
 
 import pandas as pd
-from online import FRESH, OnlineTeacher
+from online import OnlineTeacher
 
 import activekd_lite as akd
 from activekd_lite.metrics import mean_interval
 from activekd_lite.protocol import make_teacher
+from activekd_lite.views import FRESH
 
 COUNTS = (1, 2, 5, 10)
 
 
-def run_one(vlm, data, views, seed, out, cache):
-    """views: a count, or "online"."""
-    if views == "online":
-        weights = vlm.text_weights(data.classnames, data.templates)
-        teacher = OnlineTeacher(vlm, data.pool, weights, akd.Views(FRESH, augmentation=data.pool.augmentation))
-    else:
-        teacher = make_teacher("zero-shot", vlm, data, views, cache, progress=False)
+def run_one(vlm, data, taught, views, seed, out, cache):
+    """taught: by the teacher, or plain; views: a count, or "online"."""
+    count = FRESH if views == "online" else views
+    views_of_it, teacher = akd.Views(count, augmentation=data.pool.augmentation), None
+    if taught and views == "online":
+        teacher = OnlineTeacher(vlm, data.pool, vlm.text_weights(data.classnames, data.templates), views_of_it)
+    elif taught:
+        teacher = make_teacher("zero-shot", vlm, data, views_of_it, cache, progress=False)
     result = akd.run_active_learning(
-        data, teacher, strategy="random", rounds=8, query_size=data.pool.num_classes, seed=seed, device=str(vlm.device),
-        out=Path(out) / data.name / f"views-{views}" / f"seed{seed}",
+        data, teacher, strategy="random", rounds=8, query_size=data.pool.num_classes, seed=seed, views=views_of_it,
+        device=str(vlm.device), out=Path(out) / data.name / f"{'views' if taught else 'plain'}-{views}" / f"seed{seed}",
     )  # fmt: skip
     seconds = sum(r.seconds["train"] for r in result.records)
-    return {"dataset": data.name, "views": str(views), "seed": seed, "aulc": result.aulc_pct, "seconds": seconds,
-            "first": result.records[0].accuracy_pct, "last": result.records[-1].accuracy_pct}  # fmt: skip
+    return {"dataset": data.name, "teacher": taught, "views": str(views), "seed": seed, "aulc": result.aulc_pct,
+            "first": result.records[0].accuracy_pct, "last": result.records[-1].accuracy_pct, "seconds": seconds}  # fmt: skip
 
 
 def shown(values, sign=""):
@@ -41,16 +44,16 @@ def shown(values, sign=""):
 
 
 def report(table):
-    print("| data set | views | AULC, % | - online | first round, % | last round, % | - online | training, s |")
-    print("|" + 8 * "---|")
-    for dataset, of in table.groupby("dataset", sort=False):
+    print("| data set | teacher | views | AULC, % | - online | first round, % | last round, % | - online | training, s |")
+    print("|" + 9 * "---|")
+    for (dataset, taught), of in table.groupby(["dataset", "teacher"], sort=False):
         online = of[of["views"] == "online"].set_index("seed")
         for views, rows in of.groupby("views", sort=False):
             rows = rows.set_index("seed")
             gap, last_gap = (rows[c] - online[c] for c in ("aulc", "last"))
             apart = ["", ""] if views == "online" else [shown(gap, "+"), shown(last_gap, "+")]
-            cells = [dataset, views, shown(rows["aulc"]), apart[0], shown(rows["first"]), shown(rows["last"]), apart[1]]
-            print(f"| {' | '.join(cells)} | {rows['seconds'].median():.0f} |")
+            cells = [dataset, "with" if taught else "without", views, shown(rows["aulc"]), apart[0], shown(rows["first"])]
+            print(f"| {' | '.join([*cells, shown(rows['last']), apart[1]])} | {rows['seconds'].median():.0f} |")
 
 
 def main():
@@ -65,8 +68,12 @@ def main():
     for name in args.dataset:
         data = akd.load_dataset(name, cache_root=args.cache)
         for seed in args.seeds:
-            rows += [run_one(vlm, data, views, seed, args.out, args.cache) for views in (*COUNTS, "online")]
-    table = pd.DataFrame(rows)
+            rows += [
+                run_one(vlm, data, taught, views, seed, args.out, args.cache)
+                for taught in (True, False)
+                for views in (*COUNTS, "online")
+            ]
+    table = pd.DataFrame(rows).sort_values(["dataset", "teacher"], ascending=[True, False], kind="stable")
     Path(args.out).mkdir(parents=True, exist_ok=True)
     table.to_csv(Path(args.out) / "views.csv", index=False)
     report(table)

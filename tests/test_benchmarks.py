@@ -40,7 +40,7 @@ def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(views.akd, "run_active_learning", quick_run(akd.run_active_learning))
     views.main()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[1] for line in lines[2:]] == ["1", "online"]
+    assert [line.split(" | ")[1:3] for line in lines[2:]] == [[t, v] for t in ("with", "without") for v in ("1", "online")]
     import cache
 
     small = "--vlm tiny-clip --pretrained embedded --student tiny-resnet --images 64 --batch-size 4 --steps 2 --rounds 1"

@@ -115,6 +115,12 @@ def test_a_finished_run_is_read_not_repeated(small, teacher, quick, tmp_path, mo
     torch.testing.assert_close(again.predict(small.test.images).probs, first.predict(small.test.images).probs)
 
 
+def test_without_a_teacher_every_step_draws_a_fresh_crop_unless_told(small, teacher, quick):
+    assert run(small, None, quick, rounds=0).config["views"]["count"] == akd.views.FRESH
+    assert run(small, None, quick, rounds=0, views=teacher.views).config["views"]["count"] == 3
+    assert run(small, teacher, quick, rounds=0).config["views"]["count"] == 3
+
+
 def test_what_a_run_writes(small, teacher, quick, tmp_path):
     result = run(small, teacher, quick, out=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [

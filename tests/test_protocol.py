@@ -84,6 +84,15 @@ def test_prototypes_start_as_long_as_the_text_features_unless_told(vlm, digits, 
     assert norms[2] == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.parametrize(("views", "taught", "plain"), [(None, 1, akd.views.FRESH), (4, 4, 4)])
+def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(views, taught, plain, tmp_path, quick):
+    options = {"cache_root": tmp_path, "device": "cpu", "progress": False}
+    configs = [akd.RunConfig(teacher=t, views=views, rounds=0, train=quick).run(**options).config for t in ("zero-shot", None)]
+    grid = akd.sweep.Grid(strategies=["random"], views=views, rounds=0, train=quick)
+    configs += [result.config for result in akd.sweep.run(grid, tmp_path / "grid", **options)]
+    assert [c["views"]["count"] for c in configs] == [taught, plain, taught, plain]
+
+
 def test_query_size_is_the_number_of_classes_where_none_is_given(tmp_path, quick):
     config = akd.RunConfig(rounds=1, teacher=None, train=quick)
     assert len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices) == 10
