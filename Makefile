@@ -44,8 +44,9 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks; runs/ is there, too
 	@$(BIN)/jupyter lab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: $(INSTALLED) ## run every notebook and write its outputs back (pictures need kaleido and a Chromium)
-	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace --coalesce-streams \
+	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
 	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
+	@$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams notebooks/*.ipynb
 
 clean: ## remove caches and runs, not the environment
 	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis

@@ -50,7 +50,7 @@ def report(table):
         online = of[of["views"] == "online"].set_index("seed")
         for views, rows in of.groupby("views", sort=False):
             rows = rows.set_index("seed")
-            gap, last_gap = (rows[c] - online[c] for c in ("aulc", "last"))
+            gap, last_gap = ((rows[c] - online[c]).dropna() for c in ("aulc", "last"))
             apart = ["", ""] if views == "online" else [shown(gap, "+"), shown(last_gap, "+")]
             cells = [dataset, "with" if taught else "without", views, shown(rows["aulc"]), apart[0], shown(rows["first"])]
             print(f"| {' | '.join([*cells, shown(rows['last']), apart[1]])} | {rows['seconds'].median():.0f} |")
