@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.datasets import Dataset
-from activekd_lite.device import resolve_device
+from activekd_lite.device import resolve_device, send
 from activekd_lite.files import make_folder, require_same
 from activekd_lite.pool import Pool
 from activekd_lite.store import FORMAT, REMEDY, FeatureStore, alone, info, prune, verify
@@ -99,13 +99,9 @@ class TeacherCache:
 
     def gather(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
         """Features (B, D) float32 on `device`, of the images `indices` (B,) in the views `view` (B,), or all in one view."""
-        indices, view = (torch.as_tensor(x, device=self.features.device) for x in (indices, view))
-        rows = view * len(self) + indices
-        flat = self.features.view(-1, self.dim)  # (V * N, D)
-        if self.features.device == self.device:
-            return flat[rows].float()
-        staged = torch.empty(len(rows), self.dim, dtype=flat.dtype, pin_memory=self.device.type == "cuda")
-        return torch.index_select(flat, 0, rows, out=staged).to(self.device, non_blocking=True).float()
+        indices = send(torch.as_tensor(indices), self.features.device)
+        view = view if isinstance(view, int) else send(view, self.features.device)
+        return send(self.features[view, indices], self.device).float()
 
     def to(self, device: str | torch.device, budget_bytes: int | None = None) -> "TeacherCache":
         """The same cache for use on `device`: the features move there where they fit `budget_bytes` (None: half of the GPU's
@@ -115,8 +111,7 @@ class TeacherCache:
             budget_bytes = torch.cuda.mem_get_info(device)[0] // 2
         if budget_bytes is not None and self.features.nbytes > budget_bytes:
             return replace(self, features=self.features.cpu(), device=device)
-        features = self.features.to(device)
-        return replace(self, features=features, device=features.device)  # "cuda" has become "cuda:0"
+        return replace(self, features=self.features.to(device), device=device)
 
 
 @dataclass(frozen=True)
@@ -174,9 +169,7 @@ def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: i
 
 def _encode(vlm: VLM, images: Tensor, views: Views, ids: Tensor) -> Tensor:
     """All views of the images (b, 3, H, W), which have the pool indices `ids` (b,): (V, b, D) float16, unit norm."""
-    if vlm.device.type == "cuda" and images.device.type == "cpu":
-        images = images.pin_memory()
-    images = images.to(vlm.device, non_blocking=True)
+    images = send(images, vlm.device)
     view = torch.arange(views.count).repeat_interleave(len(ids))
     x = pixels(views, images.repeat(views.count, 1, 1, 1), ids.repeat(views.count), view, vlm.input_size, vlm.interpolation)
     return vlm.encode_images(x).half().unflatten(0, (views.count, len(ids)))

@@ -23,18 +23,28 @@ from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
 
-CORE = ("torch", "torchvision", "open_clip_torch", "numpy", "pandas", "scikit-learn", "scipy", "safetensors", "plotly")
+CORE = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "filelock",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "scipy",
+    "safetensors",
+    "plotly",
+)
 OPTIONAL = (
     "jupyterlab",
     "papermill",
     "ipywidgets",
     "umap-learn",
     "nbval",
-    "timm",
     "transformers",
     "datasets",
     "scikit-activeml",
-    "dask",
     "matplotlib",
 )
 
@@ -65,8 +75,9 @@ def run(args: argparse.Namespace) -> None:
 
 def _run_config(args: argparse.Namespace) -> RunConfig:
     """The preset, or the defaults, with what was said on the command line in its place."""
-    base = RunConfig.paper(args.dataset, teacher=_teacher(args)) if args.paper else RunConfig(teacher=_teacher(args))
     given = {k: v for k, v in vars(args).items() if v is not None}
+    vlm = {k: given[k] for k in ("vlm", "pretrained") if k in given}
+    base = RunConfig.paper(args.dataset, teacher=_teacher(args), **vlm) if args.paper else RunConfig(teacher=_teacher(args))
     known = {f.name for f in fields(RunConfig)} - {"teacher", "train", "clap"}
     return replace(base, train=_train_config(args, base.train), **{k: v for k, v in given.items() if k in known})
 
@@ -123,7 +134,7 @@ def run_cache(args: argparse.Namespace) -> int:
         return 0
     config = _run_config(args)
     vlm = load_vlm(config.vlm, config.pretrained, args.device)
-    data = load_dataset(config.dataset, args.root, cache_root=args.cache)
+    data = load_dataset(config.dataset, args.root, cache_root=args.cache, pool_size=config.pool_size)
     built = cache.TeacherCache.build(vlm, data.pool, config.views or 1, args.cache)
     views, size, dim = built.features.shape
     mib = built.features.nbytes / 2**20
@@ -241,13 +252,15 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--student", help=f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
         )
+        sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
         sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
         sub.add_argument("--student-weights", metavar="FILE", help="a file for its backbone, or 'random' (its own pre-trained)")
         sub.add_argument("--rounds", type=int, help=f"queries; one more student is trained ({defaults.rounds})")
         sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
         sub.add_argument("--shots", type=int, help=f"labelled images a class at the start; 0: a cold start ({defaults.shots})")
-        sub.add_argument("--steps", type=int, help=f"training steps a round ({train.steps})")
-        sub.add_argument("--passes", type=float, help="passes of the labelled images a round, instead of --steps")
+        length = sub.add_mutually_exclusive_group()
+        length.add_argument("--steps", type=int, help=f"training steps a round ({train.steps})")
+        length.add_argument("--passes", type=float, help="passes of the labelled images a round, instead")
         sub.add_argument("--batch-size", type=int, help=f"labelled images a step ({train.batch_size})")
         sub.add_argument("--lr", type=float, help=f"largest learning rate of AdamW ({train.lr})")
         sub.add_argument("--precision", help="of the student: float32, bfloat16, float16 (auto: bfloat16 on CUDA)")
@@ -273,6 +286,7 @@ def _parser() -> argparse.ArgumentParser:
     def jobs(sub):
         sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
+        sub.add_argument("--pool-size", type=int, help="a random part of the pool, as in `run`")
         sub.add_argument("--unused-days", type=float, help="prune: also those that nobody opened for so long")
         sub.add_argument("--yes", action="store_true", help="prune: delete them")
 

@@ -1,19 +1,24 @@
 """Where tensors live and what is computed in: "auto" takes CUDA, then Apple's MPS, then the CPU."""
 
 import torch
+from torch import Tensor
 
 
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The torch device meant by `device`. Raises ValueError for one that torch does not know or this machine lacks."""
     if str(device) == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(0, device=device)
+        return torch.empty(0, device=device).device  # with its number: "cuda" and "cuda:0" are not equal
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"device {device!r} cannot be used here ({error}); use 'auto' or 'cpu'") from error
-    return torch.device(device)
+
+
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on `device`; to a GPU through pinned memory, so that nobody waits for what is being computed there."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 PRECISIONS = ("float32", "float16", "bfloat16")

@@ -1,5 +1,6 @@
 """Files that are whole or absent, and the weights that come with the project."""
 
+import functools
 import hashlib
 import json
 import os
@@ -63,6 +64,14 @@ def embedded_model(name: str) -> tuple[Path, dict]:
             f"{weights} is damaged: its sha256 is {found[:12]}..., the manifest says {manifest['sha256'][:12]}...; {remedy}"
         )
     return folder, manifest
+
+
+def name_of(function: object) -> str:
+    """A callable of any kind, as written into a configuration: two that differ have to have different names."""
+    if isinstance(function, functools.partial):
+        settings = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))]
+        return f"{name_of(function.func)}({', '.join(settings)})"
+    return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
 
 def require_same(found: dict, expected: dict, what: str, remedy: str) -> None:

@@ -147,6 +147,10 @@ class ImageFiles:
             bar = tqdm(decoded, total=len(self), unit="image", desc=title, disable=len(self) < 2000)
             return self._fill(into, every, bar)
 
+    def check(self) -> None:
+        """Raises ValueError, with number and paths, where some cannot be read; all are decoded."""
+        _refuse(self.damaged(), len(self))
+
     def to(self, device: str | torch.device) -> "ImageFiles":
         """Itself: images go to the device as they are read."""
         return self

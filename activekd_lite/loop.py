@@ -23,7 +23,8 @@ from tqdm import tqdm
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device
-from activekd_lite.files import make_folder, require_same, write_atomic
+from activekd_lite.files import make_folder, name_of, require_same, write_atomic
+from activekd_lite.images import ImageFiles
 from activekd_lite.metrics import accuracy_pct, aulc_pct, calibration_error_pct, covering_radius
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.seeding import derive_seed, generator
@@ -122,8 +123,10 @@ def run_active_learning(
     other settings; OSError for an `out` that cannot be written.
     """
     device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
+    check_labels(data, rounds, query_size, shots)
+    rounds, query_size, shots, seed = (int(x) for x in (rounds, query_size, shots, seed))  # of numpy, too: they go into JSON
     views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
-    _check(data, teacher, views, choose, rounds, query_size, shots)
+    _check(data, teacher, views, choose, query_size, shots)
     check_features(data.pool, student, views, features)
     config = {
         "dataset": data.name, "pool": data.pool.fingerprint(), "pool_size": len(data.pool),
@@ -141,6 +144,8 @@ def run_active_learning(
     if len(records) == rounds + 1:
         return RunResult(config, records, state, folder.student(device))
 
+    if isinstance(data.pool.images, ImageFiles) and features is None and not hasattr(teacher, "cache"):
+        data.pool.images.check()  # nobody has decoded them all yet
     images = data.pool.images.to(device)
     data, teacher = replace(data, pool=replace(data.pool, images=images)), teacher and teacher.to(device)
     bank = make_bank(data.pool, student, views, device, features)
@@ -308,18 +313,11 @@ class _Clock:
         self.seconds[stage], self.last = round(now - self.last, 4), now
 
 
-def _check(
-    data: Dataset, teacher: Teacher | None, views: Views, choose: Strategy, rounds: int, query_size: int, shots: int
-) -> None:
-    """Refuse what cannot work before anything is trained."""
+def check_labels(data: Dataset, rounds: int, query_size: int, shots: int) -> None:
+    """Raises ValueError for more labels than there are images, or numbers that make no sense: before anything is encoded."""
     if not isinstance(rounds, Integral) or not isinstance(query_size, Integral) or rounds < 0 or (rounds and query_size < 1):
         raise ValueError(
             f"rounds = {rounds!r} and query_size = {query_size!r}: whole numbers are needed, at least 0 rounds of 1 label"
-        )
-    if shots < 0 or (shots == 0 and (teacher is None or query_size < 1)):
-        raise ValueError(
-            f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
-            "and a query_size of at least 1"
         )
     if rounds and data.oracle.unknown_count:
         raise ValueError(
@@ -332,6 +330,15 @@ def _check(
         raise ValueError(
             f"{start} labels to start with and {rounds} rounds of {query_size} make {needed} labels, but the pool has "
             f"{len(data.pool)} images; ask for fewer rounds or a smaller query"
+        )
+
+
+def _check(data: Dataset, teacher: Teacher | None, views: Views, choose: Strategy, query_size: int, shots: int) -> None:
+    """Refuse what cannot work before anything is trained."""
+    if shots < 0 or (shots == 0 and (teacher is None or query_size < 1)):
+        raise ValueError(
+            f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
+            "and a query_size of at least 1"
         )
     if choose is pcoreset_teacher and teacher is None:
         raise ValueError("pcoreset_teacher chooses by the teacher's probabilities: run with a teacher, or choose pcoreset")
@@ -363,7 +370,7 @@ def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose
 
 
 def _strategy_name(strategy: str | Strategy) -> str:
-    return strategy if isinstance(strategy, str) else f"{strategy.__module__}.{strategy.__qualname__}"
+    return strategy if isinstance(strategy, str) else name_of(strategy)
 
 
 def _peak_memory_bytes(device: torch.device) -> int:

@@ -11,8 +11,9 @@ import torch
 
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset
-from activekd_lite.loop import RunResult, run_active_learning
-from activekd_lite.students import ON_FEATURES
+from activekd_lite.loop import RunResult, check_labels, run_active_learning
+from activekd_lite.strategies import get_strategy
+from activekd_lite.students import ON_FEATURES, find_backbone, weights_sha256
 from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
 from activekd_lite.training import TrainConfig
 from activekd_lite.views import FRESH, Views
@@ -53,6 +54,9 @@ class RunConfig:
     def __post_init__(self):
         if self.teacher not in (None, *TEACHERS):
             raise ValueError(f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known")
+        get_strategy(self.strategy)
+        if self.student:
+            find_backbone(self.student)
 
     @classmethod
     def paper(cls, dataset: str, **changes: object) -> "RunConfig":
@@ -80,6 +84,8 @@ class RunConfig:
             few_shot = changes.get("teacher") == "clap"
             train |= {"batch_size": 256, "schedule": "cosine", "eval_kd_weight": 0.8 if few_shot else 0.6, "eval_beta": 0.5}
             clap |= {"lag": 0}
+        if "vlm" in changes:
+            config["pretrained"] = None  # RN50's would not fit
         return cls(**config | {"train": TrainConfig(**train), "clap": ClapConfig(**clap)} | changes)
 
     def run(
@@ -89,6 +95,9 @@ class RunConfig:
         """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
         data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
         data = replace(data, templates=tuple(self.templates or data.templates))
+        query_size = data.pool.num_classes if self.query_size is None else self.query_size
+        check_labels(data, self.rounds, query_size, self.shots)  # before what takes long
+        weights_sha256(self.train.pretrained)
         encoded = self.teacher or self.student in ON_FEATURES
         views = Views(self.views or (1 if encoded else FRESH), augmentation=data.pool.augmentation)
         features = teacher = None
@@ -100,8 +109,8 @@ class RunConfig:
                 teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
         return run_active_learning(
             data, teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
-            query_size=data.pool.num_classes if self.query_size is None else self.query_size,
-            student=self.student, train=self.train, views=views, features=features, out=out, device=device, progress=progress,
+            query_size=query_size, student=self.student, train=self.train, views=views, features=features, out=out,
+            device=device, progress=progress,
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from activekd_lite.files import require_same, write_atomic
 
 FORMAT = 2
+OWN_FILES = ("features.f16", "manifest.json")
 SHARD = 4096  # features of a shard, all views of an image together: what a killed build loses at most
 REMEDY = "delete the folder (`activekd-lite cache prune` finds it) and build the cache again"
 
@@ -48,8 +49,10 @@ class FeatureStore:
             raise FileNotFoundError(f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)")
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            count, size, dim = manifest["shape"]
-            return cls(folder, manifest["fingerprint"], int(count), int(size), int(dim), dict(manifest["shards"]))
+            count, size, dim = (int(x) for x in manifest["shape"])
+            if min(count, size, dim) < 1 or manifest["fingerprint"]["format"] != FORMAT:
+                raise ValueError(f"shape {count} x {size} x {dim}, format {manifest['fingerprint']['format']}")
+            return cls(folder, manifest["fingerprint"], count, size, dim, dict(manifest["shards"]))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged or of an older version ({error!r}); {REMEDY}") from error
 
@@ -149,9 +152,9 @@ def info(root: str | os.PathLike = ".cache") -> pd.DataFrame:
     "damaged": no manifest that can be read) and unused_days."""
     rows = []
     for folder in _folders(root):
-        row = {"folder": str(folder), "mib": sum(f.stat().st_size for f in folder.iterdir()) / 2**20, "state": "damaged"}
-        row["unused_days"] = (time.time() - max(f.stat().st_mtime for f in folder.iterdir())) / 86400
-        with contextlib.suppress(ValueError, OSError, KeyError):
+        row = {"folder": str(folder), "mib": sum(f.lstat().st_size for f in folder.iterdir()) / 2**20, "state": "damaged"}
+        row["unused_days"] = (time.time() - max(f.lstat().st_mtime for f in folder.iterdir())) / 86400
+        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
             store = FeatureStore.read(folder)
             vlm = store.fingerprint["vlm"]
             row |= {"vlm": vlm["name"], "pretrained": vlm["pretrained"], "views": store.count, "images": store.size}
@@ -186,31 +189,31 @@ def prune(root: str | os.PathLike = ".cache", unused_days: float | None = None, 
             reason = f"not used for {row.unused_days:.0f} days"
         elif row.state == "whole":
             reason = verify(folder)[folder]
-        if reason and not _in_use(folder):
-            going[folder] = reason
-            if delete:
-                shutil.rmtree(folder)
+        if reason:
+            with contextlib.suppress(Timeout), FileLock(folder / ".lock", timeout=0):
+                going[folder] = reason
+                for file in folder.iterdir() if delete else ():
+                    if file.name != ".lock":
+                        file.unlink()
+            if delete and folder in going:
+                (folder / ".lock").unlink(missing_ok=True)
+                folder.rmdir()
     return going
 
 
 def _folders(root: str | os.PathLike) -> list[Path]:
-    """The folders of caches under `root`, itself if it is one. Raises FileNotFoundError for no folder."""
-    if not Path(root).is_dir():
+    """The caches under `root`, itself if it is one: by their names and what is in them, so that nothing else is ever touched.
+    Raises FileNotFoundError for no folder."""
+    root = Path(root)
+    if not root.is_dir():
         raise FileNotFoundError(
             f"no folder {root} with teacher caches in it; TeacherCache.build and `activekd-lite cache` make one"
         )
-    return sorted(
-        path
-        for path in (Path(root), *Path(root).iterdir())
-        if any((path / n).is_file() for n in ("features.f16", "manifest.json"))
-    )
+    return [path for path in (root, *sorted(root.iterdir())) if _is_cache(path)]
 
 
-def _in_use(folder: Path) -> bool:
-    try:
-        with FileLock(folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # read-only: nobody writes there
+def _is_cache(path: Path) -> bool:
+    if not path.is_dir() or path.is_symlink() or not re.search(r"-[0-9a-f]{12}$", path.resolve().name):
         return False
+    found = [file.name for file in path.iterdir() if not file.name.endswith(".partial")]
+    return bool(found) and set(found) <= {*OWN_FILES, ".lock"}

@@ -165,7 +165,10 @@ def find_backbone(name: str) -> Backbone | None:
     if base in STUDENTS:
         found = STUDENTS[base]
     elif timm.is_model(plain := base.removeprefix("timm:")):
-        found = _timm(plain)
+        try:
+            found = _timm(plain)
+        except RuntimeError as error:
+            raise ValueError(f"unknown student {name!r}: {error}; see timm.list_pretrained({plain.split('.')[0]!r})") from error
     else:
         near = get_close_matches(base, [*STUDENTS, *ON_FEATURES, *timm.list_models()], 3)
         raise ValueError(
@@ -189,7 +192,7 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "student"))
         if backbone is None:
-            student = _feature_student(name, num_classes, input_dim)
+            student = _feature_student(name, num_classes, input_dim, pretrained)
         else:
             student = _image_student(backbone, num_classes, name, pretrained)
     return student.to(resolve_device(device), memory_format=torch.channels_last)
@@ -200,15 +203,22 @@ def _image_student(backbone: Backbone, num_classes: int, name: str, pretrained: 
     if isinstance(pretrained, (str, Path)):
         net = _with_weights(net, _read_weights(Path(pretrained)), str(pretrained))
     size = backbone.input_size
-    with torch.no_grad():
-        shape = net.eval()(torch.zeros(1, 3, size, size)).shape
+    try:
+        with torch.no_grad():
+            shape = net.eval()(torch.zeros(1, 3, size, size)).shape
+    except (AssertionError, RuntimeError) as error:
+        raise ValueError(
+            f"student {name!r} cannot take images of {size} pixels: {error}; leave out the @, or see timm"
+        ) from error
     if len(shape) != 2:
         raise ValueError(f"the backbone of student {name!r} gives {tuple(shape)} for one image; features (1, F) are needed")
     mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
     return DualHeadStudent(net.train(), shape[1], num_classes, size, mean, std)
 
 
-def _feature_student(name: str, num_classes: int, dim: int | None) -> DualHeadStudent:
+def _feature_student(name: str, num_classes: int, dim: int | None, pretrained: bool | str | Path) -> DualHeadStudent:
+    if not isinstance(pretrained, bool):
+        raise ValueError(f"student {name!r} has no backbone to read weights {str(pretrained)!r} into; leave them out")
     if dim is None:
         raise ValueError(f"student {name!r} learns from cached features: say how many numbers each has, input_dim=D")
     hidden = [] if name == "linear" else [nn.Linear(dim, dim), nn.GELU()]

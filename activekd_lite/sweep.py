@@ -15,12 +15,12 @@ import torch
 
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import load_dataset
-from activekd_lite.loop import RunResult, load_run, run_active_learning
+from activekd_lite.loop import RunResult, check_labels, load_run, run_active_learning
 from activekd_lite.metrics import mean_interval
 from activekd_lite.protocol import make_teacher
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
-from activekd_lite.students import ON_FEATURES
+from activekd_lite.students import ON_FEATURES, find_backbone
 from activekd_lite.training import TrainConfig
 from activekd_lite.views import FRESH, Views
 from activekd_lite.vlm import load_vlm
@@ -48,6 +48,8 @@ class Grid:
     def __post_init__(self):
         for strategy in self.strategies:
             get_strategy(strategy)
+        if self.student:
+            find_backbone(self.student)
         names = [short_name(name) for name in self.datasets]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"data sets {', '.join(self.datasets)}: {', '.join(twice)} twice; their runs would share a folder")
@@ -66,6 +68,8 @@ def run(
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
     for name in grid.datasets:
         data = load_dataset(name, data_root, cache_root=cache_root)
+        query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
+        check_labels(data, grid.rounds, query_size, grid.shots)  # before what takes long
         teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
         on_features = grid.student in ON_FEATURES
         features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
@@ -74,7 +78,6 @@ def run(
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
             folder = run_folder(out, data.name, strategy, distill, seed)
-            query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
                 query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from activekd_lite.cache import TeacherCache
 from activekd_lite.device import resolve_device
+from activekd_lite.files import name_of
 from activekd_lite.pool import LabelState
 from activekd_lite.seeding import generator
 from activekd_lite.views import Views
@@ -216,8 +217,7 @@ class LogitsTeacher:
         return LogitsTeacher(self.array.to(resolve_device(device)), self.views, self.refit)
 
     def fingerprint(self) -> dict:
-        name = f"{self.refit.__module__}.{self.refit.__qualname__}" if self.refit else None
-        return {"kind": "logits", "logits": _sha256(self.array), "refit": name}
+        return {"kind": "logits", "logits": _sha256(self.array), "refit": name_of(self.refit) if self.refit else None}
 
 
 Teacher = ZeroShotTeacher | ClapTeacher | LogitsTeacher

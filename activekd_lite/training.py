@@ -50,6 +50,9 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self):
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"{name} = {getattr(self, name)}: a whole number is needed")
         for name in ("steps", "passes", "batch_size", "lr", "temperature", "beta", "eval_beta"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} = {value} must be larger than 0")
@@ -61,6 +64,8 @@ class TrainConfig:
         if self.schedule not in ("linear", "cosine"):
             raise ValueError(f"schedule = {self.schedule!r}; 'linear' and 'cosine' are known")
         resolve_precision(self.precision, torch.device("cpu"), "bfloat16")
+        if not isinstance(self.pretrained, bool):
+            object.__setattr__(self, "pretrained", str(self.pretrained))  # a Path cannot be written as JSON
 
     def steps_for(self, labeled_count: int) -> int:
         """Training steps of a round with so many labels."""

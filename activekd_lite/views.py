@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from activekd_lite.device import send
 from activekd_lite.seeding import uniforms
 
 
@@ -93,7 +94,7 @@ def render(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     images: (B, 3, H, W) uint8; boxes: (B, 5) from `boxes`. Returns (B, 3, size, size) float32 in [0, 1]. There is no
     antialiasing: hold images at about the resolution of the views (a 224-pixel view from a 256-pixel image is fine).
     """
-    top, left, box_h, box_w, flip = boxes.to(images.device).unbind(dim=1)
+    top, left, box_h, box_w, flip = send(boxes, images.device).unbind(dim=1)
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = box_w * (1 - 2 * flip)
     theta[:, 1, 1] = box_h
@@ -123,7 +124,7 @@ def pixels(views: Views, images: Tensor, image_ids: Tensor, view: Tensor, size: 
     """
     height, width = images.shape[-2:]
     out = render(images, boxes(views, image_ids, view, height, width), size)
-    central = torch.nonzero(view == 0).flatten().to(images.device)  # found where `view` is: no waiting for a GPU
+    central = send(torch.nonzero(view == 0).flatten(), images.device)  # found where `view` is: no waiting for a GPU
     if len(central):
         out[central] = render_center(images[central], size, mode)
     return out

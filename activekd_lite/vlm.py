@@ -3,6 +3,7 @@
 Both take the same path: `open_clip.create_model` with a name and a weights tag or file, its tokenizer, its preprocessing.
 """
 
+import functools
 import hashlib
 import re
 import warnings
@@ -60,7 +61,7 @@ class VLM:
     @torch.inference_mode()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """pixels: (B, 3, S, S) float in [0, 1], S = input_size. Returns unit-norm features (B, D) float32."""
-        mean, std = (torch.tensor(v, device=self.device)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (_per_channel(v, self.device) for v in (self.mean, self.std))
         x = ((pixels.to(self.device) - mean) / std).contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.precision):
             features = self.model.encode_image(x)
@@ -112,6 +113,12 @@ class VLM:
             )
 
 
+@functools.cache
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """(3, 1, 1), sent to the device once."""
+    return torch.tensor(values, device=device)[:, None, None]
+
+
 def load_vlm(
     name: str = "tiny-clip", pretrained: str | None = None, device: str | torch.device = "auto", precision: str = "auto"
 ) -> VLM:
@@ -147,7 +154,7 @@ def load_vlm(
     size = cfg["size"][0] if isinstance(cfg["size"], (tuple, list)) else cfg["size"]
     model = model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
     return VLM(
-        name, str(pretrained), model, tokenizer, size,
+        name, Path(pretrained).name if Path(pretrained).is_file() else str(pretrained), model, tokenizer, size,
         tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], known_words, precision,
     )  # fmt: skip
 
