@@ -306,6 +306,28 @@ class TestKeepingHouse:
             assert store.prune(tmp_path, delete=True) == {}
         assert set(store.prune(tmp_path, delete=True)) == {path}
 
+    def test_nothing_but_caches_is_ever_touched(self, tmp_path):
+        """Folders with a manifest of their own, or a cache's name and something else inside; nor the root itself."""
+        (tmp_path / "manifest.json").write_text("{}")
+        for name, file in (("tiny-clip", "weights.safetensors"), ("thesis-0123456789ab", "thesis.txt")):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "manifest.json").write_text("{}")
+            (tmp_path / name / file).write_text("mine")
+        before = sorted(tmp_path.rglob("*"))
+        assert len(store.info(tmp_path)) == 0
+        assert store.prune(tmp_path, unused_days=0, delete=True) == {}
+        assert sorted(tmp_path.rglob("*")) == before
+
+    def test_what_an_older_version_left_can_go(self, vlm, small, tmp_path):
+        path = build(vlm, small.pool, tmp_path).path
+        manifest = json.loads((path / "manifest.json").read_text())
+        manifest["fingerprint"]["format"] = 1
+        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / ".manifest.json.1.partial").write_text("half")
+        assert store.info(tmp_path)["state"].tolist() == ["damaged"]
+        assert list(store.prune(tmp_path, delete=True)) == [path]
+        assert not path.exists()
+
     def test_no_folder_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no folder .*nowhere with teacher caches"):
             store.info(tmp_path / "nowhere")

@@ -319,6 +319,19 @@ class TestFolder:
         assert records[0] == records[1]
 
 
+def test_without_a_teacher_damaged_files_are_named_before_training(tree, quick, monkeypatch):
+    from activekd_lite import loop
+
+    data = akd.load_dataset(f"folder:{tree}", side=32, budget_bytes=0)
+    data.pool.images.paths[3].write_bytes(b"nothing")
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setattr(loop, "make_bank", lambda *a, **k: pytest.fail("rendered"))
+    with pytest.raises(
+        ValueError, match=f"1 of {len(data.pool)} images cannot be read, first .*{data.pool.images.paths[3].name}"
+    ):
+        akd.run_active_learning(data, None, rounds=0, train=quick, progress=False)
+
+
 def _split(tree, count):
     """`count` pictures to train on, two to test, of two classes."""
     root = tree.parent / "small"

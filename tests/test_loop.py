@@ -1,8 +1,10 @@
+import functools
 import json
 import os
 import stat
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -119,6 +121,21 @@ def test_without_a_teacher_every_step_draws_a_fresh_crop_unless_told(small, teac
     assert run(small, None, quick, rounds=0).config["views"]["count"] == akd.views.FRESH
     assert run(small, None, quick, rounds=0, views=teacher.views).config["views"]["count"] == 3
     assert run(small, teacher, quick, rounds=0).config["views"]["count"] == 3
+
+
+def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(small, teacher, quick, tmp_path):
+    class Firsts:
+        def __call__(self, predictions, state, query_size, *, generator, start=0):
+            return state.unlabeled_indices[start : start + query_size]
+
+    numbers = {"seed": np.int64(1), "rounds": np.int32(1), "query_size": np.int64(3), "shots": np.int64(1)}
+    strategies = [Firsts(), functools.partial(Firsts(), start=2), functools.partial(Firsts(), start=3)]
+    names = [
+        run(small, teacher, quick, strategy=strategy, out=tmp_path / str(i), **numbers).config["strategy"]
+        for i, strategy in enumerate(strategies)
+    ]
+    assert len(set(names)) == 3
+    assert all("Firsts" in name for name in names)
 
 
 def test_what_a_run_writes(small, teacher, quick, tmp_path):

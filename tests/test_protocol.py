@@ -93,6 +93,21 @@ def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(views, taugh
     assert [c["views"]["count"] for c in configs] == [taught, plain, taught, plain]
 
 
+@pytest.mark.parametrize("wrong", [
+    {"strategy": "nosuch"}, {"student": "nosuch"}, {"student": "resnet18.nosuch"}, {"rounds": 5000}, {"pool_size": 0},
+    {"train": akd.TrainConfig(pretrained="nowhere.pt")},
+])  # fmt: skip
+def test_what_cannot_work_is_refused_before_anything_is_encoded(wrong, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError)):
+        akd.RunConfig(**wrong).run(cache_root=tmp_path / "cache", device="cpu", progress=False)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_another_model_does_not_get_the_presets_weights():
+    assert akd.RunConfig.paper("dtd", vlm="tiny-clip").pretrained is None
+    assert akd.RunConfig.paper("dtd", vlm="ViT-B-32", pretrained="openai").pretrained == "openai"
+
+
 def test_query_size_is_the_number_of_classes_where_none_is_given(tmp_path, quick):
     config = akd.RunConfig(rounds=1, teacher=None, train=quick)
     assert len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices) == 10
