@@ -24,7 +24,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED) ## six strategies with and without distillation on digits: a table, curves, an executed notebook
-	@$(BIN)/activekd-lite sweep --dataset digits --out $(DEMO)
+	@$(BIN)/activekd-lite sweep --dataset digits --views 5 --out $(DEMO)
 	@$(MAKE) --no-print-directory $(DEMO)/$(NOTEBOOK)
 	@echo "and the run told round by round in $(DEMO)/$(NOTEBOOK): open it with make lab"
 
