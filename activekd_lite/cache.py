@@ -133,9 +133,6 @@ class FrozenFeatures:
         test = TeacherCache.build(vlm, held_out, Views(1, augmentation=held_out.augmentation), root, progress=progress)
         return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0])
 
-    def to(self, device: str | torch.device) -> "FrozenFeatures":
-        return FrozenFeatures(self.pool.to(device), self.test.to(resolve_device(device)))
-
     def fingerprint(self) -> dict:
         return {"cache": self.pool.fingerprint, "test": hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest()}
 

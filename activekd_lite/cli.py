@@ -252,8 +252,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--student", help=f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
         )
-        sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
-        sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
         sub.add_argument("--student-weights", metavar="FILE", help="a file for its backbone, or 'random' (its own pre-trained)")
         sub.add_argument("--rounds", type=int, help=f"queries; one more student is trained ({defaults.rounds})")
         sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
@@ -269,6 +267,8 @@ def _parser() -> argparse.ArgumentParser:
     def one(sub):
         sub.add_argument("--paper", action="store_true", help="the paper's protocol; what else is given goes before it")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
+        sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
+        sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
         sub.add_argument("--pool-size", type=int, help="a random part of the pool")
         sub.add_argument("--strategy", help=f"{named} ({defaults.strategy})")
         sub.add_argument(

@@ -87,7 +87,7 @@ def read_images(
     held = len(paths) * 3 * side * side <= budget_bytes
     pixels = torch.empty(files.shape, dtype=torch.uint8) if held else None
     if held or check:
-        _refuse(files.damaged(pixels), len(paths))
+        files.check(pixels)
     return pixels if held else files
 
 
@@ -147,9 +147,9 @@ class ImageFiles:
             bar = tqdm(decoded, total=len(self), unit="image", desc=title, disable=len(self) < 2000)
             return self._fill(into, every, bar)
 
-    def check(self) -> None:
-        """Raises ValueError, with number and paths, where some cannot be read; all are decoded."""
-        _refuse(self.damaged(), len(self))
+    def check(self, into: Tensor | None = None) -> None:
+        """Raises ValueError, with number and paths, where some cannot be read; all are decoded. into: see `damaged`."""
+        _refuse(self.damaged(into), len(self))
 
     def to(self, device: str | torch.device) -> "ImageFiles":
         """Itself: images go to the device as they are read."""

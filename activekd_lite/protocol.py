@@ -16,7 +16,7 @@ from activekd_lite.strategies import get_strategy
 from activekd_lite.students import ON_FEATURES, find_backbone, weights_sha256
 from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
 from activekd_lite.training import TrainConfig
-from activekd_lite.views import FRESH, Views
+from activekd_lite.views import Views
 from activekd_lite.vlm import VLM, load_vlm
 
 TEACHERS = ("zero-shot", "clap")
@@ -99,7 +99,7 @@ class RunConfig:
         check_labels(data, self.rounds, query_size, self.shots)  # before what takes long
         weights_sha256(self.train.pretrained)
         encoded = self.teacher or self.student in ON_FEATURES
-        views = Views(self.views or (1 if encoded else FRESH), augmentation=data.pool.augmentation)
+        views = Views(self.views or 1, augmentation=data.pool.augmentation)
         features = teacher = None
         if encoded:
             vlm = load_vlm(self.vlm, self.pretrained, device)
@@ -109,8 +109,8 @@ class RunConfig:
                 teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
         return run_active_learning(
             data, teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
-            query_size=query_size, student=self.student, train=self.train, views=views, features=features, out=out,
-            device=device, progress=progress,
+            query_size=query_size, student=self.student, train=self.train, views=views if self.views else None,
+            features=features, out=out, device=device, progress=progress,
         )  # fmt: skip
 
 

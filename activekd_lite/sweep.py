@@ -22,7 +22,6 @@ from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.students import ON_FEATURES, find_backbone
 from activekd_lite.training import TrainConfig
-from activekd_lite.views import FRESH, Views
 from activekd_lite.vlm import load_vlm
 
 
@@ -73,7 +72,6 @@ def run(
         teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
         on_features = grid.student in ON_FEATURES
         features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
-        plain_views = teacher.views if grid.views or on_features else Views(FRESH, augmentation=data.pool.augmentation)
         for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
             if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
                 continue
@@ -81,7 +79,7 @@ def run(
             result = run_active_learning(
                 data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
                 query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
-                views=teacher.views if distill else plain_views, out=folder, device=device, progress=progress,
+                views=teacher.views if grid.views else None, out=folder, device=device, progress=progress,
             )  # fmt: skip
             results.append(result)
     return results

@@ -154,8 +154,7 @@ def check_features(pool: Pool, student: str, views: Views, features: FrozenFeatu
 def make_bank(
     pool: Pool, student: str, views: Views, device: torch.device, features: FrozenFeatures | None = None
 ) -> ViewBank | FeatureBank:
-    """What a student of that name is trained on: pixels, or the features."""
-    check_features(pool, student, views, features)
+    """What a student of that name is trained on: pixels, or the features; see `check_features`."""
     backbone = find_backbone(student)
     return ViewBank(pool, views, backbone.input_size, device) if backbone else FeatureBank(features, device)
 
@@ -185,6 +184,7 @@ def train_student(
         raise ValueError(f"the teacher knows {teacher.num_classes} classes, the pool has {pool.num_classes}")
     if bank is None:
         views = (teacher.views if teacher else None) or Views(FRESH, augmentation=pool.augmentation)
+        check_features(pool, student, views, None)
         bank = make_bank(pool, student, views, device)
     net = build_student(
         student, pool.num_classes, seed=seed, pretrained=config.pretrained, device=device, input_dim=bank.dim

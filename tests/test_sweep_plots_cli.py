@@ -175,6 +175,13 @@ def test_a_sweep_takes_another_teacher_and_student(tmp_path, monkeypatch, capsys
     assert {c["student"] for c in configs} == {"linear"}
 
 
+def test_a_sweep_refuses_what_it_would_not_heed(capsys):
+    for words in (["--average", "raw"], ["--templates", "a {}"], ["--pool-size", "50"]):
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", *words])
+        assert f"unrecognized arguments: {words[0]}" in capsys.readouterr().err
+
+
 def test_data_sets_of_one_name_do_not_share_a_folder():
     with pytest.raises(ValueError, match="mine twice; their runs would share a folder"):
         sweep.Grid(datasets=("folder:/a/mine", "csv:/b/mine.csv"))
