@@ -1,8 +1,8 @@
 """What all figures share: the house template, their data as a table, a sentence for who cannot see them, pictures on hover.
 
 Sentence, pictures and a table that is not too long are inside `layout.meta`, so they go where the figure goes: into a
-notebook, a page, a widget. Colours are Okabe and Ito's, told apart by colour-blind readers; what has a colour has a marker of
-its own as well.
+notebook, a page, a widget. Colours are Okabe and Ito's and three of Tol's, told apart by colour-blind readers; what has a
+colour has a marker of its own as well.
 """
 
 import base64
@@ -26,16 +26,17 @@ from torch import Tensor
 from activekd_lite.files import write_atomic
 from activekd_lite.images import ImageFiles
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
-GREY, INK = "#B0B0B0", "#222222"
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933", "#882255", "#44AA99")
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon", "hexagram", "triangle-down")
+INK, PALE = "#222222", "#D4D4D4"
 SEQUENTIAL = "Cividis"  # for numbers: its order is seen in grey and by colour-blind readers, too
 AXIS = dict(gridcolor="#E6E6E6", linecolor="#444444", zerolinecolor="#CFCFCF", title_standoff=10, automargin=True)
 TEMPLATE = go.layout.Template(
     layout=dict(
         colorway=COLOURS, font=dict(size=16, color=INK, family="Helvetica, Arial, sans-serif"), height=520, hovermode="closest",
         title=dict(x=0.01, xanchor="left", font_size=19), margin=dict(t=64, r=20, b=60, l=70), paper_bgcolor="white",
-        plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15), coloraxis=dict(colorscale=SEQUENTIAL),
+        plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15), legend=dict(itemsizing="constant"),
+        coloraxis=dict(colorscale=SEQUENTIAL),
     )
 )  # fmt: skip
 pio.templates["activekd"] = TEMPLATE  # for plotly.express: px.line(..., template="activekd")

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from activekd_lite.figures import COLOURS, GREY, INK, MARKERS, SEQUENTIAL, Figure, data_uri, picture_sheet, squares, tiled
+from activekd_lite.figures import COLOURS, INK, MARKERS, PALE, SEQUENTIAL, Figure, data_uri, picture_sheet, squares, tiled
 from activekd_lite.images import ImageFiles
 from activekd_lite.loop import RunResult
 from activekd_lite.metrics import calibration_error_pct, mean_interval, reliability
@@ -132,7 +132,8 @@ def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
     )  # fmt: skip
     figure = Figure(heat, table=table, alt=alt)
     figure.update_yaxes(autorange="reversed", title="this ...")
-    figure.update_xaxes(title="... minus this", side="bottom")
+    figure.update_xaxes(title="... minus this")
+    figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
     title = title or "Mean difference in points, wins/ties/losses; * more than luck"
     return figure.update_layout(title=title, height=190 + 62 * size)
 
@@ -167,7 +168,7 @@ def reliability_diagram(predictions: Mapping[str, Tensor], labels: Tensor, bins:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def query_montage(result: RunResult, images: Tensor | ImageFiles, *, tile: int = 44, columns: int = 12) -> Figure:
+def query_montage(result: RunResult, images: Tensor | ImageFiles, *, tile: int = 56, columns: int = 12) -> Figure:
     """What was asked for, a line of pictures a round, in pick order; the true label on hover.
 
     images: (N, 3, H, W) uint8, the pool's. Long queries are cut after `columns` pictures, and the title says so.
@@ -182,7 +183,7 @@ def query_montage(result: RunResult, images: Tensor | ImageFiles, *, tile: int =
 
 def image_rows(
     rows: Mapping[str, Sequence[int] | Tensor], images: Tensor | ImageFiles,
-    captions: Mapping[int, str] | Sequence[str] | None = None, *, tile: int = 44, columns: int = 12, title: str = "",
+    captions: Mapping[int, str] | Sequence[str] | None = None, *, tile: int = 56, columns: int = 12, title: str = "",
 ) -> Figure:  # fmt: skip
     """A named row of pictures for each entry: pool indices, in their order; number and caption on hover.
 
@@ -206,8 +207,10 @@ def image_rows(
     )  # fmt: skip
     picture = go.Image(source=data_uri(tiled(canvas, columns)), hoverinfo="skip")
     figure = Figure([picture, dots], table=table, alt=alt)
-    figure.update_yaxes(tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=list(rows), showgrid=False)
-    figure.update_xaxes(visible=False, range=[0, columns * tile])
+    figure.update_yaxes(
+        tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=list(rows), showgrid=False, constraintoward="top"
+    )
+    figure.update_xaxes(visible=False, range=[0, columns * tile], constraintoward="left")
     title += f" (the first {columns} of each)" if cut else ""
     return figure.update_layout(title=title, height=90 + len(rows) * tile, margin=dict(t=60, r=20, b=20, l=90))
 
@@ -302,7 +305,7 @@ def picks_on_map(
     for place, (name, indices) in enumerate(picks.items()):
         at = dict(row=place // columns + 1, col=place % columns + 1)
         indices = [int(i) for i in indices]
-        figure.add_trace(dots(x=xy[:, 0], y=xy[:, 1], mode="markers", marker=dict(size=3, color=GREY), hoverinfo="skip"), **at)
+        figure.add_trace(dots(x=xy[:, 0], y=xy[:, 1], mode="markers", marker=dict(size=3, color=PALE), hoverinfo="skip"), **at)
         if labeled is not None:
             known = xy[np.asarray(labeled)]
             cross = dict(symbol="x-thin", size=9, line=dict(width=2, color=INK))
@@ -312,7 +315,7 @@ def picks_on_map(
         figure.add_scatter(
             x=xy[indices, 0], y=xy[indices, 1], mode="markers+text" if len(indices) <= 12 else "markers",
             text=[str(t) for t in range(1, len(indices) + 1)], textposition="top center", textfont_size=12, customdata=indices,
-            marker=dict(size=10, color=_colour(place), symbol=_marker(place), line=dict(width=1, color="white")),
+            marker=dict(size=12, color=_colour(place), symbol=_marker(place), line=dict(width=1.5, color=INK)),
             hovertemplate=f"{name}, pick %{{text}}: image %{{customdata}}<extra></extra>", **at,
         )  # fmt: skip
     figure.update_xaxes(**HIDDEN)
@@ -418,7 +421,7 @@ def _colour(place: int) -> str:
 
 
 def _marker(place: int) -> str:
-    """Colours and markers go round at different places, so 64 groups have a pair of their own."""
+    """Colours and markers go round at different places, so 100 groups have a pair of their own."""
     return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
 
 
@@ -460,7 +463,7 @@ def _add_groups(
     """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
     groups = np.asarray(torch.as_tensor(groups).cpu())
     kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
-    present, size = np.unique(groups), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
+    present, size = np.unique(groups[shown]), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
     for place, group in enumerate(present):
         members = shown[groups[shown] == group]
         custom = members[:, None] if numbers is None else np.column_stack([members, numbers[members]])
@@ -490,7 +493,9 @@ def _add_picks(
 def _slider(labels: Sequence[str]) -> dict:
     still = dict(mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0))
     steps = [dict(method="animate", args=[[str(t)], still], label=label) for t, label in enumerate(labels)]
-    return dict(steps=steps, currentvalue=dict(prefix="picks made "), pad=dict(t=20, l=110), x=0, len=1, font_size=11)
+    return dict(
+        steps=steps, currentvalue=dict(prefix="picks made ", font_size=16), pad=dict(t=20, l=110), x=0, len=1, font_size=11
+    )
 
 
 def _play_button() -> dict:
