@@ -40,6 +40,7 @@ TEMPLATE = go.layout.Template(
     )
 )  # fmt: skip
 pio.templates["activekd"] = TEMPLATE  # for plotly.express: px.line(..., template="activekd")
+NAMED = 12  # more groups have no legend: hover names them
 SHOWN_ROWS = 200  # a longer table stays in Python
 PNG_WIDTH = 1000  # pixels of the static picture that goes beside a live figure
 
@@ -118,6 +119,15 @@ def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 20
     return {"sheet": sheet, "side": small.shape[-1], "columns": columns, "step": step}
 
 
+def colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def marker(place: int) -> str:
+    """Colours and markers go round at different places, so 100 groups have a pair of their own."""
+    return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
+
+
 def squares(images: Tensor | ImageFiles, indices: Sequence[int], side: int) -> Tensor:
     """The images `indices` as (n, 3, side, side) uint8; small ones are enlarged with hard pixels, large ones averaged."""
     mode = "nearest" if images.shape[-1] <= side else "area"
@@ -166,7 +176,7 @@ HOVER = """
       backgroundImage: 'url(' + pictures.sheet + ')', backgroundSize: c * size + 'px auto',
       backgroundPosition: -(tile % c) * size + 'px ' + -Math.floor(tile / c) * size + 'px',
       imageRendering: pictures.side < 32 ? 'pixelated' : 'auto',
-      left: event.pageX + 18 + 'px', top: event.pageY - size - 18 + 'px' });
+      left: event.pageX + 18 + 'px', top: Math.max(window.scrollY, event.pageY - size - 18) + 'px' });
   }
   function ringOther(point) {
     if (!meta.linked) return;
