@@ -1,6 +1,7 @@
 """What is measured: accuracy, calibration, coverage, the area under a learning curve, and intervals over seeds."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -66,6 +67,47 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
         return float(values.mean()), float("nan")
     spread = stats.t.ppf((1 + level) / 2, len(values) - 1) * stats.sem(values)
     return float(values.mean()), float(spread)
+
+
+def paired_comparisons(values: pd.DataFrame) -> pd.DataFrame:
+    """Every column against every other, over paired runs.
+
+    values: a row for each pairing (a seed, or a seed of a data set), a column for each method, such as AULCs in percent; rows
+    that lack a method are left out. Returns a row a pair: a, b, difference (mean of a - b), half_width (95 %, Student's t), n,
+    wins, ties and losses of a, p (paired t-test, two-sided; NaN for fewer than two runs) and p_holm (see `holm`).
+    Raises ValueError for fewer than two columns or no whole row.
+    """
+    whole = values.dropna()
+    if values.shape[1] < 2 or len(whole) == 0:
+        raise ValueError(
+            f"{values.shape[1]} methods in {len(whole)} whole paired runs: at least 2 methods and 1 run are needed"
+        )
+    rows = []
+    for a, b in combinations(whole.columns, 2):
+        gap = whole[a] - whole[b]
+        mean, half_width = mean_interval(gap)
+        if len(gap) < 2:
+            p = float("nan")
+        elif gap.std() == 0:  # the t-test divides by it
+            p = 1.0 if mean == 0 else 0.0
+        else:
+            p = float(stats.ttest_rel(whole[a], whole[b]).pvalue)
+        rows.append((a, b, mean, half_width, len(gap), (gap > 0).sum(), (gap == 0).sum(), (gap < 0).sum(), p))
+    columns = ["a", "b", "difference", "half_width", "n", "wins", "ties", "losses", "p"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(p_holm=holm(table["p"]))
+
+
+def holm(p: Sequence[float]) -> np.ndarray:
+    """p-values (m,) corrected for their number (Holm 1979, step down): those under 0.05 hold together with 95 % confidence.
+
+    NaN stays NaN and is not counted.
+    """
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p)[: np.isfinite(p).sum()]  # NaN is sorted last
+    corrected = np.full(len(p), np.nan)
+    corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
+    return corrected
 
 
 # The structure of predictions: which errors, which clusters, and what chance alone would give.

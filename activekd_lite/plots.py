@@ -1,22 +1,24 @@
-"""Plotly figures of records. Colours are Okabe and Ito's, told apart by colour-blind readers; markers differ as well."""
+"""Plotly figures of runs, predictions and picks: each a `figures.Figure`, with `.table`, its data, and `.alt`, its words."""
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
-import torch.nn.functional as F
-from PIL import Image
+import torch
 from torch import Tensor
 
+from activekd_lite.figures import NAMED, Figure, colour, data_uri, marker, squares, tiled
+from activekd_lite.images import ImageFiles
 from activekd_lite.loop import RunResult
+from activekd_lite.maps import maps, pick_by_pick, picks_on_map, simplex
 from activekd_lite.metrics import calibration_error_pct, mean_interval, reliability
+from activekd_lite.sweep import to_frame
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon")
-LAYOUT = dict(template="plotly_white", font_size=15, hovermode="x unified", height=520, margin=dict(t=60, r=20))
+__all__ = [
+    "Figure", "aulc_intervals", "confusions", "curves_frame", "image_rows", "interval_dots", "learning_curves", "maps",
+    "pick_by_pick", "picks_on_map", "query_montage", "reliability_diagram", "simplex", "win_tie_loss",
+]  # fmt: skip
 
 
 def curves_frame(results: Sequence[RunResult], value: str = "accuracy_pct") -> pd.DataFrame:
@@ -33,7 +35,7 @@ def learning_curves(
     value: str = "accuracy_pct",
     teacher_accuracy_pct: float | None = None,
     title: str = "",
-) -> go.Figure:
+) -> Figure:
     """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
 
     value: a field of `RoundRecord`; teacher_accuracy_pct: drawn as a horizontal line. The runs must share a data set.
@@ -41,82 +43,201 @@ def learning_curves(
     names = {r.config["dataset"] for r in results}
     if len(names) != 1:
         raise ValueError(f"learning curves of {len(names)} data sets {sorted(names)} do not share an axis; give one at a time")
-    curves, figure = curves_frame(results, value), go.Figure(layout=LAYOUT)
+    axis = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
+            "covering_radius": "covering radius in probability space"}.get(value, value)  # fmt: skip
+    curves, said, lines = curves_frame(results, value), [], []
     strategies = list(dict.fromkeys(curves["strategy"]))
     for (strategy, distill), curve in curves.groupby(["strategy", "distill"], sort=False):
-        place = strategies.index(strategy)
-        figure.add_scatter(
-            x=curve["labeled_count"], y=curve["mean"], mode="lines+markers",
-            name=f"{strategy}{'' if distill else ', no distillation'}", legendgroup=strategy,
+        place, name = strategies.index(strategy), f"{strategy}{'' if distill else ', no distillation'}"
+        first, last = curve.iloc[0], curve.iloc[-1]
+        said.append(f"{name} {first['mean']:.3g} at {first['labeled_count']} to {last['mean']:.3g} at {last['labeled_count']}")
+        lines.append(go.Scatter(
+            x=curve["labeled_count"], y=curve["mean"], mode="lines+markers", name=name, legendgroup=strategy,
             error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
-            line=dict(color=COLOURS[place % len(COLOURS)], dash="solid" if distill else "dash"),
-            marker=dict(symbol=MARKERS[place % len(MARKERS)] + ("" if distill else "-open"), size=9),
+            line=dict(color=colour(place), dash="solid" if distill else "dash"),
+            marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
             hovertemplate="%{y:.3f}" if value == "covering_radius" else "%{y:.1f}",
-        )  # fmt: skip
+        ))  # fmt: skip
+    figure = Figure(lines, table=curves, alt=f"{axis} against the number of labels. {'; '.join(said)}.")
     if teacher_accuracy_pct is not None:
         figure.add_hline(teacher_accuracy_pct, line_dash="dot", line_color="#555555",
                          annotation_text=f"teacher alone {teacher_accuracy_pct:.1f}")  # fmt: skip
-    axis = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
-            "covering_radius": "covering radius in probability space"}  # fmt: skip
     figure.update_xaxes(title="labels")
-    figure.update_yaxes(title=axis.get(value, value))
-    return figure.update_layout(
-        title=title or f"{names.pop()}: {'learning curves' if value == 'accuracy_pct' else axis.get(value, value)}"
-    )
+    figure.update_yaxes(title=axis)
+    title = title or f"{names.pop()}: {'learning curves' if value == 'accuracy_pct' else axis}"
+    return figure.update_layout(title=title, hovermode="x unified")
 
 
-def query_montage(result: RunResult, images: Tensor, *, tile: int = 44, columns: int = 12) -> go.Figure:
-    """What was asked for, a line of pictures a round, in pick order; the true label on hover.
+def aulc_intervals(results: Sequence[RunResult], title: str = "") -> Figure:
+    """Mean accuracy over the rounds (AULC) of each strategy with and without the teacher: mean and 95 % interval over seeds."""
+    runs = to_frame(results).assign(series=lambda f: np.where(f["distill"], "with teacher", "without"))
+    groups = runs.groupby(["strategy", "series"], sort=False)["aulc_pct"]
+    rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
+    table = pd.DataFrame(rows, columns=["group", "series", "mean", "half_width", "n"])
+    return interval_dots(table, x_title="mean accuracy over the rounds (%)", title=title or "Area under the learning curve")
 
-    images: (N, 3, H, W) uint8, the pool's. Long queries are cut after `columns` pictures, and the title says so.
+
+def interval_dots(table: pd.DataFrame, *, x_title: str, title: str = "") -> Figure:
+    """Means with their intervals, a line for each `group`, a colour and marker for each `series`.
+
+    table: columns group, series, mean, half_width (NaN: none) and n.
     """
-    rows = [result.state.labeled_indices[result.state.labeled_round[result.state.labeled_indices] == 0].tolist()]
-    rows += [record.query_indices for record in result.records if record.query_indices]
-    cut, columns = max(map(len, rows)) > columns, min(columns, max(map(len, rows)))
-    canvas = np.full((len(rows) * tile, columns * tile, 3), 255, dtype=np.uint8)
-    shown = [(y, x, index) for y, indices in enumerate(rows) for x, index in enumerate(indices[:columns])]
-    for y, x, index in shown:
-        picture = F.interpolate(images[index : index + 1].cpu().float(), tile - 4)[0].permute(1, 2, 0)
-        canvas[y * tile + 2 : (y + 1) * tile - 2, x * tile + 2 : (x + 1) * tile - 2] = picture.numpy().astype(np.uint8)
-    figure = go.Figure(go.Image(source=data_uri(canvas), hoverinfo="skip"), layout=LAYOUT)
-    labels = [result.config["classnames"][result.state.labels[index]] for _, _, index in shown]
-    figure.add_scatter(
-        x=[(x + 0.5) * tile for _, x, _ in shown], y=[(y + 0.5) * tile for y, _, _ in shown], mode="markers",
-        marker=dict(size=tile, opacity=0), showlegend=False, hovertemplate="%{text}<extra></extra>",
-        text=[f"image {index}: {label}" for (_, _, index), label in zip(shown, labels, strict=True)],
+    groups, series = (list(dict.fromkeys(table[name])) for name in ("group", "series"))
+    dots = []
+    for place, name in enumerate(series):
+        of = table[table["series"] == name]
+        shift = (place - (len(series) - 1) / 2) * min(0.25, 0.8 / len(series))
+        dots.append(go.Scatter(
+            x=of["mean"], y=[groups.index(g) + shift for g in of["group"]], mode="markers", name=str(name),
+            error_x=dict(array=of["half_width"], thickness=2, width=5), customdata=of[["half_width", "n"]].to_numpy(),
+            marker=dict(color=colour(place), symbol=marker(place), size=11), text=of["group"].astype(str),
+            hovertemplate="%{text}: %{x:.1f} ± %{customdata[0]:.1f} (n = %{customdata[1]})",
+        ))  # fmt: skip
+    said = "; ".join(
+        f"{r.group}{f' ({r.series})' if len(series) > 1 else ''} {r.mean:.1f}"
+        + (f" ± {r.half_width:.1f}" if np.isfinite(r.half_width) else "")
+        for r in table.itertuples()
+    )
+    figure = Figure(dots, table=table, alt=f"{x_title}: {said}.")
+    figure.update_xaxes(title=x_title)
+    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=[str(g) for g in groups], range=[len(groups) - 0.5, -0.5])
+    return figure.update_layout(title=title, height=170 + 52 * len(groups), showlegend=len(series) > 1)
+
+
+def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
+    """Each row against each column, from `metrics.paired_comparisons`: the mean difference (row - column) as colour and
+    number, wins/ties/losses over the paired runs, and a star where it is more than luck (Holm-corrected p < 0.05)."""
+    names = list(dict.fromkeys([*table["a"], *table["b"]]))
+    size = len(names)
+    z, text = np.full((size, size), np.nan), np.full((size, size), "", dtype=object)
+    for r in table.itertuples():
+        i, j, star = names.index(r.a), names.index(r.b), " *" if r.p_holm < 0.05 else ""
+        z[i, j], z[j, i] = r.difference, -r.difference
+        text[i, j] = f"{r.difference:+.1f}{star}<br>{r.wins}/{r.ties}/{r.losses}"
+        text[j, i] = f"{-r.difference:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
+    most = max(1e-9, np.nanmax(np.abs(z)))
+    sure = table[table["p_holm"] < 0.05]
+    beats = [f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()]
+    alt = f"Differences between {size} strategies, paired. More than luck: {', '.join(beats) or 'none'}."
+    heat = go.Heatmap(
+        z=z, x=names, y=names, text=text, texttemplate="%{text}", zmin=-most * 1.6, zmax=most * 1.6, colorscale="RdBu",
+        colorbar_title="points", hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
     )  # fmt: skip
-    names = ["start"] + [f"query {i}" for i in range(1, len(rows))]
-    figure.update_yaxes(tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=names, showgrid=False)
-    figure.update_xaxes(visible=False, range=[0, columns * tile])
-    title = f"{result.name}: what was asked{f' (the first {columns} of each query)' if cut else ''}"
-    size = dict(height=90 + len(rows) * tile, width=max(560, 120 + columns * tile), margin=dict(t=60, r=20, b=20, l=90))
-    return figure.update_layout(title=title, hovermode="closest", **size)
+    figure = Figure(heat, table=table, alt=alt)
+    figure.update_yaxes(autorange="reversed", title="this ...")
+    figure.update_xaxes(title="... minus this")
+    figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
+    title = title or "Mean difference in points, wins/ties/losses; * more than luck"
+    return figure.update_layout(title=title, height=190 + 62 * size)
 
 
-def data_uri(picture: np.ndarray) -> str:
-    """(H, W, 3) uint8 as a PNG inside a string: what a browser can show without a file."""
-    file = io.BytesIO()
-    Image.fromarray(picture).save(file, format="png")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def reliability_diagram(predictions: dict[str, Tensor], labels: Tensor, bins: int = 10) -> go.Figure:
+def reliability_diagram(predictions: Mapping[str, Tensor], labels: Tensor, bins: int = 10) -> Figure:
     """How often predictions of a given confidence are right: a line for each entry name -> probs (N, C); labels (N,).
 
     The diagonal is perfect calibration; below it a model is too sure of itself. Empty bins are left out.
     """
-    figure = go.Figure(layout=LAYOUT)
-    figure.add_scatter(x=[0, 1], y=[0, 1], mode="lines", name="perfect", line=dict(color="#888888", dash="dot"))
+    lines = [go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="perfect", line=dict(color="#888888", dash="dot"))]
+    tables, errors = [], {name: calibration_error_pct(probs, labels, bins) for name, probs in predictions.items()}
     for place, (name, probs) in enumerate(predictions.items()):
         table = reliability(probs, labels, bins)
         table = table[table["count"] > 0]
-        figure.add_scatter(
+        tables.append(table.assign(model=name))
+        lines.append(go.Scatter(
             x=table["confidence"], y=table["accuracy"], mode="lines+markers", customdata=table["count"],
-            name=f"{name} (ECE {calibration_error_pct(probs, labels, bins):.1f} %)",
-            line_color=COLOURS[place % len(COLOURS)],
-            marker=dict(symbol=MARKERS[place % len(MARKERS)], size=10),
-            hovertemplate="right %{y:.0%} of %{customdata} images",
-        )  # fmt: skip
+            name=f"{name} (ECE {errors[name]:.1f} %)", line_color=colour(place),
+            marker=dict(symbol=marker(place), size=10), hovertemplate="right %{y:.0%} of %{customdata} images",
+        ))  # fmt: skip
+    said = "; ".join(f"{name} {error:.1f} %" for name, error in errors.items())
+    figure = Figure(
+        lines,
+        table=pd.concat(tables, ignore_index=True),
+        alt=f"Share that is right against confidence. Calibration error: {said}.",
+    )
     figure.update_xaxes(title="confidence", range=[0, 1.02], tickformat=".0%")
     figure.update_yaxes(title="share that is right", range=[0, 1.02], tickformat=".0%")
-    return figure.update_layout(title="Is it as sure as it is right?")
+    return figure.update_layout(title="Is it as sure as it is right?", hovermode="x unified")
+
+
+def query_montage(result: RunResult, images: Tensor | ImageFiles, *, tile: int = 56, columns: int = 12) -> Figure:
+    """What was asked for, a line of pictures a round, in pick order; the true label on hover.
+
+    images: (N, 3, H, W) uint8, the pool's. Long queries are cut after `columns` pictures, and the title says so.
+    """
+    start = torch.nonzero(result.state.labeled_round == 0).flatten().tolist()
+    queries = [record.query_indices for record in result.records if record.query_indices]
+    rows = {"start": start} | {f"query {i}": query for i, query in enumerate(queries, 1)}
+    labels, classnames = result.state.labels.tolist(), result.config["classnames"]
+    captions = {i: classnames[labels[i]] for row in rows.values() for i in row}
+    return image_rows(rows, images, captions, tile=tile, columns=columns, title=f"{result.name}: what was asked")
+
+
+def image_rows(
+    rows: Mapping[str, Sequence[int] | Tensor], images: Tensor | ImageFiles,
+    captions: Mapping[int, str] | Sequence[str] | None = None, *, tile: int = 56, columns: int = 12, title: str = "",
+) -> Figure:  # fmt: skip
+    """A named row of pictures for each entry: pool indices, in their order; number and caption on hover.
+
+    images: (N, 3, H, W) uint8; captions: of the pool indices. Rows are cut after `columns` pictures, and the title says so.
+    """
+    rows = {name: [int(i) for i in indices] for name, indices in rows.items()}
+    longest = max(map(len, rows.values()), default=0)
+    if longest == 0:
+        raise ValueError("no pictures: every row is empty")
+    cut, columns = longest > columns, min(columns, longest)
+    shown = [(y, x, index) for y, indices in enumerate(rows.values()) for x, index in enumerate(indices[:columns])]
+    canvas = torch.full((len(rows) * columns, 3, tile, tile), 255, dtype=torch.uint8)
+    places = [y * columns + x for y, x, _ in shown]
+    canvas[places, :, 2:-2, 2:-2] = squares(images, [index for _, _, index in shown], tile - 4)
+    said = [f"image {i}: {captions[i]}" if captions is not None else f"image {i}" for _, _, i in shown]
+    table = pd.DataFrame({"row": [list(rows)[y] for y, _, _ in shown], "index": [i for *_, i in shown], "image": said})
+    alt = f"{len(rows)} rows of pictures: " + "; ".join(f"{name}, {len(indices)}" for name, indices in rows.items()) + "."
+    dots = go.Scatter(
+        x=[(x + 0.5) * tile for _, x, _ in shown], y=[(y + 0.5) * tile for y, _, _ in shown], mode="markers", text=said,
+        marker=dict(size=tile, opacity=0), showlegend=False, hovertemplate="%{text}<extra></extra>",
+    )  # fmt: skip
+    picture = go.Image(source=data_uri(tiled(canvas, columns)), hoverinfo="skip")
+    figure = Figure([picture, dots], table=table, alt=alt)
+    figure.update_yaxes(
+        tickvals=[(y + 0.5) * tile for y in range(len(rows))], ticktext=list(rows), showgrid=False, constraintoward="top"
+    )
+    figure.update_xaxes(visible=False, range=[0, columns * tile], constraintoward="left")
+    title += f" (the first {columns} of each)" if cut else ""
+    return figure.update_layout(title=title, height=90 + len(rows) * tile, margin=dict(t=60, r=20, b=20, l=90))
+
+
+def confusions(matrices: Mapping[str, Tensor | np.ndarray], classnames: Sequence[str], *, title: str = "") -> Figure:
+    """Who is taken for whom, a panel for each entry name -> (C, C) counts, rows the true class, columns the answer.
+
+    Shares of a row in percent; the diagonal, what is right, is left white, so that the errors have the colours.
+    """
+    panels, tables = {}, []
+    for name, matrix in matrices.items():
+        counts = np.asarray(torch.as_tensor(matrix).cpu(), dtype=np.float64)
+        panels[name] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        rows, cols = np.nonzero((counts > 0) & ~np.eye(len(counts), dtype=bool))
+        table = pd.DataFrame({"panel": name, "true": [classnames[i] for i in rows], "answer": [classnames[j] for j in cols],
+                              "count": counts[rows, cols].astype(int)})  # fmt: skip
+        tables.append(table.sort_values("count", ascending=False))
+    table = pd.concat(tables, ignore_index=True)
+    said = [
+        f"{n}: {', '.join(f'{r.true} as {r.answer} ({r.count})' for r in t.head(3).itertuples())}"
+        for n, t in zip(panels, tables, strict=True)
+    ]
+    figure = Figure(table=table, alt=f"Confusion matrices; the most frequent errors: {'; '.join(said)}.")
+    figure.set_subplots(1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.04, shared_yaxes=True)
+    for column, shares in enumerate(panels.values(), 1):
+        errors = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
+        text = np.where(shares >= 1, np.round(shares).astype(int).astype(str), "") if len(shares) <= NAMED else None
+        heat = go.Heatmap(
+            z=errors.round(1), x=list(classnames), y=list(classnames), coloraxis="coloraxis", xgap=1, ygap=1,
+            hovertemplate="%{y} taken for %{x}: %{z:.0f} %<extra></extra>", text=text,
+            texttemplate="%{text}" if text is not None else None,
+        )  # fmt: skip
+        figure.add_trace(heat, row=1, col=column)
+    small = dict(tickfont_size=15 if len(classnames) <= NAMED else 9, tickmode="linear", type="category", showgrid=False)
+    figure.update_xaxes(**small, tickangle=-90 if len(classnames) > NAMED else 0)
+    figure.update_yaxes(**small, autorange="reversed")
+    figure.update_layout(
+        coloraxis=dict(colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]], cmin=0, colorbar_title="%")
+    )
+    return figure.update_layout(title=title or "Who is taken for whom", height=560 if len(classnames) <= NAMED else 640)
