@@ -180,38 +180,43 @@ def shuffled_doubt(probs: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def balls(points: Tensor, groups: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Each group as a ball: centers (K, C), the means, and radii (K,), which hold `share` of the members (1: the farthest).
+    """Each group as a ball: centers (K, C), the means, and radii (K,), which hold `share` of the members (1: all of them).
 
-    points: (N, C); groups: (N,) ints, in the order of their sorted values, those without a member left out.
+    points: (N, C); groups: (N,) ints; row k is of the k-th smallest of the values that occur in `groups`.
     """
-    points, (names, place) = points.cpu().double(), groups.cpu().unique(return_inverse=True)
-    members = torch.bincount(place, minlength=len(names))[:, None]
-    centers = torch.zeros(len(names), points.shape[1], dtype=points.dtype).index_add(0, place, points) / members
-    distances = (points - centers[place]).norm(dim=1)
-    radii = [distances[place == k].quantile(share, interpolation="higher") for k in range(len(names))]
+    centers, place = _means(points, groups)
+    distances = (points.cpu().double() - centers[place]).norm(dim=1)
+    radii = [distances[place == k].quantile(share, interpolation="higher") for k in range(len(centers))]
     return centers, torch.stack(radii)
 
 
 def explained_share(points: Tensor, groups: Tensor) -> float:
-    """How far the groups explain the points: 1 - (variance within groups) / (total variance), 0 for none and 1 for all of it.
+    """How far the groups explain the points: 1 - (variance within the groups) / (total variance), from 0 to 1.
 
-    points: (N, C); groups: (N,) ints. Raises ValueError where all points are equal. Random groups already explain about (K - 1) / (N - 1),
-    and k-means, which chooses its groups to this end, far more: compare with the same k on points without the structure.
+    points: (N, C); groups: (N,) ints. K random groups already explain about (K - 1) / (N - 1), and k-means, which looks for the
+    groups that explain most, far more: compare with the same k on points that lack the structure. Raises ValueError where all
+    points are equal.
     """
-    points, (names, place) = points.cpu().double(), groups.cpu().unique(return_inverse=True)
-    members = torch.bincount(place, minlength=len(names))[:, None]
-    centers = torch.zeros(len(names), points.shape[1], dtype=points.dtype).index_add(0, place, points) / members
+    centers, place = _means(points, groups)
+    points = points.cpu().double()
     total = (points - points.mean(dim=0)).square().sum()
     if total == 0:
         raise ValueError("all points are equal: there is no variance to explain")
     return 1 - float((points - centers[place]).square().sum() / total)
 
 
+def _means(points: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each group (K, C) float64, and the row of each point's own (N,)."""
+    names, place = groups.cpu().unique(return_inverse=True)
+    sums = torch.zeros(len(names), points.shape[1], dtype=torch.float64).index_add(0, place, points.cpu().double())
+    return sums / torch.bincount(place)[:, None], place
+
+
 def same_error_pct(predicted: Tensor, other: Tensor, labels: Tensor) -> float:
     """Of the images that both get wrong, the percent with the same wrong answer; NaN where there is none.
 
-    predicted, other, labels: (N,) classes. Answers that have nothing to do with each other give about 100 / (C - 1).
+    predicted, other, labels: (N,) classes. Wrong answers that have nothing to do with each other agree in about 100 / (C - 1).
     """
-    predicted, other, labels = (x.cpu() for x in (predicted, other, labels))
+    predicted, other, labels = predicted.cpu(), other.cpu(), labels.cpu()
     both = (predicted != labels) & (other != labels)
     return 100.0 * (predicted == other)[both].double().mean().item()
