@@ -30,7 +30,8 @@ def simplex(
 
     probs: (N, C); corners: three class names or positions, or "rest", which groups all others. Without "rest" only images
     with at least half of their probability on the three are shown, scaled to sum to 1. Points, which pile up in the corners,
-    are moved by up to 1.5 % of a side. groups (N,) colour, default: the predicted class; picks: name -> pool indices.
+    are moved by up to 1.5 % of a side. groups (N,) colour, default: the predicted class, -1: pale, others; picks: name -> pool
+    indices.
     """
     probs = np.asarray(torch.as_tensor(probs).cpu(), dtype=np.float64)
     columns, names = _corner_columns(corners, list(classnames), probs)
@@ -65,7 +66,8 @@ def maps(
     panels: Mapping[str, Array], groups: Array, group_names: Sequence[str], *, images: Tensor | ImageFiles | None = None,
     picks: Mapping[str, Sequence[int]] | None = None, title: str = "",
 ) -> Figure:  # fmt: skip
-    """The same N points in panels side by side, name -> (N, 2): one colour and marker for each of `groups` (N,) in all.
+    """The same N points in panels side by side, name -> (N, 2): one colour and marker for each of `groups` (N,) in all (-1:
+    pale, others).
 
     In a saved page hovering a point shows its picture and rings it in the other panels. picks: name -> pool indices.
     """
@@ -192,7 +194,11 @@ def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: 
 def _points_table(xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray | None = None) -> pd.DataFrame:
     shown = np.arange(len(xy)) if shown is None else shown
     groups = np.asarray(torch.as_tensor(groups).cpu())[shown]
-    return pd.DataFrame({"index": shown, "group": [names[g] for g in groups], "x": xy[shown, 0], "y": xy[shown, 1]})
+    return pd.DataFrame({"index": shown, "group": [_named(g, names) for g in groups], "x": xy[shown, 0], "y": xy[shown, 1]})
+
+
+def _named(group: int, names: Sequence[str]) -> str:
+    return "others" if group < 0 else str(names[group])
 
 
 def _add_triangle(figure: Figure, names: Sequence[str]) -> None:
@@ -217,14 +223,18 @@ def _add_groups(
     groups = np.asarray(torch.as_tensor(groups).cpu())
     kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
     present, size = np.unique(groups[shown]), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
-    for place, group in enumerate(present):
+    places = {group: place for place, group in enumerate(present[present >= 0])}
+    for group in present:
+        style = dict(color=PALE)
+        if group >= 0:
+            style = dict(color=colour(places[group]), symbol=marker(places[group]), opacity=0.75)
         members = shown[groups[shown] == group]
         custom = members[:, None] if numbers is None else np.column_stack([members, numbers[members]])
         trace = kind(
-            x=xy[members, 0].astype(np.float32), y=xy[members, 1].astype(np.float32), mode="markers", name=str(names[group]),
+            x=xy[members, 0].astype(np.float32), y=xy[members, 1].astype(np.float32), mode="markers", name=_named(group, names),
             legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(np.float32),
-            marker=dict(color=colour(place), symbol=marker(place), size=size, opacity=0.75),
-            hovertemplate=f"{names[group]}<br>image %{{customdata[0]:.0f}}{hover}<extra></extra>",
+            marker=dict(size=size, **style),
+            hovertemplate=f"{_named(group, names)}<br>image %{{customdata[0]:.0f}}{hover}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(trace, row=row, col=col)
 
