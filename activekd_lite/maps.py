@@ -230,6 +230,7 @@ def _add_groups(
     groups = np.asarray(torch.as_tensor(groups).cpu())
     kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
     present, size = np.unique(groups[shown]), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
+    whole = np.uint16 if len(xy) < 2**16 else np.int32
     places = {group: place for place, group in enumerate(present[present >= 0])}
     for group in present:
         style = dict(color=PALE)
@@ -239,7 +240,7 @@ def _add_groups(
         custom = members[:, None] if numbers is None else np.column_stack([members, numbers[members]])
         trace = kind(
             x=xy[members, 0], y=xy[members, 1], mode="markers", name=_named(group, names),
-            legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(np.uint16 if len(xy) < 2**16 else np.int32),
+            legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(whole),
             marker=dict(size=size, **style),
             hovertemplate=f"{_named(group, names)}<br>image %{{customdata[0]}}{hover}<extra></extra>",
         )  # fmt: skip
