@@ -229,7 +229,7 @@ def _add_groups(
     """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
     groups = np.asarray(torch.as_tensor(groups).cpu())
     kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
-    present, size = np.unique(groups[shown]), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
+    present, size = np.unique(groups[shown]), 7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3
     whole = np.uint16 if len(xy) < 2**16 else np.int32
     places = {group: place for place, group in enumerate(present[present >= 0])}
     for group in present:
