@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,25 +128,29 @@ def run(
     known = {path: parameters_of(notebook) for path, notebook in sources.items()}
     _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
     parameters, outcomes = _absolute(parameters), []
-    for path, source in sources.items():
-        target = out / path.name
-        own = {name: value for name, value in parameters.items() if name in known[path]}
-        if parameters and "out" in known[path]:
-            own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
-        asked = _fingerprint(source, own)
-        if done := _earlier(target, asked):
-            outcomes.append(done)
-            continue
-        with _environment(PLOTLY_RENDERER="plotly_mimetype"):
-            outcome = _execute(path, target, own, progress)
-        executed = _coalesced(_read(target))
-        executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
-        _write(executed, target)
-        page(executed, target.with_suffix(".html"))
-        outcomes.append(outcome)
+    try:
+        for path, source in sources.items():
+            own = {name: value for name, value in parameters.items() if name in known[path]}
+            if parameters and "out" in known[path]:
+                own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
+            outcomes.append(_run_one(path, source, out / path.name, own, progress))
+    finally:
         index(out)
-    index(out)
     return outcomes
+
+
+def _run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
+    """Execute a notebook into `target` and make its page, unless both are there already."""
+    asked = _fingerprint(source, parameters)
+    if done := _earlier(target, asked):
+        return done
+    with _environment(PLOTLY_RENDERER="plotly_mimetype"):
+        outcome = _execute(path, target, parameters, progress)
+    executed = _coalesced(_read(target))
+    executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
+    _write(executed, target)
+    page(executed, target.with_suffix(".html"))
+    return outcome
 
 
 def _runs(path: Path) -> str:
@@ -208,11 +213,11 @@ def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = Tru
     try:
         papermill.execute_notebook(
             path, target, dict(parameters), cwd=path.parent, progress_bar={"desc": path.stem} if progress else False,
-            kernel_manager_class=Manager, on_cell_complete=measure, extra_arguments=["--IPKernelApp.log_level=40"],
+            kernel_manager_class=Manager, on_cell_complete=measure, extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as failed:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", failed.evalue).strip().splitlines()
-        error = f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": ")
+        error = textwrap.shorten(f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": "), 200)
     except RuntimeError as failed:  # the kernel died, of too little memory perhaps, or never came up
         error = str(failed).strip().splitlines()[0]
     seconds, executed = time.monotonic() - started, _read(target)
@@ -454,6 +459,9 @@ nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
 nav a { color: #0055aa; text-decoration: underline }
 body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
 .jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
+.jp-RenderedMarkdown { overflow-wrap: anywhere }
+.jp-RenderedMarkdown table { display: block; max-width: 100%; overflow-x: auto; overflow-wrap: normal }
+.jp-RenderedMarkdown pre { overflow-x: auto }
 .jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
 .jp-OutputArea-output { overflow-x: auto }
 body .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5 }
@@ -471,6 +479,7 @@ INDEX = """<!doctype html>
 body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 2rem auto; max-width: 1000px; padding: 0 1rem }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-bottom: 1px solid #ddd }}
+th:first-child {{ width: 50% }}
 td + td {{ white-space: nowrap }}
 td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 8rem }}
 td:first-child > a {{ font-weight: bold; font-size: 1.1em }}
