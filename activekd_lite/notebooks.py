@@ -32,6 +32,7 @@ PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
 PATHS = ("out", "cache", "data_root")  # parameters that name folders
 MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
 PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
+TOLD = "{} and {} on two CPU cores, without a GPU."
 MARKERS = ("<!-- notebooks -->", "<!-- /notebooks -->")
 
 
@@ -327,6 +328,11 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
     paths, outcomes = find(names, folder), []
     _needs("kaleido")
     for path in paths:
+        if not PROMISE.search(_read(path)["cells"][0]["source"]):
+            raise ValueError(
+                f"{path.name}: no line '**Time and memory**: {TOLD.format('40 seconds', '1.2 GB')}' in its first cell"
+            )
+    for path in paths:
         runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
         shutil.rmtree(runs, ignore_errors=True)
         try:
@@ -364,9 +370,8 @@ def _coalesced(notebook):
 def _cleaned(notebook, outcome: Outcome):
     """The executed notebook without traces of the run, with static pictures and what was measured."""
     first = notebook["cells"][0]
-    if not PROMISE.search(first["source"]):
-        raise ValueError(f"{outcome.name}: its first cell has no line like '**Time and memory**: {_measured(outcome)}'")
-    first["source"] = PROMISE.sub(_measured(outcome), first["source"], count=1)
+    told = TOLD.format(time_text(outcome.seconds), memory_text(outcome.peak_memory_bytes))
+    first["source"] = PROMISE.sub(told, first["source"], count=1)
     for cell in notebook["cells"]:
         cell["metadata"] = {"tags": tags} if (tags := cell["metadata"].get("tags")) else {}
         for output in cell.get("outputs", []):
@@ -389,11 +394,6 @@ def _add_picture(output: dict) -> None:
     output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
 
 
-def _measured(outcome: Outcome) -> str:
-    memory = memory_text(outcome.peak_memory_bytes)
-    return f"{time_text(outcome.seconds)} and {memory} on two CPU cores, without a GPU."
-
-
 def time_text(seconds: float) -> str:
     return f"{max(5, 5 * round(seconds / 5))} seconds" if seconds < 97.5 else f"{seconds / 60:.1f} minutes"
 
@@ -410,7 +410,8 @@ def read_measured(text: str) -> tuple[float, float] | None:
 
 
 def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write what was measured into the rows of the chapter table; rows of other notebooks stay, of those that are gone go.
+    """Write what was measured into the rows of the chapter table. Other rows stay; of notebooks that are gone they go, and of
+    those that had none they say what the notebook's first cell says.
 
     Raises ValueError when the file has no place for the table.
     """
@@ -421,7 +422,7 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
         raise ValueError(f"{readme} has no lines {MARKERS[0]} and {MARKERS[1]} for the table of the notebooks")
     rows = dict(re.findall(r"^(\| \[([^\]]+)\].*)$", old, re.M))
     rows = {name: row for row, name in rows.items() if (folder / f"{name}.ipynb").is_file()}
-    for o in outcomes:
+    for o in [*(o for o in map(_stated, find(folder=folder)) if o and o.name not in rows), *outcomes]:
         link = Path(os.path.relpath(folder / f"{o.name}.ipynb", readme.parent)).as_posix()
         measured = f"{time_text(o.seconds)} | {memory_text(o.peak_memory_bytes)}"
         rows[o.name] = f"| [{o.name}]({link}) | {o.title.split(' · ')[-1]} | {measured} |"
@@ -430,6 +431,13 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
     )
     if (new := f"{before}{start}\n{table}\n{end}{after}") != text:
         write_atomic(readme, new)
+
+
+def _stated(path: Path) -> Outcome | None:
+    """What a notebook says of itself; None when it does not say what it takes."""
+    notebook = _read(path)
+    measured = read_measured(notebook["cells"][0]["source"])
+    return Outcome(path.stem, title(notebook), measured[0], int(measured[1])) if measured else None
 
 
 def _needs(name: str):
