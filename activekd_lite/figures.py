@@ -35,7 +35,7 @@ TEMPLATE = go.layout.Template(
     layout=dict(
         colorway=COLOURS, font=dict(size=16, color=INK, family="Helvetica, Arial, sans-serif"), height=520, hovermode="closest",
         title=dict(x=0.01, xanchor="left", font_size=19), margin=dict(t=64, r=20, b=60, l=70), paper_bgcolor="white",
-        plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15), legend=dict(itemsizing="constant"),
+        plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15),
         coloraxis=dict(colorscale=SEQUENTIAL),
     )
 )  # fmt: skip

@@ -60,7 +60,7 @@ def simplex(
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
     figure.update_yaxes(**HIDDEN, range=[-0.1 * SIDE, 0.98 * SIDE], scaleanchor="x")
     rest = "" if len(shown) == len(probs) else f" ({len(shown)} of {len(probs)} images)"
-    return figure.update_layout(title=(title or f"Between {', '.join(names)}") + rest, height=620)
+    return figure.update_layout(title=(title or f"Between {', '.join(names)}") + rest, height=620, legend_itemsizing="constant")
 
 
 def maps(
@@ -90,7 +90,7 @@ def maps(
         _add_picks(figure, xy, picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
     figure.update_yaxes(**HIDDEN)
-    return figure.update_layout(title=title, height=600, margin=dict(l=20))
+    return figure.update_layout(title=title, height=600, margin=dict(l=20), legend_itemsizing="constant")
 
 
 def picks_on_map(

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
 PATHS = ("out", "cache", "data_root")  # parameters that name folders
 MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
 PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
+TOLD = "{} and {} on two CPU cores, without a GPU."
 MARKERS = ("<!-- notebooks -->", "<!-- /notebooks -->")
 
 
@@ -127,25 +129,29 @@ def run(
     known = {path: parameters_of(notebook) for path, notebook in sources.items()}
     _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
     parameters, outcomes = _absolute(parameters), []
-    for path, source in sources.items():
-        target = out / path.name
-        own = {name: value for name, value in parameters.items() if name in known[path]}
-        if parameters and "out" in known[path]:
-            own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
-        asked = _fingerprint(source, own)
-        if done := _earlier(target, asked):
-            outcomes.append(done)
-            continue
-        with _environment(PLOTLY_RENDERER="plotly_mimetype"):
-            outcome = _execute(path, target, own, progress)
-        executed = _coalesced(_read(target))
-        executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
-        _write(executed, target)
-        page(executed, target.with_suffix(".html"))
-        outcomes.append(outcome)
+    try:
+        for path, source in sources.items():
+            own = {name: value for name, value in parameters.items() if name in known[path]}
+            if parameters and "out" in known[path]:
+                own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
+            outcomes.append(_run_one(path, source, out / path.name, own, progress))
+    finally:
         index(out)
-    index(out)
     return outcomes
+
+
+def _run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
+    """Execute a notebook into `target` and make its page, unless both are there already."""
+    asked = _fingerprint(source, parameters)
+    if done := _earlier(target, asked):
+        return done
+    with _environment(PLOTLY_RENDERER="plotly_mimetype"):
+        outcome = _execute(path, target, parameters, progress)
+    executed = _coalesced(_read(target))
+    executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
+    _write(executed, target)
+    page(executed, target.with_suffix(".html"))
+    return outcome
 
 
 def _runs(path: Path) -> str:
@@ -208,11 +214,11 @@ def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = Tru
     try:
         papermill.execute_notebook(
             path, target, dict(parameters), cwd=path.parent, progress_bar={"desc": path.stem} if progress else False,
-            kernel_manager_class=Manager, on_cell_complete=measure, extra_arguments=["--IPKernelApp.log_level=40"],
+            kernel_manager_class=Manager, on_cell_complete=measure, extra_arguments=["--IPKernelApp.log_level=50"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as failed:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", failed.evalue).strip().splitlines()
-        error = f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": ")
+        error = textwrap.shorten(f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": "), 200)
     except RuntimeError as failed:  # the kernel died, of too little memory perhaps, or never came up
         error = str(failed).strip().splitlines()[0]
     seconds, executed = time.monotonic() - started, _read(target)
@@ -322,6 +328,11 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
     paths, outcomes = find(names, folder), []
     _needs("kaleido")
     for path in paths:
+        if not PROMISE.search(_read(path)["cells"][0]["source"]):
+            raise ValueError(
+                f"{path.name}: no line '**Time and memory**: {TOLD.format('40 seconds', '1.2 GB')}' in its first cell"
+            )
+    for path in paths:
         runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
         shutil.rmtree(runs, ignore_errors=True)
         try:
@@ -359,9 +370,8 @@ def _coalesced(notebook):
 def _cleaned(notebook, outcome: Outcome):
     """The executed notebook without traces of the run, with static pictures and what was measured."""
     first = notebook["cells"][0]
-    if not PROMISE.search(first["source"]):
-        raise ValueError(f"{outcome.name}: its first cell has no line like '**Time and memory**: {_measured(outcome)}'")
-    first["source"] = PROMISE.sub(_measured(outcome), first["source"], count=1)
+    told = TOLD.format(time_text(outcome.seconds), memory_text(outcome.peak_memory_bytes))
+    first["source"] = PROMISE.sub(told, first["source"], count=1)
     for cell in notebook["cells"]:
         cell["metadata"] = {"tags": tags} if (tags := cell["metadata"].get("tags")) else {}
         for output in cell.get("outputs", []):
@@ -384,11 +394,6 @@ def _add_picture(output: dict) -> None:
     output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
 
 
-def _measured(outcome: Outcome) -> str:
-    memory = memory_text(outcome.peak_memory_bytes)
-    return f"{time_text(outcome.seconds)} and {memory} on two CPU cores, without a GPU."
-
-
 def time_text(seconds: float) -> str:
     return f"{max(5, 5 * round(seconds / 5))} seconds" if seconds < 97.5 else f"{seconds / 60:.1f} minutes"
 
@@ -405,7 +410,8 @@ def read_measured(text: str) -> tuple[float, float] | None:
 
 
 def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> None:
-    """Write what was measured into the rows of the chapter table; rows of other notebooks stay, of those that are gone go.
+    """Write what was measured into the rows of the chapter table. Other rows stay; of notebooks that are gone they go, and of
+    those that had none they say what the notebook's first cell says.
 
     Raises ValueError when the file has no place for the table.
     """
@@ -416,7 +422,7 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
         raise ValueError(f"{readme} has no lines {MARKERS[0]} and {MARKERS[1]} for the table of the notebooks")
     rows = dict(re.findall(r"^(\| \[([^\]]+)\].*)$", old, re.M))
     rows = {name: row for row, name in rows.items() if (folder / f"{name}.ipynb").is_file()}
-    for o in outcomes:
+    for o in [*(o for o in map(_stated, find(folder=folder)) if o and o.name not in rows), *outcomes]:
         link = Path(os.path.relpath(folder / f"{o.name}.ipynb", readme.parent)).as_posix()
         measured = f"{time_text(o.seconds)} | {memory_text(o.peak_memory_bytes)}"
         rows[o.name] = f"| [{o.name}]({link}) | {o.title.split(' · ')[-1]} | {measured} |"
@@ -425,6 +431,13 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
     )
     if (new := f"{before}{start}\n{table}\n{end}{after}") != text:
         write_atomic(readme, new)
+
+
+def _stated(path: Path) -> Outcome | None:
+    """What a notebook says of itself; None when it does not say what it takes."""
+    notebook = _read(path)
+    measured = read_measured(notebook["cells"][0]["source"])
+    return Outcome(path.stem, title(notebook), measured[0], int(measured[1])) if measured else None
 
 
 def _needs(name: str):
@@ -454,6 +467,9 @@ nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
 nav a { color: #0055aa; text-decoration: underline }
 body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
 .jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
+.jp-RenderedMarkdown { overflow-wrap: anywhere }
+.jp-RenderedMarkdown table { display: block; max-width: 100%; overflow-x: auto; overflow-wrap: normal }
+.jp-RenderedMarkdown pre { overflow-x: auto }
 .jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
 .jp-OutputArea-output { overflow-x: auto }
 body .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5 }
@@ -471,6 +487,7 @@ INDEX = """<!doctype html>
 body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 2rem auto; max-width: 1000px; padding: 0 1rem }}
 table {{ border-collapse: collapse; width: 100% }}
 th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-bottom: 1px solid #ddd }}
+th:first-child {{ width: 50% }}
 td + td {{ white-space: nowrap }}
 td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 8rem }}
 td:first-child > a {{ font-weight: bold; font-size: 1.1em }}

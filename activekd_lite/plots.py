@@ -110,11 +110,11 @@ def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
     names = list(dict.fromkeys([*table["a"], *table["b"]]))
     size = len(names)
     z, text = np.full((size, size), np.nan), np.full((size, size), "", dtype=object)
-    for r in table.itertuples():
+    for r in table.round({"difference": 1}).itertuples():
         i, j, star = names.index(r.a), names.index(r.b), " *" if r.p_holm < 0.05 else ""
-        z[i, j], z[j, i] = r.difference, -r.difference
-        text[i, j] = f"{r.difference:+.1f}{star}<br>{r.wins}/{r.ties}/{r.losses}"
-        text[j, i] = f"{-r.difference:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
+        z[i, j], z[j, i] = r.difference, 0.0 - r.difference
+        text[i, j] = f"{z[i, j] + 0.0:+.1f}{star}<br>{r.wins}/{r.ties}/{r.losses}"
+        text[j, i] = f"{z[j, i]:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
     most = max(1e-9, np.nanmax(np.abs(z)))
     sure = table[table["p_holm"] < 0.05]
     beats = [f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()]

@@ -244,4 +244,4 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     assert "*" not in heat.text[0][2]
     assert heat.text[0][2].endswith("1/2/2")
     assert "a over b" in every_figure["win_tie_loss"].alt
-    np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0])
+    np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0].round(1))
