@@ -14,6 +14,7 @@ import shutil
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -267,27 +268,38 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
     notebook that fails stays as it was. Static pictures are made after the clock has stopped; they need kaleido and a Chromium.
     """
     paths, outcomes = find(names, folder), []
-    needs("kaleido")
     for path in paths:
         if not PROMISE.search(read_notebook(path)["cells"][0]["source"]):
             raise ValueError(
                 f"{path.name}: no line '**Time and memory**: {TOLD.format('40 seconds', '1.2 GB')}' in its first cell"
             )
-    for path in paths:
-        runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
-        shutil.rmtree(runs, ignore_errors=True)
-        try:
-            with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
-                outcome = _execute(path, work, {}, progress)
-            if not outcome.error:
-                _write(_cleaned(_coalesced(read_notebook(work)), outcome), path)
-        finally:
-            work.unlink(missing_ok=True)
-        outcomes.append(outcome)
+    with _browser():
+        for path in paths:
+            runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
+            shutil.rmtree(runs, ignore_errors=True)
+            try:
+                with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
+                    outcome = _execute(path, work, {}, progress)
+                if not outcome.error:
+                    _write(_cleaned(_coalesced(read_notebook(work)), outcome), path)
+            finally:
+                work.unlink(missing_ok=True)
+            outcomes.append(outcome)
     for readme in (paths[0].parent / "README.md", paths[0].parent.parent / "README.md"):
         if readme.is_file() and MARKERS[0] in readme.read_text(encoding="utf-8"):
             update_table(readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent)
     return outcomes
+
+
+@contextmanager
+def _browser() -> Iterator[None]:
+    """One for all static pictures: to start one takes longer than to draw."""
+    kaleido = needs("kaleido")
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        yield
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
 
 
 @contextmanager
@@ -330,7 +342,8 @@ def _add_picture(output: dict) -> None:
     """A static picture beside the live figure, for who reads the notebook where plotly does not run."""
     import plotly.io as pio
 
-    picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a running browser keeps its settings
+        picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
     output["data"]["image/png"] = fewer_colours(base64.b64encode(picture).decode())
     output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
 
