@@ -83,8 +83,6 @@ class Figure(go.Figure):
         bundle = self._repr_mimebundle_(width=PNG_WIDTH)
         if not bundle:  # a renderer that opens a window
             return super()._ipython_display_()
-        if "image/png" in bundle:
-            bundle["image/png"] = fewer_colours(bundle["image/png"])
         described = {kind: {"alt": self.alt} for kind in bundle if kind.startswith("image/")}
         display(bundle | {"text/plain": self.alt}, raw=True, metadata=described)
 
