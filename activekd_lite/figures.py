@@ -83,13 +83,11 @@ class Figure(go.Figure):
         bundle = self._repr_mimebundle_(width=PNG_WIDTH)
         if not bundle:  # a renderer that opens a window
             return super()._ipython_display_()
-        if "image/png" in bundle:
-            bundle["image/png"] = _fewer_colours(bundle["image/png"])
         described = {kind: {"alt": self.alt} for kind in bundle if kind.startswith("image/")}
         display(bundle | {"text/plain": self.alt}, raw=True, metadata=described)
 
 
-def _fewer_colours(png: str) -> str:
+def fewer_colours(png: str) -> str:
     """A PNG in base64 with 256 colours: a third of the size, and a notebook holds many."""
     file = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")

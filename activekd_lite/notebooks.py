@@ -1,15 +1,12 @@
-"""Notebooks: run by papermill, shown as pages that need no network, written back with clean outputs and measured figures.
+"""Notebooks: run by papermill, and written back with clean outputs and measured figures.
 
 papermill, nbconvert and their like come with the extra `notebooks` and are imported when they are used.
 """
 
 import ast
 import base64
-import copy
 import difflib
 import hashlib
-import html
-import importlib
 import json
 import os
 import re
@@ -17,6 +14,7 @@ import shutil
 import sys
 import textwrap
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -24,11 +22,11 @@ from pathlib import Path
 
 import psutil
 
-from activekd_lite.figures import PNG_WIDTH, html_of
+from activekd_lite.figures import PNG_WIDTH, fewer_colours
 from activekd_lite.files import PACKAGE, make_folder, write_atomic
+from activekd_lite.pages import PLOTLY, index, memory_text, needs, page, read_notebook, time_text, title
 
 FOLDER = PACKAGE.parent / "notebooks"  # beside the package in a clone; not part of a wheel
-PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
 PATHS = ("out", "cache", "data_root")  # parameters that name folders
 MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
 PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
@@ -125,7 +123,7 @@ def run(
     Raises ValueError, before anything runs, for a parameter that none of the notebooks knows.
     """
     paths, out = find(names, folder), make_folder(out).resolve()
-    sources = {path: _read(path) for path in paths}
+    sources = {path: read_notebook(path) for path in paths}
     known = {path: parameters_of(notebook) for path, notebook in sources.items()}
     _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
     parameters, outcomes = _absolute(parameters), []
@@ -147,7 +145,7 @@ def _run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, pro
         return done
     with _environment(PLOTLY_RENDERER="plotly_mimetype"):
         outcome = _execute(path, target, parameters, progress)
-    executed = _coalesced(_read(target))
+    executed = _coalesced(read_notebook(target))
     executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
     _write(executed, target)
     page(executed, target.with_suffix(".html"))
@@ -191,13 +189,13 @@ def _earlier(target: Path, fingerprint: str) -> Outcome | None:
     """What is noted in a notebook that was executed with this fingerprint and has its page."""
     if not target.is_file() or not target.with_suffix(".html").is_file():
         return None
-    noted = dict(_read(target).metadata.get("activekd_lite", {}))
+    noted = dict(read_notebook(target).metadata.get("activekd_lite", {}))
     return Outcome(**noted | {"skipped": True}) if noted.pop("fingerprint", None) == fingerprint else None
 
 
 def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = True) -> Outcome:
     """Run a notebook by papermill where it lies. `target` keeps what was done when a cell fails."""
-    papermill, client = _needs("papermill"), _needs("jupyter_client")
+    papermill, client = needs("papermill"), needs("jupyter_client")
     managers, peaks = [], [0]
 
     class Manager(client.AsyncKernelManager):
@@ -221,7 +219,7 @@ def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = Tru
         error = textwrap.shorten(f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": "), 200)
     except RuntimeError as failed:  # the kernel died, of too little memory perhaps, or never came up
         error = str(failed).strip().splitlines()[0]
-    seconds, executed = time.monotonic() - started, _read(target)
+    seconds, executed = time.monotonic() - started, read_notebook(target)
     return Outcome(path.stem, title(executed), round(seconds, 1), max(peaks), _last_cell(executed) if error else "", error)
 
 
@@ -263,62 +261,6 @@ def _environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def title(notebook: Mapping) -> str:
-    """The heading of its first cell: "04 · What does a full ActiveKD run do?"."""
-    return next((t for cell in notebook["cells"] for t in re.findall(r"^# (.+)$", cell["source"], re.M)), "untitled")
-
-
-def page(notebook: Mapping, path: str | os.PathLike) -> None:
-    """An executed notebook as a page: its plotly figures live, plotly.js in a file beside it, nothing from a network."""
-    nbconvert, path = _needs("nbconvert"), Path(path)
-    shown = copy.deepcopy(notebook)
-    for output in (output for cell in shown["cells"] for output in cell.get("outputs", [])):
-        data = output.get("data", {})
-        if PLOTLY in data:
-            output["data"] = {"text/html": html_of(data[PLOTLY])}
-        elif "image/png" in data and "text/html" not in data:
-            alt = html.escape(output["metadata"].get("image/png", {}).get("alt") or data.get("text/plain", ""))
-            output["data"] = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'}
-    shown["metadata"].pop("widgets", None)
-    exporter = nbconvert.HTMLExporter(raw_template=PAGE)
-    body, _ = exporter.from_notebook_node(shown, {"metadata": {"name": title(notebook)}})
-    write_atomic(path, body)
-    _put_plotly_js(path.parent)
-
-
-def _put_plotly_js(folder: Path) -> None:
-    from plotly.offline import get_plotlyjs
-
-    script = get_plotlyjs().encode()
-    if not (folder / PLOTLY_JS).is_file() or (folder / PLOTLY_JS).stat().st_size != len(script):
-        write_atomic(folder / PLOTLY_JS, script)
-
-
-def index(out: str | os.PathLike) -> Path:
-    """`index.html` of the executed notebooks in a folder: what each answers, time, memory, did it run through?"""
-    rows = []
-    for path in sorted(Path(out).glob("*.ipynb")):
-        executed = _read(path)
-        if "papermill" not in executed.metadata:
-            continue  # not made here
-        noted, state, seconds, memory = executed.metadata.get("activekd_lite", {}), '<b class="no">not finished</b>', "", ""
-        if "fingerprint" in noted:
-            seconds, memory = time_text(noted["seconds"]), memory_text(noted["peak_memory_bytes"])
-            state = '<b class="yes">ran through</b>'
-        if noted.get("error"):
-            where, error = html.escape(noted["failed_cell"]), html.escape(noted["error"])
-            state = f'<b class="no">failed</b> in {where}<br><code>{error}</code>'
-        text = "\n\n".join(cell["source"] for cell in executed["cells"])
-        learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)", text)
-        learn = _needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
-        name = html.escape(title(executed))
-        linked = f'<a href="{path.stem}.html">{name}</a>' if path.with_suffix(".html").is_file() else name
-        rows.append(ROW.format(title=linked, learn=learn, seconds=seconds, memory=memory, state=state, file=path.name))
-    target = Path(out) / "index.html"
-    write_atomic(target, INDEX.format(rows="\n".join(rows)))
-    return target
-
-
 def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, *, progress: bool = True) -> list[Outcome]:
     """Run notebooks anew, on at most two cores and without a GPU, and write back outputs, time and memory, tables.
 
@@ -326,27 +268,38 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
     notebook that fails stays as it was. Static pictures are made after the clock has stopped; they need kaleido and a Chromium.
     """
     paths, outcomes = find(names, folder), []
-    _needs("kaleido")
     for path in paths:
-        if not PROMISE.search(_read(path)["cells"][0]["source"]):
+        if not PROMISE.search(read_notebook(path)["cells"][0]["source"]):
             raise ValueError(
                 f"{path.name}: no line '**Time and memory**: {TOLD.format('40 seconds', '1.2 GB')}' in its first cell"
             )
-    for path in paths:
-        runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
-        shutil.rmtree(runs, ignore_errors=True)
-        try:
-            with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
-                outcome = _execute(path, work, {}, progress)
-            if not outcome.error:
-                _write(_cleaned(_coalesced(_read(work)), outcome), path)
-        finally:
-            work.unlink(missing_ok=True)
-        outcomes.append(outcome)
+    with _browser():
+        for path in paths:
+            runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
+            shutil.rmtree(runs, ignore_errors=True)
+            try:
+                with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
+                    outcome = _execute(path, work, {}, progress)
+                if not outcome.error:
+                    _write(_cleaned(_coalesced(read_notebook(work)), outcome), path)
+            finally:
+                work.unlink(missing_ok=True)
+            outcomes.append(outcome)
     for readme in (paths[0].parent / "README.md", paths[0].parent.parent / "README.md"):
         if readme.is_file() and MARKERS[0] in readme.read_text(encoding="utf-8"):
             update_table(readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent)
     return outcomes
+
+
+@contextmanager
+def _browser() -> Iterator[None]:
+    """One for all static pictures: to start one takes longer than to draw."""
+    kaleido = needs("kaleido")
+    kaleido.start_sync_server(silence_warnings=True)
+    try:
+        yield
+    finally:
+        kaleido.stop_sync_server(silence_warnings=True)
 
 
 @contextmanager
@@ -364,7 +317,7 @@ def _two_cores() -> Iterator[None]:
 
 def _coalesced(notebook):
     """Its streams merged, and of a progress bar the last state alone."""
-    return _needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
+    return needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
 
 
 def _cleaned(notebook, outcome: Outcome):
@@ -382,24 +335,17 @@ def _cleaned(notebook, outcome: Outcome):
         "language_info": {"name": "python"},
         "activekd_lite": {"executed_sha256": executed_sha256(notebook)},
     }
-    return _needs("nbformat").from_dict(notebook)
+    return needs("nbformat").from_dict(notebook)
 
 
 def _add_picture(output: dict) -> None:
     """A static picture beside the live figure, for who reads the notebook where plotly does not run."""
     import plotly.io as pio
 
-    picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
-    output["data"]["image/png"] = base64.b64encode(picture).decode()
+    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a running browser keeps its settings
+        picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
+    output["data"]["image/png"] = fewer_colours(base64.b64encode(picture).decode())
     output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
-
-
-def time_text(seconds: float) -> str:
-    return f"{max(5, 5 * round(seconds / 5))} seconds" if seconds < 97.5 else f"{seconds / 60:.1f} minutes"
-
-
-def memory_text(size: float) -> str:
-    return f"{size / 1e9:.1f} GB"
 
 
 def read_measured(text: str) -> tuple[float, float] | None:
@@ -435,69 +381,10 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
 
 def _stated(path: Path) -> Outcome | None:
     """What a notebook says of itself; None when it does not say what it takes."""
-    notebook = _read(path)
+    notebook = read_notebook(path)
     measured = read_measured(notebook["cells"][0]["source"])
     return Outcome(path.stem, title(notebook), measured[0], int(measured[1])) if measured else None
 
 
-def _needs(name: str):
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        package = "kaleido" if name == "kaleido" else "-e '.[notebooks]'"
-        raise ImportError(f"this needs {error.name}, which is not installed: pip install {package}") from error
-
-
-def _read(path: Path):
-    return _needs("nbformat").read(path, as_version=4)
-
-
 def _write(notebook, path: Path) -> None:
-    write_atomic(path, _needs("nbformat").writes(notebook) + "\n")
-
-
-PAGE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js %}<script src="plotly.min.js"></script>{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block html_head_css %}<style>
-main, nav { max-width: 1000px; margin: 0 auto; padding: 0 1rem }
-nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
-nav a { color: #0055aa; text-decoration: underline }
-body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
-.jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
-.jp-RenderedMarkdown { overflow-wrap: anywhere }
-.jp-RenderedMarkdown table { display: block; max-width: 100%; overflow-x: auto; overflow-wrap: normal }
-.jp-RenderedMarkdown pre { overflow-x: auto }
-.jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
-.jp-OutputArea-output { overflow-x: auto }
-body .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5 }
-.jp-OutputArea-output pre, .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere }
-.jp-InputPrompt, .jp-OutputPrompt { flex: 0 0 3.5rem; font-size: 12px }
-.jp-MarkdownCell .jp-InputPrompt, .jp-OutputPrompt:empty { flex-basis: 0; min-width: 0; padding: 0 }
-@media (max-width: 900px) { .jp-InputPrompt, .jp-OutputPrompt { flex-basis: 2.5rem } }
-</style>{% endblock %}
-{% block body_header %}{{ super() }}<nav><a href="index.html">all notebooks</a></nav>{% endblock %}
-"""
-
-INDEX = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>activekd_lite: notebooks</title><style>
-body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 2rem auto; max-width: 1000px; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-bottom: 1px solid #ddd }}
-th:first-child {{ width: 50% }}
-td + td {{ white-space: nowrap }}
-td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 8rem }}
-td:first-child > a {{ font-weight: bold; font-size: 1.1em }}
-ul {{ margin: 0.3rem 0 0; padding-left: 1.2rem; color: #444 }}
-.yes {{ color: #00684c }} .no {{ color: #a8420a }} code {{ font-size: 0.9em }}
-</style></head><body>
-<h1>activekd_lite: notebooks, executed</h1>
-<table><thead><tr><th>question</th><th>time</th><th>memory</th><th>state</th></tr></thead><tbody>
-{rows}
-</tbody></table></body></html>
-"""
-
-ROW = """<tr><td>{title}{learn}</td><td>{seconds}</td><td>{memory}</td><td>{state}<br><a href="{file}">notebook</a></td></tr>"""
+    write_atomic(path, needs("nbformat").writes(notebook) + "\n")

@@ -104,7 +104,7 @@ def test_a_figure_of_plotly_express_keeps_its_data_and_takes_the_template():
 def test_fewer_colours_is_the_same_picture_to_the_eye():
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[:20], picture[20:, :30] = (255, 0, 0), (10, 200, 30)
-    smaller = figures._fewer_colours(figures.data_uri(picture).split(",")[1])
+    smaller = figures.fewer_colours(figures.data_uri(picture).split(",")[1])
     again = np.asarray(Image.open(io.BytesIO(base64.b64decode(smaller))).convert("RGB"))
     assert np.abs(again.astype(int) - picture).max() <= 8
 

@@ -513,8 +513,11 @@ def test_without_the_extra_the_error_names_it(course, tmp_path, monkeypatch, cap
     assert "this needs papermill, which is not installed: pip install -e '.[notebooks]'" in capsys.readouterr().err
 
 
+NO_BROWSER = SimpleNamespace(start_sync_server=lambda **_: None, stop_sync_server=lambda **_: None)
+
+
 def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "kaleido", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
     monkeypatch.setattr(notebooks, "_add_picture", lambda output: output["data"].update({"image/png": "AA=="}))
     noisy = "import sys\n\nfor i in range(3):\n    print(f'\\r{i}', end='', file=sys.stderr, flush=True)"
     good, bad = course("00_good", "1", noisy, FIGURE), course("01_bad", "1 / 0")
@@ -552,7 +555,7 @@ def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkey
 
 
 def test_a_notebook_without_a_place_for_its_time_is_refused_before_it_runs(course, monkeypatch):
-    monkeypatch.setitem(sys.modules, "kaleido", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
     path = course("00_good", "1")
     path.write_text(path.read_text().replace("GPU", "graphics card"))
     with pytest.raises(ValueError, match="00_good.ipynb: no line .*Time and memory.* in its first cell"):
