@@ -1,4 +1,4 @@
-"""What is measured: accuracy, calibration, coverage, the area under a learning curve, and intervals over seeds."""
+"""What is measured: accuracy, calibration, coverage, learning curves, intervals over seeds, the structure of predictions."""
 
 from collections.abc import Sequence
 from itertools import combinations

@@ -172,6 +172,7 @@ def test_balls_by_hand():
     assert centers.tolist() == [[1, 1], [5, 5]]
     assert radii.tolist() == [2, 0]
     assert metrics.balls(points, groups, share=0.5)[1].tolist() == pytest.approx([2**0.5, 0])
+    assert metrics.balls(points, groups, share=0.9)[1].tolist() == [2, 0]  # 0.9 of three members: all
 
 
 def test_explained_share_by_hand():
