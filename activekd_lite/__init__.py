@@ -1,6 +1,20 @@
 """ActiveKD and PCoreSet, to see and to use: a vision-language model teaches a student, active learning chooses labels."""
 
-from activekd_lite import cache, doctor, kcenter, losses, metrics, plots, seeding, strategies, students, sweep, teacher, views
+from activekd_lite import (
+    cache,
+    doctor,
+    kcenter,
+    losses,
+    metrics,
+    notebooks,
+    plots,
+    seeding,
+    strategies,
+    students,
+    sweep,
+    teacher,
+    views,
+)
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset, make_dataset
 from activekd_lite.loop import RoundRecord, RunResult, load_run, run_active_learning
@@ -17,8 +31,8 @@ __all__ = [
     "STRATEGIES", "VLM", "Augmentation", "ClapConfig", "ClapTeacher", "Dataset", "DualHeadStudent", "FrozenFeatures",
     "LabelState", "Oracle", "Pool", "Predictions", "RoundRecord", "RunConfig", "RunResult", "TeacherCache",
     "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "doctor", "kcenter", "load_dataset", "load_run",
-    "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "plots", "predict", "run_active_learning", "seeding",
-    "strategies", "students", "sweep", "teacher", "train_student", "views",
+    "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "notebooks", "plots", "predict",
+    "run_active_learning", "seeding", "strategies", "students", "sweep", "teacher", "train_student", "views",
 ]  # fmt: skip
 
 

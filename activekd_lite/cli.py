@@ -1,11 +1,13 @@
 """The command line: the names of the package, one subcommand for each job."""
 
 import argparse
+import ast
+import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from activekd_lite import cache, plots, sweep
+from activekd_lite import cache, notebooks, plots, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
@@ -141,6 +143,36 @@ def _check_images(args: argparse.Namespace) -> int:
     return 1 if bad else 0
 
 
+def run_notebooks(args: argparse.Namespace) -> int:
+    """Run notebooks and make pages of them that open without a network."""
+    names = args.names or (
+        [] if args.refresh else [path.stem for path in notebooks.find(folder=args.folder) if path.stem < "06"]
+    )
+    if args.refresh:
+        outcomes = notebooks.refresh(names, args.folder)
+    else:
+        outcomes = notebooks.run(names, args.out, {k: _literal(v) for k, v in args.parameters}, folder=args.folder)
+    for o in outcomes:
+        measured = f"{notebooks.time_text(o.seconds)}, {notebooks.memory_text(o.peak_memory_bytes)}"
+        state = f"FAILED in {o.failed_cell}: {o.error}" if o.error else measured + (", there already" if o.skipped else "")
+        print(f"{o.name:32} {state}")
+    if not args.refresh:
+        print(f"\nopen {Path(args.out, 'index.html')} in a browser")
+    return 1 if any(o.error for o in outcomes) else 0
+
+
+def _literal(text: str) -> object:
+    """A number, true or True, null or None, a list or a dictionary where it reads as one; else the text itself."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError):
+            continue
+        if value is None or isinstance(value, bool | int | float | str | list | dict):
+            return value
+    return text
+
+
 def doctor(args: argparse.Namespace) -> int:
     """What is here, and does it work? With --data: which images of a data set cannot be read?"""
     if args.data:
@@ -182,10 +214,12 @@ def _parser() -> argparse.ArgumentParser:
     def command(name, function, *options):
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
         sub.set_defaults(command=function, paper=False, distill=True, teacher="zero-shot")
-        sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images (.cache)")
-        sub.add_argument("--root", default="data", help="folder of the data sets, each in its own folder (data)")
         for option in options:
             option(sub)
+
+    def folders(sub):
+        sub.add_argument("--cache", default=".cache", help="folder of teacher features and generated images (.cache)")
+        sub.add_argument("--root", default="data", help="folder of the data sets, each in its own folder (data)")
 
     def teacher(sub):
         sub.add_argument("--vlm", help=f"embedded tiny-clip, or an open_clip model ({defaults.vlm})")
@@ -245,11 +279,25 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("check", choices=["check"], help="look for its files")
         sub.add_argument("dataset", metavar="NAME", help=f"{', '.join(LAYOUTS)}, folder:/path or csv:/path/file.csv")
 
-    command("run", run, one, training, teacher)
-    command("sweep", run_sweep, many, training, teacher)
-    command("cache", run_cache, jobs, teacher)
-    command("data", data, check)
-    command("doctor", doctor, lambda sub: sub.add_argument("--data", help=f"one of {', '.join(LAYOUTS)}, folder:, csv:"))
+    def course(sub):
+        sub.add_argument("names", nargs="*", metavar="NAME", help='"04" or "04_active_learning_run" (00 to 05; --refresh: all)')
+        sub.add_argument("--out", default="runs/demo", help="folder of the executed notebooks and their index.html (runs/demo)")
+        sub.add_argument(
+            "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
+            help="a parameter, for those of the notebooks that know it; the trainings are then kept under --out",
+        )  # fmt: skip
+        sub.add_argument("--from", dest="folder", metavar="DIR", help="where the notebooks are (notebooks/ of the clone)")
+        sub.add_argument("--refresh", action="store_true", help="write outputs, time and memory into the notebooks instead")
+
+    def looked_at(sub):
+        sub.add_argument("--data", help=f"one of {', '.join(LAYOUTS)}, folder:, csv:")
+
+    command("run", run, folders, one, training, teacher)
+    command("sweep", run_sweep, folders, many, training, teacher)
+    command("cache", run_cache, folders, jobs, teacher)
+    command("data", data, folders, check)
+    command("notebooks", run_notebooks, course)
+    command("doctor", doctor, folders, looked_at)
     return parser
 
 

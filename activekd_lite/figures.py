@@ -83,8 +83,18 @@ class Figure(go.Figure):
         bundle = self._repr_mimebundle_(width=PNG_WIDTH)
         if not bundle:  # a renderer that opens a window
             return super()._ipython_display_()
+        if "image/png" in bundle:
+            bundle["image/png"] = _fewer_colours(bundle["image/png"])
         described = {kind: {"alt": self.alt} for kind in bundle if kind.startswith("image/")}
         display(bundle | {"text/plain": self.alt}, raw=True, metadata=described)
+
+
+def _fewer_colours(png: str) -> str:
+    """A PNG in base64 with 256 colours: a third of the size, and a notebook holds many."""
+    file = io.BytesIO()
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def html_of(figure: go.Figure | dict) -> str:
@@ -103,7 +113,7 @@ def html_of(figure: go.Figure | dict) -> str:
     return "\n".join(parts)
 
 
-def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 150_000) -> dict:
+def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 60_000) -> dict:
     """Small pictures of the images (N, 3, H, W) uint8, or of `most` of them spread evenly, on one sheet; JSON-ready.
 
     "sheet": a data URI; "side": pixels of a picture, as many up to `side` as fit budget_bytes (at least 8); "columns" of the

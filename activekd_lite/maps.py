@@ -16,7 +16,8 @@ from activekd_lite.images import ImageFiles
 from activekd_lite.seeding import uniforms
 
 DENSE = 8000  # points in a figure from which on WebGL draws them
-CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])  # of the triangle
+SIDE = 10_000  # of a map, in whole steps: two bytes a coordinate keep notebooks small
+CORNERS = SIDE * np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])  # of the triangle
 HIDDEN = dict(showgrid=False, zeroline=False, showticklabels=False, ticks="")
 Array = Tensor | np.ndarray
 
@@ -30,7 +31,8 @@ def simplex(
 
     probs: (N, C); corners: three class names or positions, or "rest", which groups all others. Without "rest" only images
     with at least half of their probability on the three are shown, scaled to sum to 1. Points, which pile up in the corners,
-    are moved by up to 1.5 % of a side. groups (N,) colour, default: the predicted class; picks: name -> pool indices.
+    are moved by up to 1.5 % of a side. groups (N,) colour, default: the predicted class, -1: pale, others; picks: name -> pool
+    indices.
     """
     probs = np.asarray(torch.as_tensor(probs).cpu(), dtype=np.float64)
     columns, names = _corner_columns(corners, list(classnames), probs)
@@ -41,7 +43,7 @@ def simplex(
     weights = columns / np.maximum(mass, 1e-12)[:, None]
     angle, reach = uniforms(0, np.arange(len(probs)), 2).T
     jitter = 0.015 * np.sqrt(reach)[:, None] * np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
-    xy = weights @ CORNERS + jitter
+    xy = (weights @ CORNERS + SIDE * jitter).round().astype(np.int16)
     sure = [f"{((weights[shown, k] > 0.9).mean() if len(shown) else 0):.0%} at {name}" for k, name in enumerate(names)]
     alt = (
         f"Triangle of {', '.join(names)} with {len(shown)} of {len(probs)} images; within 10 % of a corner: {', '.join(sure)}."
@@ -52,11 +54,11 @@ def simplex(
         pictures=picture_sheet(images) if images is not None else None,
     )
     _add_triangle(figure, names)
-    hover = "".join(f"<br>{name} %{{customdata[{k + 1}]:.2f}}" for k, name in enumerate(names))
-    _add_groups(figure, xy, groups, group_names, shown, numbers=columns.astype(np.float32), hover=hover)
+    hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
+    _add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
     _add_picks(figure, xy, {n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5] for n, p in (picks or {}).items()})
-    figure.update_xaxes(**HIDDEN, range=[-0.15, 1.15])
-    figure.update_yaxes(**HIDDEN, range=[-0.1, 0.98], scaleanchor="x")
+    figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
+    figure.update_yaxes(**HIDDEN, range=[-0.1 * SIDE, 0.98 * SIDE], scaleanchor="x")
     rest = "" if len(shown) == len(probs) else f" ({len(shown)} of {len(probs)} images)"
     return figure.update_layout(title=(title or f"Between {', '.join(names)}") + rest, height=620)
 
@@ -65,7 +67,8 @@ def maps(
     panels: Mapping[str, Array], groups: Array, group_names: Sequence[str], *, images: Tensor | ImageFiles | None = None,
     picks: Mapping[str, Sequence[int]] | None = None, title: str = "",
 ) -> Figure:  # fmt: skip
-    """The same N points in panels side by side, name -> (N, 2): one colour and marker for each of `groups` (N,) in all.
+    """The same N points in panels side by side, name -> (N, 2): one colour and marker for each of `groups` (N,) in all (-1:
+    pale, others).
 
     In a saved page hovering a point shows its picture and rings it in the other panels. picks: name -> pool indices.
     """
@@ -82,7 +85,7 @@ def maps(
         table=table, alt=alt, linked=len(present) + len(picks), pictures=picture_sheet(images) if images is not None else None
     )
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
-    for column, xy in enumerate(arrays.values(), 1):
+    for column, xy in enumerate(map(_in_steps, arrays.values()), 1):
         _add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
         _add_picks(figure, xy, picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
@@ -94,7 +97,7 @@ def picks_on_map(
     xy: Array, picks: Mapping[str, Sequence[int]], labeled: Sequence[int] | None = None, *, columns: int = 3, title: str = ""
 ) -> Figure:
     """The same map (N, 2) once for each strategy: its picks in colour, numbered in pick order, what is labelled as a cross."""
-    xy = np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32)
+    xy = _in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
     columns = min(columns, len(picks))
     rows = -(-len(picks) // columns)
     table = pd.DataFrame(
@@ -132,7 +135,7 @@ def pick_by_pick(xy: Array, points: Array, labeled: Sequence[int], picks: Sequen
     xy: (N, 2) where to draw; points: (N, C) where distances are measured (Euclidean); labeled: the first centres, pool
     indices; picks: in their order. The covering radius, the largest distance, is in the slider's labels and the table.
     """
-    xy = np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32)
+    xy = _in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
     points = torch.as_tensor(points).double().cpu()
     labeled, picks = np.asarray(labeled).tolist(), np.asarray(picks).tolist()
     nearest = torch.cdist(points, points[labeled]).amin(dim=1)
@@ -189,10 +192,20 @@ def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: 
     return np.stack([columns[c] for c in corners], axis=1).clip(0), list(corners)
 
 
+def _in_steps(xy: np.ndarray) -> np.ndarray:
+    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE."""
+    low, high = xy.min(axis=0), xy.max(axis=0)
+    return ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round().astype(np.int16)
+
+
 def _points_table(xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray | None = None) -> pd.DataFrame:
     shown = np.arange(len(xy)) if shown is None else shown
     groups = np.asarray(torch.as_tensor(groups).cpu())[shown]
-    return pd.DataFrame({"index": shown, "group": [names[g] for g in groups], "x": xy[shown, 0], "y": xy[shown, 1]})
+    return pd.DataFrame({"index": shown, "group": [_named(g, names) for g in groups], "x": xy[shown, 0], "y": xy[shown, 1]})
+
+
+def _named(group: int, names: Sequence[str]) -> str:
+    return "others" if group < 0 else str(names[group])
 
 
 def _add_triangle(figure: Figure, names: Sequence[str]) -> None:
@@ -216,15 +229,20 @@ def _add_groups(
     """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
     groups = np.asarray(torch.as_tensor(groups).cpu())
     kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
-    present, size = np.unique(groups[shown]), 7 if len(shown) < 3000 else 5 if len(shown) < DENSE else 3
-    for place, group in enumerate(present):
+    present, size = np.unique(groups[shown]), 7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3
+    whole = np.uint16 if len(xy) < 2**16 else np.int32
+    places = {group: place for place, group in enumerate(present[present >= 0])}
+    for group in present:
+        style = dict(color=PALE)
+        if group >= 0:
+            style = dict(color=colour(places[group]), symbol=marker(places[group]), opacity=0.75)
         members = shown[groups[shown] == group]
         custom = members[:, None] if numbers is None else np.column_stack([members, numbers[members]])
         trace = kind(
-            x=xy[members, 0].astype(np.float32), y=xy[members, 1].astype(np.float32), mode="markers", name=str(names[group]),
-            legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(np.float32),
-            marker=dict(color=colour(place), symbol=marker(place), size=size, opacity=0.75),
-            hovertemplate=f"{names[group]}<br>image %{{customdata[0]:.0f}}{hover}<extra></extra>",
+            x=xy[members, 0], y=xy[members, 1], mode="markers", name=_named(group, names),
+            legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(whole),
+            marker=dict(size=size, **style),
+            hovertemplate=f"{_named(group, names)}<br>image %{{customdata[0]}}{hover}<extra></extra>",
         )  # fmt: skip
         figure.add_trace(trace, row=row, col=col)
 

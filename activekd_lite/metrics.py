@@ -108,3 +108,16 @@ def holm(p: Sequence[float]) -> np.ndarray:
     corrected = np.full(len(p), np.nan)
     corrected[order] = np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)).clip(max=1)
     return corrected
+
+
+def verdict(values: pd.DataFrame) -> str:
+    """Who has the highest mean, and whether that can be luck, in a sentence. values: see `paired_comparisons`."""
+    table, means = paired_comparisons(values), values.dropna().mean()
+    best, n = means.idxmax(), int(table["n"].iloc[0])
+    if n < 2:
+        return f"{best} is highest ({means.max():.1f}) in a single run of each: that says nothing about luck."
+    behind = {r.b if r.a == best else r.a: r.p_holm for r in table.itertuples() if best in (r.a, r.b)}
+    beaten, open_ = ([k for k, p in behind.items() if (p < 0.05) == sure] for sure in (True, False))
+    said = f"Over {n} paired runs {best} has the highest mean ({means.max():.1f})"
+    said += f"; ahead of {', '.join(beaten)} by more than luck explains" if beaten else ""
+    return said + (f"; its lead over {', '.join(open_)} can be luck." if open_ else ".")

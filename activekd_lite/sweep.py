@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from tqdm import tqdm
 
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import load_dataset
@@ -65,24 +66,32 @@ def run(
     What only a teacher makes possible, `pcoreset_teacher` and a cold start (shots = 0), is run with distillation alone.
     """
     vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
-    for name in grid.datasets:
-        data = load_dataset(name, data_root, cache_root=cache_root)
-        query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
-        check_labels(data, grid.rounds, query_size, grid.shots)  # before what takes long
-        teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
-        on_features = grid.student in ON_FEATURES
-        features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
-        for seed, strategy, distill in product(grid.seeds, grid.strategies, grid.distill):
-            if not distill and (strategy == "pcoreset_teacher" or grid.shots == 0):
-                continue
-            folder = run_folder(out, data.name, strategy, distill, seed)
-            result = run_active_learning(
-                data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
-                views=teacher.views if grid.views else None, out=folder, device=device, progress=progress,
-            )  # fmt: skip
-            results.append(result)
+    jobs = [job for job in product(grid.seeds, grid.strategies, grid.distill) if _possible(grid, *job[1:])]
+    trainings = grid.rounds + 1
+    with tqdm(total=len(grid.datasets) * len(jobs) * trainings, unit="round", disable=not progress) as bar:
+        for name in grid.datasets:
+            data = load_dataset(name, data_root, cache_root=cache_root)
+            query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
+            check_labels(data, grid.rounds, query_size, grid.shots)  # before what takes long
+            teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
+            on_features = grid.student in ON_FEATURES
+            features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
+            for seed, strategy, distill in jobs:
+                bar.set_description(f"{data.name}, {strategy}{'' if distill else ', no distillation'}, seed {seed}")
+                folder = run_folder(out, data.name, strategy, distill, seed)
+                result = run_active_learning(
+                    data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
+                    query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
+                    views=teacher.views if grid.views else None, out=folder, device=device, progress=False,
+                    on_round=lambda record: bar.update(),
+                )  # fmt: skip
+                results.append(result)
+                bar.update(len(results) * trainings - bar.n)  # rounds that were there already
     return results
+
+
+def _possible(grid: Grid, strategy: str, distill: bool) -> bool:
+    return distill or (strategy != "pcoreset_teacher" and grid.shots > 0)
 
 
 def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:

@@ -1,0 +1,474 @@
+"""Notebooks: run by papermill, shown as pages that need no network, written back with clean outputs and measured figures.
+
+papermill, nbconvert and their like come with the extra `notebooks` and are imported when they are used.
+"""
+
+import ast
+import base64
+import copy
+import difflib
+import hashlib
+import html
+import importlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+from activekd_lite.figures import PNG_WIDTH, html_of
+from activekd_lite.files import PACKAGE, make_folder, write_atomic
+
+FOLDER = PACKAGE.parent / "notebooks"  # beside the package in a clone; not part of a wheel
+PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
+PATHS = ("out", "cache", "data_root")  # parameters that name folders
+MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
+PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
+MARKERS = ("<!-- notebooks -->", "<!-- /notebooks -->")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a notebook. failed_cell and error are empty when it ran through; skipped: it was there already."""
+
+    name: str
+    title: str
+    seconds: float
+    peak_memory_bytes: int
+    failed_cell: str = ""
+    error: str = ""
+    skipped: bool = False
+
+
+def check_parameters() -> None:
+    """Refuse parameters that the running notebook does not know; of those papermill itself only warns.
+
+    Papermill puts what it was given into a cell of its own, `# Parameters`, after the notebook's. Does nothing where there is
+    no such cell: in JupyterLab, in a test, in a script. Raises ValueError with the known names.
+    """
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    cells = shell.user_ns.get("_ih", []) if shell else []
+    injected = [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
+    if injected:
+        known = {name: None for cell in cells[: injected[0]] for name in _assigned(cell)}
+        given = [name for place in injected for name in _assigned(cells[place])]
+        _check_known(given, known or given)  # known is empty when somebody runs that cell first, by hand
+
+
+def parameters_of(notebook: Mapping) -> dict:
+    """Names and defaults in the cell tagged `parameters`; empty when there is none."""
+    cells = (cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    return {name: ast.literal_eval(value) for name, value in _assigned("".join(next(cells, {"source": ""})["source"])).items()}
+
+
+def _assigned(code: str) -> dict[str, ast.expr]:
+    """What `name = value` assigns at the top level."""
+    try:
+        nodes = ast.parse(code).body
+    except SyntaxError:
+        return {}
+    pairs = ((target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets)
+    return {target.id: value for target, value in pairs if isinstance(target, ast.Name)}
+
+
+def _check_known(given: Sequence[str], known: Sequence[str]) -> None:
+    if unknown := sorted(set(given) - set(known)):
+        near = [match for name in unknown for match in difflib.get_close_matches(name, known, 1)]
+        meant = f"; did you mean {', '.join(near)}?" if near else ";"
+        plural = "s" if len(unknown) > 1 else ""
+        raise ValueError(f"unknown parameter{plural} {', '.join(unknown)}{meant} known are {', '.join(known)}")
+
+
+def find(names: Sequence[str] = (), folder: str | os.PathLike | None = None) -> list[Path]:
+    """The notebooks `names` ("04" or "04_active_learning_run") of a folder, all of it when there are none, in order.
+
+    Raises FileNotFoundError when the folder has no notebooks, ValueError for a name that none or several have.
+    """
+    folder = Path(folder or FOLDER).resolve()
+    there = sorted(path for path in folder.glob("*.ipynb"))
+    if not there:
+        raise FileNotFoundError(f"no notebooks in {folder}; they come with a clone of the repository; say where with --from")
+    found = []
+    for name in names:
+        fitting = [path for path in there if path.stem == name.removesuffix(".ipynb") or path.stem.split("_")[0] == name]
+        if len(fitting) != 1:
+            problem = "unknown notebook" if not fitting else "several notebooks are called"
+            raise ValueError(f"{problem} {name!r}; known are {', '.join(path.stem for path in there)}")
+        found += fitting
+    return sorted(set(found)) if names else there
+
+
+def run(
+    names: Sequence[str],
+    out: str | os.PathLike,
+    parameters: Mapping = {},
+    *,
+    folder: str | os.PathLike | None = None,
+    progress: bool = True,
+) -> list[Outcome]:
+    """Execute notebooks into `out`: each as .ipynb and as a page, and an index.html of all that lie there.
+
+    parameters: go to those of the notebooks that know them; their paths are meant as seen from here. With parameters, the
+    trainings are kept under `out`, else where the notebooks say. A notebook that fails does not stop the others. One that is
+    there already, from the same source, parameters and package, is not run again.
+
+    Raises ValueError, before anything runs, for a parameter that none of the notebooks knows.
+    """
+    paths, out = find(names, folder), make_folder(out).resolve()
+    sources = {path: _read(path) for path in paths}
+    known = {path: parameters_of(notebook) for path, notebook in sources.items()}
+    _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
+    parameters, outcomes = _absolute(parameters), []
+    for path, source in sources.items():
+        target = out / path.name
+        own = {name: value for name, value in parameters.items() if name in known[path]}
+        if parameters and "out" in known[path]:
+            own["out"] = str(Path(own["out"]) if "out" in own and len(paths) == 1 else Path(own.get("out", out)) / _runs(path))
+        asked = _fingerprint(source, own)
+        if done := _earlier(target, asked):
+            outcomes.append(done)
+            continue
+        with _environment(PLOTLY_RENDERER="plotly_mimetype"):
+            outcome = _execute(path, target, own, progress)
+        executed = _read(target)
+        executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
+        _write(executed, target)
+        page(executed, target.with_suffix(".html"))
+        outcomes.append(outcome)
+        index(out)
+    index(out)
+    return outcomes
+
+
+def _runs(path: Path) -> str:
+    return f"notebook-{path.stem.split('_')[0]}"
+
+
+def _absolute(parameters: Mapping) -> dict:
+    """Paths as seen from here, made independent of where the notebook runs."""
+    absolute = dict(parameters)
+    for name, value in parameters.items():
+        kind, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
+        if name in PATHS or (name == "pretrained" and isinstance(value, str) and Path(value).is_file()):
+            absolute[name] = os.path.abspath(value)
+        elif colon and kind in ("folder", "csv", "local-dir"):
+            absolute[name] = f"{kind}:{os.path.abspath(path)}"
+    return absolute
+
+
+def _fingerprint(notebook: Mapping, parameters: Mapping) -> str:
+    """Changes with the text of the notebook, its parameters and the package."""
+    package = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.glob("*.py"))]
+    return _sha256([[cell["source"] for cell in notebook["cells"]], dict(parameters), package])
+
+
+def executed_sha256(notebook: Mapping) -> str:
+    """Of the code that made the outputs; `refresh` records it, so that a test sees outputs of other code."""
+    return _sha256([cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
+
+
+def _sha256(content: object) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _earlier(target: Path, fingerprint: str) -> Outcome | None:
+    """What is noted in a notebook that was executed with this fingerprint and has its page."""
+    if not target.is_file() or not target.with_suffix(".html").is_file():
+        return None
+    noted = dict(_read(target).metadata.get("activekd_lite", {}))
+    return Outcome(**noted | {"skipped": True}) if noted.pop("fingerprint", None) == fingerprint else None
+
+
+def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = True) -> Outcome:
+    """Run a notebook by papermill where it lies. `target` keeps what was done when a cell fails."""
+    papermill, client = _needs("papermill"), _needs("jupyter_client")
+    managers, peaks = [], [0]
+
+    class Manager(client.AsyncKernelManager):
+        """One that can be asked for the process of its kernel."""
+
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            managers.append(self)
+
+    def measure(**cell) -> None:
+        peaks.append(peak_memory_bytes(managers[-1].provisioner.pid))
+
+    error, started = "", time.monotonic()
+    try:
+        papermill.execute_notebook(
+            path, target, dict(parameters), cwd=path.parent, progress_bar={"desc": path.stem} if progress else False,
+            kernel_manager_class=Manager, on_cell_complete=measure,
+        )  # fmt: skip
+    except papermill.PapermillExecutionError as failed:
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", failed.evalue).strip().splitlines()
+        error = f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": ")
+    except RuntimeError as failed:  # the kernel died, of too little memory perhaps, or never came up
+        error = str(failed).strip().splitlines()[0]
+    seconds, executed = time.monotonic() - started, _read(target)
+    return Outcome(path.stem, title(executed), round(seconds, 1), max(peaks), _last_cell(executed) if error else "", error)
+
+
+def _last_cell(notebook: Mapping) -> str:
+    """The number of the code cell that was begun last, and the heading above it."""
+    heading, number, last = "", 0, "before its first cell"
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            number += 1
+            if cell["metadata"].get("papermill", {}).get("start_time"):
+                last = f"cell [{number}]" + (f" under “{heading}”" if heading else "")
+        else:
+            heading = (re.findall(r"^#+ (.+)$", cell["source"], re.M) or [heading])[-1]
+    return last
+
+
+def peak_memory_bytes(pid: int) -> int:
+    """The most memory that a process has had so far; on macOS, which does not say, what it has now. 0 when it is gone."""
+    try:
+        status = Path(f"/proc/{pid}/status")
+        if status.is_file():
+            return int(re.search(r"VmHWM:\s*(\d+) kB", status.read_text()).group(1)) * 1024
+        memory = psutil.Process(pid).memory_info()
+    except (OSError, AttributeError, psutil.Error):
+        return 0
+    return getattr(memory, "peak_wset", memory.rss)
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Variables that the kernels inherit."""
+    values = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | values  # else each kernel prints a warning of its debugger
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def title(notebook: Mapping) -> str:
+    """The heading of its first cell: "04 · What does a full ActiveKD run do?"."""
+    return next((t for cell in notebook["cells"] for t in re.findall(r"^# (.+)$", cell["source"], re.M)), "untitled")
+
+
+def page(notebook: Mapping, path: str | os.PathLike) -> None:
+    """An executed notebook as a page: its plotly figures live, plotly.js in a file beside it, nothing from a network."""
+    nbconvert, path = _needs("nbconvert"), Path(path)
+    shown = copy.deepcopy(notebook)
+    for output in (output for cell in shown["cells"] for output in cell.get("outputs", [])):
+        data = output.get("data", {})
+        if PLOTLY in data:
+            output["data"] = {"text/html": html_of(data[PLOTLY])}
+        elif "image/png" in data and "text/html" not in data:
+            alt = html.escape(output["metadata"].get("image/png", {}).get("alt") or data.get("text/plain", ""))
+            output["data"] = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'}
+    shown["metadata"].pop("widgets", None)
+    exporter = nbconvert.HTMLExporter(raw_template=PAGE)
+    body, _ = exporter.from_notebook_node(shown, {"metadata": {"name": title(notebook)}})
+    write_atomic(path, body)
+    _put_plotly_js(path.parent)
+
+
+def _put_plotly_js(folder: Path) -> None:
+    from plotly.offline import get_plotlyjs
+
+    script = get_plotlyjs().encode()
+    if not (folder / PLOTLY_JS).is_file() or (folder / PLOTLY_JS).stat().st_size != len(script):
+        write_atomic(folder / PLOTLY_JS, script)
+
+
+def index(out: str | os.PathLike) -> Path:
+    """`index.html` of the executed notebooks in a folder: what each answers, time, memory, did it run through?"""
+    rows = []
+    for path in sorted(Path(out).glob("*.ipynb")):
+        executed = _read(path)
+        noted = executed.metadata.get("activekd_lite", {})
+        state, seconds, memory = '<b class="no">not finished</b>', "", ""
+        if noted:
+            seconds, memory = time_text(noted["seconds"]), memory_text(noted["peak_memory_bytes"])
+            state = '<b class="yes">ran through</b>'
+        if noted.get("error"):
+            state = (
+                f'<b class="no">failed</b> in {html.escape(noted["failed_cell"])}<br><code>{html.escape(noted["error"])}</code>'
+            )
+        learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n?)+)", executed["cells"][0]["source"]) if noted else None
+        learn = _needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
+        name = html.escape(title(executed))
+        linked = f'<a href="{path.stem}.html">{name}</a>' if path.with_suffix(".html").is_file() else name
+        rows.append(ROW.format(title=linked, learn=learn, seconds=seconds, memory=memory, state=state, file=path.name))
+    target = Path(out) / "index.html"
+    write_atomic(target, INDEX.format(rows="\n".join(rows)))
+    return target
+
+
+def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, *, progress: bool = True) -> list[Outcome]:
+    """Run notebooks anew, on at most two cores and without a GPU, and write back outputs, time and memory, tables.
+
+    The trainings kept in a notebook's own run folder (`runs/notebook-NN`) are deleted first, so that the time is real. A
+    notebook that fails stays as it was. Static pictures are made after the clock has stopped; they need kaleido and a Chromium.
+    """
+    paths, outcomes = find(names, folder), []
+    _needs("kaleido")
+    for path in paths:
+        runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
+        shutil.rmtree(runs, ignore_errors=True)
+        try:
+            with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
+                outcome = _execute(path, work, {}, progress)
+            if not outcome.error:
+                _write(_cleaned(_read(work), outcome), path)
+        finally:
+            work.unlink(missing_ok=True)
+        outcomes.append(outcome)
+    for readme in (paths[0].parent / "README.md", paths[0].parent.parent / "README.md"):
+        if readme.is_file() and MARKERS[0] in readme.read_text(encoding="utf-8"):
+            update_table(readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent)
+    return outcomes
+
+
+@contextmanager
+def _two_cores() -> Iterator[None]:
+    """Kernels started here share two cores, where the system can be told so."""
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    try:
+        if before:
+            os.sched_setaffinity(0, sorted(before)[:2])
+        yield
+    finally:
+        if before:
+            os.sched_setaffinity(0, before)
+
+
+def _cleaned(notebook, outcome: Outcome):
+    """The executed notebook without traces of the run, with static pictures and what was measured."""
+    notebook, _ = _needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})
+    first = notebook["cells"][0]
+    if not PROMISE.search(first["source"]):
+        raise ValueError(f"{outcome.name}: its first cell has no line like '**Time and memory**: {_measured(outcome)}'")
+    first["source"] = PROMISE.sub(_measured(outcome), first["source"], count=1)
+    for cell in notebook["cells"]:
+        cell["metadata"] = {"tags": tags} if (tags := cell["metadata"].get("tags")) else {}
+        for output in cell.get("outputs", []):
+            if PLOTLY in output.get("data", {}):
+                _add_picture(output)
+    notebook["metadata"] = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+        "activekd_lite": {"executed_sha256": executed_sha256(notebook)},
+    }
+    return _needs("nbformat").from_dict(notebook)
+
+
+def _add_picture(output: dict) -> None:
+    """A static picture beside the live figure, for who reads the notebook where plotly does not run."""
+    import plotly.io as pio
+
+    picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
+    output["data"]["image/png"] = base64.b64encode(picture).decode()
+    output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
+
+
+def _measured(outcome: Outcome) -> str:
+    memory = memory_text(outcome.peak_memory_bytes)
+    return f"{time_text(outcome.seconds)} and {memory} on two CPU cores, without a GPU."
+
+
+def time_text(seconds: float) -> str:
+    return f"{max(5, 5 * round(seconds / 5))} seconds" if seconds < 97.5 else f"{seconds / 60:.1f} minutes"
+
+
+def memory_text(size: float) -> str:
+    return f"{size / 1e9:.1f} GB"
+
+
+def read_measured(text: str) -> tuple[float, float] | None:
+    """Seconds and bytes that `text` states, as `time_text` and `memory_text` write them; None when it does not."""
+    found = MEASURED.search(text)
+    seconds = found and float(found["seconds"] or 60 * float(found["minutes"]))
+    return (seconds, float(found["gigabytes"]) * 1e9) if found else None
+
+
+def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> None:
+    """Write what was measured into the rows of the chapter table; rows of other notebooks stay, of those that are gone go.
+
+    Raises ValueError when the file has no place for the table.
+    """
+    text = readme.read_text(encoding="utf-8")
+    before, start, rest = text.partition(MARKERS[0])
+    old, end, after = rest.partition(MARKERS[1])
+    if not end:
+        raise ValueError(f"{readme} has no lines {MARKERS[0]} and {MARKERS[1]} for the table of the notebooks")
+    rows = dict(re.findall(r"^(\| \[([^\]]+)\].*)$", old, re.M))
+    rows = {name: row for row, name in rows.items() if (folder / f"{name}.ipynb").is_file()}
+    for o in outcomes:
+        link = Path(os.path.relpath(folder / f"{o.name}.ipynb", readme.parent)).as_posix()
+        measured = f"{time_text(o.seconds)} | {memory_text(o.peak_memory_bytes)}"
+        rows[o.name] = f"| [{o.name}]({link}) | {o.title.split(' · ')[-1]} | {measured} |"
+    table = "\n".join(["| notebook | the question it answers | time | memory |", "|---|---|---|---|", *sorted(rows.values())])
+    if (new := f"{before}{start}\n{table}\n{end}{after}") != text:
+        write_atomic(readme, new)
+
+
+def _needs(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        package = "kaleido" if name == "kaleido" else "-e '.[notebooks]'"
+        raise ImportError(f"this needs {error.name}, which is not installed: pip install {package}") from error
+
+
+def _read(path: Path):
+    return _needs("nbformat").read(path, as_version=4)
+
+
+def _write(notebook, path: Path) -> None:
+    write_atomic(path, _needs("nbformat").writes(notebook) + "\n")
+
+
+PAGE = """{% extends 'lab/index.html.j2' %}
+{% block html_head_js %}<script src="plotly.min.js"></script>{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block html_head_js_mathjax %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block html_head_css %}<style>
+main, nav { max-width: 1000px; margin: 0 auto; padding: 0 1rem }
+nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
+body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
+.jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
+.jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
+.jp-OutputArea-output { overflow-x: auto }
+.jp-OutputArea-output pre, .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere }
+.jp-InputPrompt, .jp-OutputPrompt { flex: 0 0 3.5rem; font-size: 12px }
+.jp-MarkdownCell .jp-InputPrompt, .jp-OutputPrompt:empty { flex-basis: 0; min-width: 0; padding: 0 }
+@media (max-width: 900px) { .jp-InputPrompt, .jp-OutputPrompt { flex-basis: 2.5rem } }
+</style>{% endblock %}
+{% block body_header %}{{ super() }}<nav><a href="index.html">all notebooks</a></nav>{% endblock %}
+"""
+
+INDEX = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>activekd_lite: notebooks</title><style>
+body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 2rem auto; max-width: 1000px; padding: 0 1rem }}
+table {{ border-collapse: collapse; width: 100% }}
+th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-bottom: 1px solid #ddd }}
+td + td {{ white-space: nowrap }}
+td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 8rem }}
+td:first-child > a {{ font-weight: bold; font-size: 1.1em }}
+ul {{ margin: 0.3rem 0 0; padding-left: 1.2rem; color: #444 }}
+.yes {{ color: #00684c }} .no {{ color: #a8420a }} code {{ font-size: 0.9em }}
+</style></head><body>
+<h1>activekd_lite: notebooks, executed</h1>
+<table><thead><tr><th>question</th><th>time</th><th>memory</th><th>state</th></tr></thead><tbody>
+{rows}
+</tbody></table></body></html>
+"""
+
+ROW = """<tr><td>{title}{learn}</td><td>{seconds}</td><td>{memory}</td><td>{state}<br><a href="{file}">notebook</a></td></tr>"""
