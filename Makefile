@@ -5,10 +5,9 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.activekd-lite-installed
 DEMO := runs/demo
-NOTEBOOK := 04_active_learning_run.ipynb
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab notebooks clean
+.PHONY: help install demo test lint format lab notebooks picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -23,16 +22,11 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test]'
 	@touch $@
 
-demo: $(INSTALLED) ## six strategies with and without distillation on digits: a table, curves, an executed notebook
-	@$(BIN)/activekd-lite sweep --dataset digits --views 5 --out $(DEMO)
-	@$(MAKE) --no-print-directory $(DEMO)/$(NOTEBOOK)
-	@echo "and the run told round by round in $(DEMO)/$(NOTEBOOK): open it with make lab"
-
-$(DEMO)/$(NOTEBOOK): notebooks/$(NOTEBOOK) $(wildcard activekd_lite/*.py) | $(INSTALLED)
-	@PLOTLY_RENDERER=plotly_mimetype $(BIN)/papermill notebooks/$(NOTEBOOK) $@ --cwd notebooks -p out ../$(DEMO) -p cache ../.cache --progress-bar
+demo: $(INSTALLED) ## notebooks 00 to 05, executed, as pages with live figures: runs/demo/index.html
+	@$(BIN)/activekd-lite notebooks --out $(DEMO)
 
 test: $(INSTALLED) ## all tests, the notebooks among them
-	@$(BIN)/python -m pytest tests notebooks --nbval-lax
+	@$(BIN)/python -m pytest notebooks tests --nbval-lax
 
 lint: $(INSTALLED) ## ruff: errors and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -43,10 +37,11 @@ format: $(INSTALLED) ## let ruff write
 lab: $(INSTALLED) ## open JupyterLab on the notebooks; runs/ is there, too
 	@$(BIN)/jupyter lab --notebook-dir . --LabApp.default_url=/lab/tree/notebooks
 
-notebooks: $(INSTALLED) ## run every notebook and write its outputs back (pictures need kaleido and a Chromium)
-	@PLOTLY_RENDERER=plotly_mimetype+png $(BIN)/jupyter nbconvert --to notebook --execute --inplace \
-	    --ExecutePreprocessor.record_timing=False --ExecutePreprocessor.store_widget_state=False notebooks/*.ipynb
-	@$(BIN)/jupyter nbconvert --to notebook --inplace --coalesce-streams notebooks/*.ipynb
+notebooks: $(INSTALLED) ## run every notebook anew, write its outputs, time and memory back (pictures need kaleido and a Chromium)
+	@$(BIN)/activekd-lite notebooks --refresh
+
+picture: $(INSTALLED) ## make the picture of README.md anew (needs kaleido and a Chromium)
+	@$(BIN)/python notebooks/picture.py
 
 clean: ## remove caches and runs, not the environment
 	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis

@@ -57,18 +57,18 @@ def check_parameters() -> None:
     cells = shell.user_ns.get("_ih", []) if shell else []
     injected = [place for place, cell in enumerate(cells) if cell.startswith("# Parameters\n")]
     if injected:
-        known = {name: None for cell in cells[: injected[0]] for name in _assigned(cell)}
-        given = [name for place in injected for name in _assigned(cells[place])]
+        known = {name: None for cell in cells[: injected[0]] for name in assigned(cell)}
+        given = [name for place in injected for name in assigned(cells[place])]
         _check_known(given, known or given)  # known is empty when somebody runs that cell first, by hand
 
 
 def parameters_of(notebook: Mapping) -> dict:
     """Names and defaults in the cell tagged `parameters`; empty when there is none."""
     cells = (cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    return {name: ast.literal_eval(value) for name, value in _assigned("".join(next(cells, {"source": ""})["source"])).items()}
+    return {name: ast.literal_eval(value) for name, value in assigned("".join(next(cells, {"source": ""})["source"])).items()}
 
 
-def _assigned(code: str) -> dict[str, ast.expr]:
+def assigned(code: str) -> dict[str, ast.expr]:
     """What `name = value` assigns at the top level."""
     try:
         nodes = ast.parse(code).body
@@ -115,9 +115,10 @@ def run(
 ) -> list[Outcome]:
     """Execute notebooks into `out`: each as .ipynb and as a page, and an index.html of all that lie there.
 
-    parameters: go to those of the notebooks that know them; their paths are meant as seen from here. With parameters, the
-    trainings are kept under `out`, else where the notebooks say. A notebook that fails does not stop the others. One that is
-    there already, from the same source, parameters and package, is not run again.
+    parameters: go to those of the notebooks that know them; their paths are meant as seen from here. With
+    parameters, what a notebook NN keeps goes to `notebook-NN` in `out` (or in the parameter `out`), else where it says itself.
+    A notebook that fails does not stop the others. One that is there already, from the same source, parameters and package,
+    is not run again.
 
     Raises ValueError, before anything runs, for a parameter that none of the notebooks knows.
     """
@@ -130,14 +131,14 @@ def run(
         target = out / path.name
         own = {name: value for name, value in parameters.items() if name in known[path]}
         if parameters and "out" in known[path]:
-            own["out"] = str(Path(own["out"]) if "out" in own and len(paths) == 1 else Path(own.get("out", out)) / _runs(path))
+            own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
         asked = _fingerprint(source, own)
         if done := _earlier(target, asked):
             outcomes.append(done)
             continue
         with _environment(PLOTLY_RENDERER="plotly_mimetype"):
             outcome = _execute(path, target, own, progress)
-        executed = _read(target)
+        executed = _coalesced(_read(target))
         executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
         _write(executed, target)
         page(executed, target.with_suffix(".html"))
@@ -156,7 +157,9 @@ def _absolute(parameters: Mapping) -> dict:
     absolute = dict(parameters)
     for name, value in parameters.items():
         kind, colon, path = value.partition(":") if isinstance(value, str) else ("", "", "")
-        if name in PATHS or (name == "pretrained" and isinstance(value, str) and Path(value).is_file()):
+        if (name in PATHS and isinstance(value, str)) or (
+            name == "pretrained" and isinstance(value, str) and Path(value).is_file()
+        ):
             absolute[name] = os.path.abspath(value)
         elif colon and kind in ("folder", "csv", "local-dir"):
             absolute[name] = f"{kind}:{os.path.abspath(path)}"
@@ -205,7 +208,7 @@ def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = Tru
     try:
         papermill.execute_notebook(
             path, target, dict(parameters), cwd=path.parent, progress_bar={"desc": path.stem} if progress else False,
-            kernel_manager_class=Manager, on_cell_complete=measure,
+            kernel_manager_class=Manager, on_cell_complete=measure, extra_arguments=["--IPKernelApp.log_level=40"],
         )  # fmt: skip
     except papermill.PapermillExecutionError as failed:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", failed.evalue).strip().splitlines()
@@ -290,16 +293,17 @@ def index(out: str | os.PathLike) -> Path:
     rows = []
     for path in sorted(Path(out).glob("*.ipynb")):
         executed = _read(path)
-        noted = executed.metadata.get("activekd_lite", {})
-        state, seconds, memory = '<b class="no">not finished</b>', "", ""
-        if noted:
+        if "papermill" not in executed.metadata:
+            continue  # not made here
+        noted, state, seconds, memory = executed.metadata.get("activekd_lite", {}), '<b class="no">not finished</b>', "", ""
+        if "fingerprint" in noted:
             seconds, memory = time_text(noted["seconds"]), memory_text(noted["peak_memory_bytes"])
             state = '<b class="yes">ran through</b>'
         if noted.get("error"):
-            state = (
-                f'<b class="no">failed</b> in {html.escape(noted["failed_cell"])}<br><code>{html.escape(noted["error"])}</code>'
-            )
-        learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n?)+)", executed["cells"][0]["source"]) if noted else None
+            where, error = html.escape(noted["failed_cell"]), html.escape(noted["error"])
+            state = f'<b class="no">failed</b> in {where}<br><code>{error}</code>'
+        text = "\n\n".join(cell["source"] for cell in executed["cells"])
+        learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)", text)
         learn = _needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
         name = html.escape(title(executed))
         linked = f'<a href="{path.stem}.html">{name}</a>' if path.with_suffix(".html").is_file() else name
@@ -324,7 +328,7 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
             with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
                 outcome = _execute(path, work, {}, progress)
             if not outcome.error:
-                _write(_cleaned(_read(work), outcome), path)
+                _write(_cleaned(_coalesced(_read(work)), outcome), path)
         finally:
             work.unlink(missing_ok=True)
         outcomes.append(outcome)
@@ -347,9 +351,13 @@ def _two_cores() -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+def _coalesced(notebook):
+    """Its streams merged, and of a progress bar the last state alone."""
+    return _needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
+
+
 def _cleaned(notebook, outcome: Outcome):
     """The executed notebook without traces of the run, with static pictures and what was measured."""
-    notebook, _ = _needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})
     first = notebook["cells"][0]
     if not PROMISE.search(first["source"]):
         raise ValueError(f"{outcome.name}: its first cell has no line like '**Time and memory**: {_measured(outcome)}'")
@@ -412,7 +420,9 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
         link = Path(os.path.relpath(folder / f"{o.name}.ipynb", readme.parent)).as_posix()
         measured = f"{time_text(o.seconds)} | {memory_text(o.peak_memory_bytes)}"
         rows[o.name] = f"| [{o.name}]({link}) | {o.title.split(' · ')[-1]} | {measured} |"
-    table = "\n".join(["| notebook | the question it answers | time | memory |", "|---|---|---|---|", *sorted(rows.values())])
+    table = "\n".join(
+        ["", "| notebook | the question it answers | time | memory |", "|---|---|---|---|", *sorted(rows.values()), ""]
+    )
     if (new := f"{before}{start}\n{table}\n{end}{after}") != text:
         write_atomic(readme, new)
 
@@ -441,10 +451,12 @@ PAGE = """{% extends 'lab/index.html.j2' %}
 {% block html_head_css %}<style>
 main, nav { max-width: 1000px; margin: 0 auto; padding: 0 1rem }
 nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
+nav a { color: #0055aa; text-decoration: underline }
 body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
 .jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
 .jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
 .jp-OutputArea-output { overflow-x: auto }
+body .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5 }
 .jp-OutputArea-output pre, .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere }
 .jp-InputPrompt, .jp-OutputPrompt { flex: 0 0 3.5rem; font-size: 12px }
 .jp-MarkdownCell .jp-InputPrompt, .jp-OutputPrompt:empty { flex-basis: 0; min-width: 0; padding: 0 }

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -60,3 +61,42 @@ def test_area_under_the_curve_is_the_mean_over_rounds():
     assert metrics.aulc_pct([50.0, 60.0, 80.0]) == pytest.approx(190 / 3)
     with pytest.raises(ValueError, match="no rounds"):
         metrics.aulc_pct([])
+
+
+def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
+    values = pd.DataFrame({"a": [3.0, 4.0, 5.0, 7.0], "b": [2.0, 4.0, 4.5, 7.5], "c": [1.0, 2.0, 3.0, None]})
+    table = metrics.paired_comparisons(values).set_index(["a", "b"])
+    assert table["n"].tolist() == [3, 3, 3]  # the row without c is left out
+    row = table.loc[("a", "b")]
+    assert (row["wins"], row["ties"], row["losses"]) == (2, 1, 0)
+    assert row["difference"] == pytest.approx(0.5)
+    assert row["p"] == pytest.approx(stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).pvalue)
+    low, high = stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).confidence_interval(0.95)
+    assert row["half_width"] == pytest.approx((high - low) / 2)
+    assert table.loc[("a", "c"), "p"] == 0  # always the same difference
+    single = metrics.paired_comparisons(values[["a", "b"]].head(1))
+    assert single[["p", "p_holm"]].isna().all(axis=None)
+    with pytest.raises(ValueError, match="1 methods in 4 whole paired runs"):
+        metrics.paired_comparisons(values[["a"]])
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(metrics.holm([0.01, 0.04, 0.03]), [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(metrics.holm([0.6, np.nan, 0.5]), [1.0, np.nan, 1.0])
+    assert len(metrics.holm([])) == 0
+
+
+def test_no_difference_at_all_is_no_finding():
+    same = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
+    assert metrics.paired_comparisons(same)["p"].tolist() == [1.0]
+
+
+def test_the_verdict_names_the_best_and_what_can_be_luck():
+    rng = np.random.default_rng(0)
+    luck = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3))
+    values = pd.DataFrame(luck + np.array([80, 85, 85.05]), columns=["random", "coreset", "pcoreset"])
+    said = metrics.verdict(values)
+    assert said.startswith("Over 8 paired runs pcoreset has the highest mean")
+    assert "ahead of random by more than luck explains" in said
+    assert "its lead over coreset can be luck" in said
+    assert "says nothing about luck" in metrics.verdict(values.head(1))

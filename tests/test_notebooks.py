@@ -1,0 +1,642 @@
+"""The rules that every notebook keeps, each broken once to see that it is noticed; how notebooks are run and written back."""
+
+import ast
+import copy
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+import torch
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from activekd_lite import cli, notebooks
+from activekd_lite.files import PACKAGE
+
+pytest_plugins = "pytester"  # runs pytest in a test
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+STANDARD = {
+    "dataset": ("digits", "shapes"), "vlm": ("tiny-clip",), "pretrained": (None,), "student": (None,), "seed": (0,),
+    "device": ("auto",), "data_root": ("../data",), "cache": ("../.cache",),
+}  # fmt: skip
+FRONT = re.compile(
+    r"# (?P<number>\d\d) · [^\n]+\?\n\n"
+    r"\*\*You will learn\*\*\n\n?(?P<learn>(?:- [^\n]+\n(?:  [^\n]+\n)*)+)\n"
+    r"\*\*Time and memory\*\*: (?P<measured>[^\n]+ on two CPU cores, without a GPU\.)\s+\*\*You need\*\* "
+)
+EXERCISE = re.compile(r"^### ([12]) · .+ \((?:easy|medium|hard), \d+ minutes\)$", re.M)
+SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n([^`]+)```\n(.+)</details>\s*", re.S)
+HEADINGS = ["Before you look: a prediction", "Exercises", "What we measured", "Where next"]
+MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|work|mnt|opt|var|Users)/|[A-Z]:\\)")
+RULES = {}
+
+
+def rule(check):
+    RULES[check.__name__] = check
+    return check
+
+
+def tagged(notebook, tag):
+    return [place for place, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def outputs(notebook):
+    return [output for cell in code_cells(notebook) for output in cell.outputs]
+
+
+def prose(notebook):
+    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+
+
+@rule
+def the_first_cell_says_what_it_is(path, notebook):
+    front = FRONT.match(notebook.cells[0].source)
+    assert front, "question, three lines of what you will learn, time and memory, what you need"
+    assert front["number"] == path.stem[:2]
+    assert len(re.findall(r"^- ", front["learn"], re.M)) == 3
+    assert notebooks.read_measured(front["measured"])
+
+
+@rule
+def the_second_cell_has_the_parameters(path, notebook):
+    assert tagged(notebook, "parameters") == [1]
+    assert all(isinstance(node, ast.Assign) for node in ast.parse(notebook.cells[1].source).body)
+    known = notebooks.parameters_of(notebook)
+    assert {*STANDARD, "out"} - {"student", "seed"} <= set(known)
+    assert known["out"] == f"../runs/notebook-{path.stem[:2]}"
+    assert "seed" in known or known["seeds"][0] == 0
+    for name, values in STANDARD.items():
+        assert known.get(name, values[0]) in values, name
+
+
+@rule
+def every_parameter_is_used(path, notebook):
+    nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell.source))]
+    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    assert set(notebooks.parameters_of(notebook)) <= used
+
+
+@rule
+def the_third_cell_imports_and_checks_the_parameters(path, notebook):
+    statements = ast.parse(notebook.cells[2].source).body
+    imports = [node for node in statements if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "import activekd_lite as akd" in map(ast.unparse, imports)
+    assert ast.unparse(statements[len(imports)]) == "akd.notebooks.check_parameters()"
+
+
+@rule
+def the_story_has_its_parts(path, notebook):
+    headings = re.findall(r"^## (.+)$", prose(notebook), re.M)
+    assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
+    prediction = next(place for place, cell in enumerate(notebook.cells) if f"## {HEADINGS[0]}" in cell.source)
+    later = [output for cell in notebook.cells[prediction:] for output in cell.get("outputs", [])]
+    assert any(notebooks.PLOTLY in output.get("data", {}) for output in later), "no figure after the prediction"
+
+
+@rule
+def two_exercises_check_themselves_and_have_a_solution(path, notebook):
+    part = prose(notebook).split("\n## Exercises", 1)[1].split("\n## What we measured", 1)[0]
+    assert re.findall(EXERCISE, part) == ["1", "2"] == re.findall(r"^### (\d)", part, re.M)
+    places = tagged(notebook, "exercise")
+    assert len(places) == 2
+    assert tagged(notebook, "exercise-check") == [place + 1 for place in places]
+    for place in places:
+        task, exercise, check, solution = notebook.cells[place - 1 : place + 3]
+        assert EXERCISE.search(task.source)
+        assert [ast.unparse(value) for value in notebooks.assigned(exercise.source).values()] == ["None"]
+        assert [output.data["text/plain"] for output in check.outputs] == ["'not solved yet'"]
+        folded = SOLUTION.match(solution.source)
+        assert folded, "one python block, folded away, then a sentence"
+        assert next(iter(notebooks.assigned(exercise.source))) in folded[1]
+
+
+@rule
+def the_last_cell_prints_facts(path, notebook):
+    assert len(notebook.cells) - 1 in tagged(notebook, "nbval-check-output")
+    assert [output.get("name") for output in notebook.cells[-1].outputs] == ["stdout"]
+
+
+@rule
+def the_file_is_small_and_has_no_widgets(path, notebook):
+    text = nbformat.writes(notebook)
+    assert len(text.encode()) < 1_000_000
+    assert "widgets" not in notebook.metadata
+    assert "application/vnd.jupyter.widget-view+json" not in text
+
+
+@rule
+def the_outputs_are_of_this_code(path, notebook):
+    assert notebook.metadata.get("activekd_lite", {}).get("executed_sha256") == notebooks.executed_sha256(notebook), (
+        f"the outputs of {path.name} are of other code: `activekd-lite notebooks {path.stem[:2]} --refresh` makes them anew"
+    )
+    assert [cell.execution_count for cell in code_cells(notebook)] == [*range(1, len(code_cells(notebook)) + 1)]
+
+
+@rule
+def the_outputs_are_clean(path, notebook):
+    for output in outputs(notebook):
+        assert output.output_type != "error"
+        data = output.get("data", {})
+        text = "\n".join([output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")])
+        assert not re.search(r"\w*Warning\b|\bWARNING\b|Traceback|\r", text), text[:300]
+        assert not MACHINE_PATH.search(re.sub(r"data:[^\"')]+", "", text)), text[:300]
+        assert "<script" not in text
+
+
+@rule
+def the_metadata_do_not_depend_on_who_ran_it(path, notebook):
+    assert set(notebook.metadata) == {"kernelspec", "language_info", "activekd_lite"}
+    assert notebook.metadata.language_info == {"name": "python"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in notebook.cells)
+
+
+@rule
+def code_cells_are_short(path, notebook):
+    for place, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and place != 1:
+            lines = [line for line in cell.source.splitlines() if line.strip()]
+            most = 20 if place == 2 or "exercise-check" in cell.metadata.get("tags", []) else 12
+            assert len(lines) <= most, f"{len(lines)} lines in a cell: {lines[0]}"
+
+
+@rule
+def every_figure_has_a_picture_and_a_description(path, notebook):
+    for output in outputs(notebook):
+        data = output.get("data", {})
+        described = data.get("text/plain", "")
+        if notebooks.PLOTLY in data:
+            assert len(described) >= 20 and not described.startswith(("Figure", "<")), described  # noqa: PT018
+            assert "image/png" in data
+        if "image/png" in data:
+            assert len(output.metadata.get("image/png", {}).get("alt", "")) >= 20
+        pictures = re.findall(r"<img\b[^>]*>", data.get("text/html", "") + data.get("text/markdown", ""))
+        assert all(re.search(r'\balt="[^"]', picture) for picture in pictures), pictures
+    assert not re.search(r"!\[\]\(|<img\b(?![^>]*\balt=\")", prose(notebook))
+
+
+def package_functions():
+    modules = [path for path in PACKAGE.glob("*.py") if path.stem != "cli"]
+    return {node.name for path in modules for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+@rule
+def nothing_is_defined_that_the_package_has(path, notebook):
+    nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell.source))]
+    assert not {node.name for node in nodes if isinstance(node, ast.FunctionDef)} & package_functions()
+
+
+@rule
+def its_links_lead_somewhere(path, notebook):
+    for link in re.findall(r"\]\(([^)]+)\)", prose(notebook)):
+        assert link.startswith("https://") or (path.parent / link.split("#")[0]).exists(), link
+
+
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
+def test_rules(path, name):
+    RULES[name](path, nbformat.read(path, 4))
+
+
+@pytest.fixture
+def model():
+    """The notebook 04, which keeps all rules."""
+    return nbformat.read(next(path for path in NOTEBOOKS if path.stem.startswith("04")), 4)
+
+
+def replaced(place, old, new):
+    def change(notebook):
+        cell = notebook.cells[place(notebook) if callable(place) else place]
+        assert old in cell.source
+        cell.source = cell.source.replace(old, new)
+
+    return change
+
+
+def put(place, **fields):
+    return lambda notebook: notebook.cells[place(notebook) if callable(place) else place].update(fields)
+
+
+def shown(**data):
+    return lambda notebook: notebook.cells[-1].outputs.append(new_output("display_data", data))
+
+
+def first(tag):
+    return lambda notebook: tagged(notebook, tag)[0]
+
+
+def solution(notebook):
+    return tagged(notebook, "exercise-check")[0] + 1
+
+
+def task(notebook):
+    return tagged(notebook, "exercise")[0] - 1
+
+
+def figure(notebook):
+    return next(output for output in outputs(notebook) if notebooks.PLOTLY in output.get("data", {}))
+
+
+BREAKS = [
+    ("the_first_cell_says_what_it_is", replaced(0, "# 04", "# 05")),
+    ("the_first_cell_says_what_it_is", replaced(0, "- what", "what")),
+    ("the_first_cell_says_what_it_is", replaced(0, "?", "")),
+    ("the_first_cell_says_what_it_is", replaced(0, " GB on", " on")),
+    ("the_first_cell_says_what_it_is", replaced(0, "**You need**", "**Needs**")),
+    ("the_second_cell_has_the_parameters", put(1, metadata={})),
+    ("the_second_cell_has_the_parameters", replaced(1, 'device = "auto"', 'device = "cpu"')),
+    ("the_second_cell_has_the_parameters", replaced(1, "notebook-04", "notebook-05")),
+    ("the_second_cell_has_the_parameters", replaced(1, 'cache = "../.cache"', "")),
+    ("the_second_cell_has_the_parameters", replaced(1, "seed = 0", "print(0)")),
+    ("every_parameter_is_used", replaced(1, "seed = 0", "seed = 0\nspare = 0")),
+    ("the_third_cell_imports_and_checks_the_parameters", replaced(2, "akd.notebooks.check_parameters()", "")),
+    ("the_third_cell_imports_and_checks_the_parameters", replaced(2, "as akd", "")),
+    ("the_story_has_its_parts", lambda nb: nb.cells.pop(first("exercise")(nb) - 1)),
+    ("the_story_has_its_parts", lambda nb: [cell.update(outputs=[]) for cell in code_cells(nb)]),
+    ("two_exercises_check_themselves_and_have_a_solution", replaced(task, "(easy, ", "(")),
+    ("two_exercises_check_themselves_and_have_a_solution", put(first("exercise"), metadata={})),
+    ("two_exercises_check_themselves_and_have_a_solution", put(first("exercise"), source="asked = 1")),
+    ("two_exercises_check_themselves_and_have_a_solution", put(first("exercise-check"), outputs=[])),
+    ("two_exercises_check_themselves_and_have_a_solution", replaced(solution, "```python", "```")),
+    ("two_exercises_check_themselves_and_have_a_solution", replaced(solution, "<details>", "")),
+    ("the_last_cell_prints_facts", put(-1, metadata={})),
+    ("the_last_cell_prints_facts", put(-1, outputs=[])),
+    ("the_file_is_small_and_has_no_widgets", shown(**{"text/plain": "x" * 1_000_000})),
+    ("the_file_is_small_and_has_no_widgets", lambda nb: nb.metadata.update(widgets={})),
+    ("the_file_is_small_and_has_no_widgets", shown(**{"application/vnd.jupyter.widget-view+json": {}})),
+    ("the_outputs_are_of_this_code", replaced(2, "import torch", "import torch as t")),
+    ("the_outputs_are_of_this_code", replaced(1, "seed = 0", "seed = 1")),
+    ("the_outputs_are_of_this_code", put(-1, execution_count=1)),
+    ("the_outputs_are_clean", put(-1, outputs=[new_output("error", ename="E", evalue="", traceback=[])])),
+    ("the_outputs_are_clean", put(-1, outputs=[new_output("stream", name="stderr", text="UserWarning: x")])),
+    ("the_outputs_are_clean", shown(**{"text/plain": "in /home/me/runs"})),
+    ("the_outputs_are_clean", shown(**{"text/html": "<script>plotly</script>"})),
+    ("the_metadata_do_not_depend_on_who_ran_it", lambda nb: nb.metadata.language_info.update(version="3.11.7")),
+    ("the_metadata_do_not_depend_on_who_ran_it", lambda nb: nb.cells[3].metadata.update(execution={})),
+    ("code_cells_are_short", put(4, source="x = 1\n" * 13)),
+    ("every_figure_has_a_picture_and_a_description", lambda nb: figure(nb).data.update({"text/plain": "Figure(" + "." * 20})),
+    ("every_figure_has_a_picture_and_a_description", lambda nb: figure(nb).data.pop("image/png")),
+    ("every_figure_has_a_picture_and_a_description", lambda nb: figure(nb).metadata.clear()),
+    ("every_figure_has_a_picture_and_a_description", shown(**{"text/html": '<img src="data:">'})),
+    ("every_figure_has_a_picture_and_a_description", replaced(0, "# 04", "![](x.png) # 04")),
+    ("nothing_is_defined_that_the_package_has", replaced(4, "by_class = ", "def accuracy_pct(): pass\nby_class = ")),
+    ("its_links_lead_somewhere", replaced(0, "# 04", "[05](05_nowhere.ipynb) # 04")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change"), BREAKS, ids=[f"{i}-{name}" for i, (name, _) in enumerate(BREAKS)])
+def test_a_rule_that_is_broken_is_noticed(name, change, model):
+    path = FOLDER / "04_active_learning_run.ipynb"
+    RULES[name](path, model)
+    change(model)
+    with pytest.raises((AssertionError, IndexError, KeyError)):
+        RULES[name](path, model)
+
+
+def test_every_rule_is_broken_once():
+    assert {name for name, _ in BREAKS} == set(RULES)
+
+
+def test_the_tables_list_every_notebook():
+    texts = {path: path.read_text() for path in (FOLDER / "README.md", ROOT / "README.md")}
+    tables = {path: text.split(notebooks.MARKERS[0])[1] for path, text in texts.items() if notebooks.MARKERS[0] in text}
+    assert FOLDER / "README.md" in tables
+    for readme, table in tables.items():
+        links = re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", table, re.M)
+        assert [(readme.parent / link).resolve() for link in links] == NOTEBOOKS
+        assert all(notebooks.read_measured(line) for line in table.splitlines() if line.startswith("| ["))
+
+
+# How notebooks are run, on small ones.
+
+PARAMETERS = 'out = "../runs/notebook-00"\nseed = 0'
+CHECKED = "import activekd_lite as akd\n\nakd.notebooks.check_parameters()"
+
+
+def small_notebook(*code, number="00", parameters=PARAMETERS):
+    cells = [
+        new_markdown_cell(
+            f"# {number} · Does it run?\n\n**You will learn**\n- a;\n- `b`;\n- c.\n\n"
+            "**Time and memory**: 1 seconds and 0.1 GB on two CPU cores, without a GPU.\n\n**You need** nothing."
+        ),
+        new_code_cell(parameters, metadata={"tags": ["parameters"]}),
+        *(cell if isinstance(cell, dict) else new_code_cell(cell) for cell in code),
+    ]
+    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "P"}})
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A folder with `notebooks/`; returns a function that puts one there."""
+    (tmp_path / "notebooks").mkdir()
+
+    def write(name, *code, **kwargs):
+        path = tmp_path / "notebooks" / f"{name}.ipynb"
+        nbformat.write(small_notebook(*code, number=name[:2], **kwargs), path)
+        return path
+
+    return write
+
+
+def test_an_unknown_parameter_fails_with_the_known_ones(course, tmp_path, capsys):
+    path = course("00_good", CHECKED, "print('went on')")
+    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / "done.ipynb"), "-p", "sead", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "ValueError: unknown parameter sead; did you mean seed? known are out, seed" in done.stderr
+    assert "went on\n" not in [output.get("text") for output in outputs(nbformat.read(tmp_path / "done.ipynb", 4))]
+    words = ["notebooks", "00", "--from", str(path.parent), "--out", str(tmp_path / "o")]
+    assert cli.main([*words, "-p", "sead", "1"]) == 2
+    assert "unknown parameter sead; did you mean seed? known are out, seed" in capsys.readouterr().err
+    assert not list((tmp_path / "o").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize(
+    ("cells", "unknown"),
+    [
+        (["", "seed = 0", "# Parameters\nseed = 1\n"], None),
+        (["", "seed = 0", "# Parameters\nsead = 1\n"], "sead"),
+        (["", "seed = 0", "# Parameters\nsead = 1\ncolour = 2\n"], "colour, sead"),
+        (["", "# Parameters\nseed = 1\n", "seed = 0"], None),  # by hand, in another order
+        (["", "seed = 0", "seed = ", "other = 1"], None),
+        ([], None),
+    ],
+)
+def test_check_parameters_speaks_up_after_papermill_only(cells, unknown, monkeypatch):
+    notebooks.check_parameters()  # in a script
+    shell = SimpleNamespace(user_ns={"_ih": cells})
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    if unknown:
+        with pytest.raises(ValueError, match=f"unknown parameters? {unknown}"):
+            notebooks.check_parameters()
+    else:
+        notebooks.check_parameters()
+
+
+def test_values_on_the_command_line_are_read_as_literals():
+    read = {
+        "3": 3, "1e-3": 1e-3, "true": True, "True": True, "null": None, "None": None, "[0, 1]": [0, 1], '{"a": 1}': {"a": 1},
+        "shapes": "shapes", "folder:/my/images": "folder:/my/images", "'3'": "3", "0,1": "0,1", "{": "{", "no": "no",
+    }  # fmt: skip
+    assert {text: cli._literal(text) for text in read} == read
+
+
+def test_paths_are_meant_as_seen_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.pt").touch()
+    (tmp_path / "digits").mkdir()
+    given = {"out": "o", "cache": "/c", "dataset": "folder:images", "pretrained": "weights.pt", "vlm": "digits", "seed": 1}
+    assert notebooks._absolute(given) == {
+        "out": f"{tmp_path}/o", "cache": "/c", "dataset": f"folder:{tmp_path}/images", "pretrained": f"{tmp_path}/weights.pt",
+        "vlm": "digits", "seed": 1,
+    }  # fmt: skip
+    assert notebooks._absolute({"dataset": "digits", "pretrained": "openai"}) == {"dataset": "digits", "pretrained": "openai"}
+
+
+FIGURE = """from IPython.display import display
+
+figure = {"data": [{"x": [1, 2], "y": [3, 4]}], "layout": {"meta": {"alt": "A line rises from 3 to 4."}}}
+display({"application/vnd.plotly.v1+json": figure, "text/plain": "A line rises from 3 to 4."}, raw=True)"""
+
+
+def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, capsys):
+    good = course("00_good", "import os\n\nprint('seed', seed, 'in', os.getcwd())", FIGURE)
+    course("01_bad", "print('so far')", new_markdown_cell("## A <turn>"), "1 / 0", "print('never')", parameters="size = 1")
+    course("02_dead", "import os\n\nos._exit(1)", "print('never')")
+    out = tmp_path / "out"
+    words = ["notebooks", "--from", str(good.parent), "--out", str(out), "-p", "seed", "3"]
+    assert cli.main(words) == 1
+    assert "01_bad" in (said := capsys.readouterr().out)
+    assert "FAILED in cell [3] under “A <turn>”: ZeroDivisionError: division by zero" in said
+    assert "FAILED in cell [3] under “02 · Does it run?”: Kernel died" in said
+    index = (out / "index.html").read_text()
+    assert "failed</b> in cell [3] under “A &lt;turn&gt;”<br><code>ZeroDivisionError: division by zero</code>" in index
+    assert index.count("ran through") == 1
+    assert '<a href="00_good.html">00 · Does it run?</a>' in index
+    assert "<li><code>b</code>;</li>" in index
+    partial = nbformat.read(out / "01_bad.ipynb", 4)
+    assert "so far\n" in [output.get("text") for output in outputs(partial)]
+    assert not any("never\n" == output.get("text") for output in outputs(partial))
+    assert "ZeroDivisionError" in (out / "01_bad.html").read_text()
+
+    page = (out / "00_good.html").read_text()
+    assert f"seed 3 in {good.parent}" in page
+    assert "<title>00 · Does it run?</title>" in page
+    assert 'lang="en"' in page
+    assert 'name="viewport"' in page
+    assert "Plotly.newPlot" in page
+    assert 'aria-label="A line rises from 3 to 4."' in page
+    assert (out / "plotly.min.js").stat().st_size > 1_000_000
+    for file in ("index.html", "00_good.html", "01_bad.html"):
+        assert not network_requests((out / file).read_text()), file
+
+    executed = nbformat.read(out / "00_good.ipynb", 4)
+    assert executed.metadata.activekd_lite.peak_memory_bytes > 50e6
+    assert 0 < executed.metadata.activekd_lite.seconds < 120
+    assert notebooks.parameters_of(executed)["out"] == "../runs/notebook-00"
+    assert f'out = "{out}/notebook-00"' in executed.cells[2].source  # with parameters, trainings go where the pages are
+
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
+    assert cli.main(words) == 1  # again: the good one is there already
+    assert "there already" in capsys.readouterr().out
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
+    assert [name for name in before if before[name] != after[name]] == ["01_bad.ipynb", "02_dead.ipynb"]
+
+
+def network_requests(page):
+    """Addresses that a browser would fetch by itself: all but links to click on."""
+    inside = re.sub(r"<a\b[^>]*>", "", page)
+    return re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//|import\(["']https?:""", inside)
+
+
+def test_network_requests_are_seen():
+    for text in ('<script src="https://cdn.x/y.js">', "<link href='//cdn/x.css'>", '@import "x.css"', "url(https://x/y.woff)"):
+        assert network_requests(text)
+    assert not network_requests('<a href="https://arxiv.org/abs/1">paper</a> <img src="data:image/png;base64,AA//">')
+
+
+def test_what_is_there_is_run_again_when_its_source_parameters_or_page_change(course, tmp_path):
+    path = course("00_good", "print(seed)")
+    read = lambda: notebooks._fingerprint(nbformat.read(path, 4), {"seed": 1})  # noqa: E731
+    first_time, notebook = read(), nbformat.read(path, 4)
+    assert notebooks._fingerprint(notebook, {"seed": 2}) != first_time
+    notebook.cells[0].source += "."
+    nbformat.write(notebook, path)
+    assert read() != first_time
+    executed = copy.deepcopy(notebook)
+    executed.metadata["activekd_lite"] = {
+        "fingerprint": "f",
+        "name": "00",
+        "title": "t",
+        "seconds": 1.0,
+        "peak_memory_bytes": 1,
+    }
+    nbformat.write(executed, tmp_path / "done.ipynb")
+    assert notebooks._earlier(tmp_path / "done.ipynb", "f") is None  # no page
+    (tmp_path / "done.html").touch()
+    assert notebooks._earlier(tmp_path / "done.ipynb", "f").skipped
+    assert notebooks._earlier(tmp_path / "done.ipynb", "g") is None
+
+
+def test_notebooks_are_found_by_number_or_name(course, tmp_path, monkeypatch):
+    folder = course("00_good").parent
+    course("01_better")
+    names = lambda *names: [path.stem for path in notebooks.find(names, folder)]  # noqa: E731
+    assert names() == ["00_good", "01_better"]
+    assert names("01", "00_good.ipynb", "01") == ["00_good", "01_better"]
+    with pytest.raises(ValueError, match="unknown notebook '7'; known are 00_good, 01_better"):
+        names("7")
+    course("01_best")
+    with pytest.raises(ValueError, match="several notebooks are called '01'"):
+        names("01")
+    with pytest.raises(FileNotFoundError, match="come with a clone of the repository; say where with --from"):
+        notebooks.find(folder=tmp_path)
+
+
+def test_without_the_extra_the_error_names_it(course, tmp_path, monkeypatch, capsys):
+    folder = course("00_good").parent
+    monkeypatch.setitem(sys.modules, "papermill", None)
+    assert cli.main(["notebooks", "--from", str(folder), "--out", str(tmp_path / "o")]) == 2
+    assert "this needs papermill, which is not installed: pip install -e '.[notebooks]'" in capsys.readouterr().err
+
+
+def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "kaleido", SimpleNamespace())
+    monkeypatch.setattr(notebooks, "_add_picture", lambda output: output["data"].update({"image/png": "AA=="}))
+    noisy = "import sys\n\nfor i in range(3):\n    print(f'\\r{i}', end='', file=sys.stderr, flush=True)"
+    good, bad = course("00_good", "1", noisy, FIGURE), course("01_bad", "1 / 0")
+    original, stale = bad.read_text(), tmp_path / "runs" / "notebook-00" / "old"
+    stale.mkdir(parents=True)
+    table = "".join(f"| [{name}](x) | Q? | 1 seconds | 0.1 GB |\n" for name in ("01_bad", "02_gone"))
+    for readme in (tmp_path / "README.md", good.parent / "README.md"):
+        readme.write_text(f"before\n<!-- notebooks -->\n{table}<!-- /notebooks -->\nafter\n")
+    assert cli.main(["notebooks", "--refresh", "--from", str(good.parent)]) == 1
+    assert "FAILED in cell [2]" in capsys.readouterr().out
+    assert bad.read_text() == original
+    assert not stale.exists()
+    assert {path.name for path in good.parent.iterdir()} == {"00_good.ipynb", "01_bad.ipynb", "README.md"}
+
+    notebook = nbformat.read(good, 4)
+    the_outputs_are_of_this_code(good, notebook)
+    the_metadata_do_not_depend_on_who_ran_it(good, notebook)
+    seconds, memory = notebooks.read_measured(notebook.cells[0].source)
+    assert 5 <= seconds <= 120
+    assert 0.05e9 < memory < 10e9
+    assert notebook.cells[0].source.endswith("on two CPU cores, without a GPU.\n\n**You need** nothing.")
+    assert notebook.cells[1].metadata.tags == ["parameters"]
+    assert [output.text for output in notebook.cells[3].outputs] == ["2"]
+    shown = notebook.cells[4].outputs[0].data
+    assert shown["text/plain"].startswith("A line rises")
+    assert shown["image/png"] == "AA=="
+    for readme, link in ((tmp_path / "README.md", "notebooks/00_good.ipynb"), (good.parent / "README.md", "00_good.ipynb")):
+        text = readme.read_text()
+        assert re.search(rf"^\| \[00_good\]\({link}\) \| Does it run\? \| \d+ seconds \| \d\.\d GB \|$", text, re.M)
+        assert "[01_bad]" in text
+        assert "02_gone" not in text
+        assert text.startswith("before\n")
+        assert text.endswith("\nafter\n")
+
+
+def test_a_table_without_its_end_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("<!-- notebooks -->\n")
+    with pytest.raises(ValueError, match="has no lines <!-- notebooks --> and <!-- /notebooks -->"):
+        notebooks.update_table(tmp_path / "README.md", [], tmp_path)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.3, "5 seconds"), (43, "45 seconds"), (97, "95 seconds"), (98, "1.6 minutes")])
+def test_time_is_written_and_read(seconds, text):
+    assert notebooks.time_text(seconds) == text
+    read, memory = notebooks.read_measured(f"| {text} | {notebooks.memory_text(1.23e9)} |")
+    assert read == pytest.approx(seconds, abs=5)
+    assert memory == 1.2e9
+    assert notebooks.read_measured("a while") is None
+
+
+def test_the_peak_memory_of_a_process_is_measured():
+    code = "x = bytearray(200_000_000); del x; print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        peak = notebooks.peak_memory_bytes(process.pid)
+        process.communicate(b"\n")
+    if sys.platform != "darwin":
+        assert 200e6 < peak < 400e6
+    assert notebooks.peak_memory_bytes(process.pid) == 0
+
+
+# What notebooks/conftest.py adds to nbval.
+
+
+def exercise(solution, truth="42"):
+    check = f"""def check(answer):
+    if answer is None:
+        return "not solved yet"
+    return "right" if {truth} else "look again: count"
+
+
+check(answer)"""
+    return [
+        new_code_cell("answer = None", metadata={"tags": ["exercise"]}),
+        new_code_cell(check, metadata={"tags": ["exercise-check"]}),
+        new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\nSo it is.\n</details>"),
+    ]
+
+
+def test_solutions_are_tried_and_times_are_noted(course, tmp_path, pytester, monkeypatch):
+    folder = course("00_right", *exercise("answer = 42", "answer == 42"), "assert answer is None").parent
+    course("01_wrong", *exercise("answer = 41", "answer == 42"))
+    course("02_lenient", *exercise("answer = 42", "answer"), "1 / 0")
+    course("03_again", "1", parameters='out = "../runs/notebook-03"')
+    (tmp_path / "runs" / "notebook-03").mkdir(parents=True)
+    shutil.copy(FOLDER / "conftest.py", folder)
+    (folder / "README.md").write_text("<!-- notebooks -->\n<!-- /notebooks -->\n")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    done = pytester.runpytest_inprocess(str(folder), "--nbval-lax", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}")
+    said = done.stdout.str()
+    assert "the checker of `answer` takes a wrong answer for right" in said
+    assert "with its solution the checker of `answer` says 'look again: count'" in said
+    assert re.search(r"FAILED .*01_wrong.ipynb::Solution 1", said)
+    assert re.search(r"FAILED .*02_lenient.ipynb::Solution 1", said)
+    assert "3 failed" in said, said
+    rows = (folder / "README.md").read_text()
+    assert re.findall(r"^\| \[(\w+)\]", rows, re.M) == ["00_right", "01_wrong"]  # ran whole, from nothing
+
+
+def nbval_conftest():
+    spec = importlib.util.spec_from_file_location("nbval_conftest", FOLDER / "conftest.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_row_is_written_anew_when_it_moved_by_a_quarter():
+    moved = nbval_conftest().moved
+    row = "| [00_a](00_a.ipynb) | Q? | 60 seconds | 1.0 GB |"
+    for seconds, memory, expected in ((70, 1.1e9, False), (80, 1e9, True), (40, 1e9, True), (60, 1.3e9, True)):
+        assert moved(notebooks.Outcome("00_a", "Q?", seconds, int(memory)), row) is expected
+    assert moved(notebooks.Outcome("01_b", "Q?", 60, int(1e9)), row)
+
+
+def test_a_spoiled_answer_differs_from_the_answer():
+    import numpy as np
+
+    spoiled = nbval_conftest().spoiled
+    for answer in (0, 1, 2.5, True, "a", [1, 2], {"a": 1}, {1, 2}, (0, 1), np.float64(0.5), np.int64(3)):
+        assert spoiled(answer) != answer
+    for answer in (torch.tensor([0, 1]), torch.tensor([True, False]), np.array([0.5, 1.0]), np.array([False])):
+        assert not (spoiled(answer) == answer).any()
+    assert spoiled(max)(1, 2) != 2
+    assert json.dumps(spoiled(None))
