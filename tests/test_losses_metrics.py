@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+import sklearn.metrics
 import torch
 import torch.nn.functional as F
 from scipy import stats
+from sklearn.cluster import KMeans
 
 from activekd_lite import losses, metrics
 
@@ -100,3 +102,97 @@ def test_the_verdict_names_the_best_and_what_can_be_luck():
     assert "ahead of random by more than luck explains" in said
     assert "its lead over coreset can be luck" in said
     assert "says nothing about luck" in metrics.verdict(values.head(1))
+
+
+def test_confusions_by_hand():
+    labels, predicted = torch.tensor([0, 0, 1, 2, 2]), torch.tensor([0, 1, 1, 0, 0])
+    matrix = metrics.confusion_matrix(labels, predicted, 3)
+    assert matrix.tolist() == [[1, 1, 0], [0, 1, 0], [2, 0, 0]]
+    assert metrics.without_diagonal(matrix).tolist() == [[0, 1, 0], [0, 0, 0], [2, 0, 0]]
+
+
+def test_confusions_are_scikit_learns():
+    g = torch.Generator().manual_seed(0)
+    labels, predicted = torch.randint(5, (2, 200), generator=g)
+    expected = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(6))  # class 5 never occurs
+    assert metrics.confusion_matrix(labels, predicted, 6).tolist() == expected.tolist()
+
+
+def test_perplexity_by_hand():
+    assert metrics.perplexity(torch.tensor([7, 7, 0, 7])) == pytest.approx(3)
+    assert metrics.perplexity(torch.tensor([9, 0])) == pytest.approx(1)
+    assert metrics.perplexity(torch.tensor([[2, 2], [4, 0]])) == pytest.approx(2**0.5)  # half of the images have 1 bit
+    assert metrics.perplexity(torch.tensor([[1, 1], [6, 0], [0, 0]])) == pytest.approx(2**0.25)  # rows by their weight
+    assert np.isnan(metrics.perplexity(torch.zeros(2, 2)))
+
+
+def test_few_confusions_hold_most_errors_by_hand():
+    errors = torch.tensor([[0, 6, 1], [2, 0, 0], [1, 0, 0]])
+    found = [metrics.pairs_for_share(errors, share) for share in (0.1, 0.6, 0.61, 2 / 3, 0.9, 1.0)]
+    assert found == [1, 1, 2, 2, 3, 4]
+    assert metrics.pairs_for_share(torch.zeros(3, 3)) == 0
+
+
+def test_chance_errors_keep_what_is_missed_and_forget_the_true_class():
+    errors = torch.tensor([[0, 9000, 0, 0], [0, 0, 3000, 0], [0, 0, 0, 0], [0, 0, 3000, 0]])
+    dealt = metrics.chance_errors(errors, torch.Generator().manual_seed(0))
+    assert torch.equal(dealt.sum(dim=1), errors.sum(dim=1))
+    assert dealt.diagonal().sum() == 0
+    # class 1 is a wrong answer 9000 times, class 2 6000 times: 60 % and 40 % where both may be given, else all is class 2
+    assert dealt[0].tolist() == pytest.approx([0, 5400, 3600, 0], abs=150)
+    assert dealt[1].tolist() == [0, 0, 3000, 0]
+    assert dealt[3].tolist() == pytest.approx([0, 1800, 1200, 0], abs=100)
+    assert torch.equal(dealt, metrics.chance_errors(errors, torch.Generator().manual_seed(0)))
+
+
+def test_permuted_classes_keep_each_class_and_break_what_goes_together():
+    g = torch.Generator().manual_seed(0)
+    twin = torch.rand(4000, 1, generator=g) / 4  # two classes that always go together, and a constant third
+    probs = torch.cat([twin, twin, torch.full_like(twin, 1e6)], dim=1)  # the constant dominates: scaling changes nothing
+    dealt = 1e6 * metrics.permuted_classes(probs, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(dealt.sort(dim=0).values, probs.sort(dim=0).values, rtol=1e-4, atol=1e-6)
+    assert abs(torch.corrcoef(dealt[:, :2].T)[0, 1]) < 0.1
+    probs = torch.rand(50, 4, generator=g).softmax(1)
+    torch.testing.assert_close(metrics.permuted_classes(probs, g).sum(dim=1), torch.ones(50))
+
+
+def test_shuffled_doubt_keeps_answer_and_confidence():
+    probs = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]]).repeat_interleave(3000, dim=0)
+    dealt = metrics.shuffled_doubt(probs, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(dealt.max(dim=1), probs.max(dim=1))
+    torch.testing.assert_close(dealt.sort(dim=1).values, probs.sort(dim=1).values)
+    second = metrics.confusion_matrix(dealt.argmax(dim=1), dealt.topk(2).indices[:, 1], 4)
+    assert second[0].tolist() == pytest.approx([0, 1000, 1000, 1000], abs=100)
+    assert second[3].tolist() == pytest.approx([1000, 1000, 1000, 0], abs=100)
+
+
+def test_balls_by_hand():
+    points, groups = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0], [1.0, 3.0]]), torch.tensor([3, 3, 7, 3])
+    centers, radii = metrics.balls(points, groups)
+    assert centers.tolist() == [[1, 1], [5, 5]]
+    assert radii.tolist() == [2, 0]
+    assert metrics.balls(points, groups, share=0.5)[1].tolist() == pytest.approx([2**0.5, 0])
+
+
+def test_explained_share_by_hand():
+    points = torch.tensor([[0.0], [2.0], [10.0], [12.0]])  # 36 + 16 + 16 + 36 about 6; 1 + 1 + 1 + 1 about 1 and 11
+    assert metrics.explained_share(points, torch.tensor([0, 0, 5, 5])) == pytest.approx(1 - 4 / 104)
+    assert metrics.explained_share(points, torch.tensor([2, 2, 2, 2])) == pytest.approx(0)
+    assert metrics.explained_share(points, torch.tensor([0, 1, 2, 3])) == pytest.approx(1)
+    with pytest.raises(ValueError, match="all points are equal"):
+        metrics.explained_share(torch.ones(3, 2), torch.tensor([0, 1, 1]))
+
+
+def test_explained_share_is_what_k_means_reports():
+    points = torch.rand(300, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = KMeans(7, n_init=1, random_state=0).fit(points.numpy())
+    total = (points - points.mean(dim=0)).square().sum().item()
+    share = metrics.explained_share(points, torch.from_numpy(found.labels_))
+    assert share == pytest.approx(1 - found.inertia_ / total, abs=1e-4)
+
+
+def test_same_errors_by_hand():
+    labels, one, two = torch.tensor([[0, 0, 0, 1, 2, 2], [1, 1, 2, 1, 0, 1], [1, 2, 2, 0, 2, 1]])
+    # both are wrong of images 0, 1, 2 and 5, and differ in the second
+    assert metrics.same_error_pct(one, two, labels) == metrics.same_error_pct(two, one, labels) == 75
+    assert np.isnan(metrics.same_error_pct(one, labels, labels))
