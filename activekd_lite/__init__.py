@@ -2,6 +2,7 @@
 
 from activekd_lite import (
     cache,
+    doctor,
     kcenter,
     losses,
     metrics,
@@ -29,7 +30,7 @@ from activekd_lite.vlm import VLM, load_vlm
 __all__ = [
     "STRATEGIES", "VLM", "Augmentation", "ClapConfig", "ClapTeacher", "Dataset", "DualHeadStudent", "FrozenFeatures",
     "LabelState", "Oracle", "Pool", "Predictions", "RoundRecord", "RunConfig", "RunResult", "TeacherCache",
-    "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "kcenter", "load_dataset", "load_run",
+    "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "doctor", "kcenter", "load_dataset", "load_run",
     "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "notebooks", "plots", "predict",
     "run_active_learning", "seeding", "strategies", "students", "sweep", "teacher", "train_student", "views",
 ]  # fmt: skip

@@ -2,20 +2,14 @@
 
 import argparse
 import ast
-import importlib.metadata
 import json
-import os
-import platform
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-import psutil
-import torch
-
 from activekd_lite import cache, notebooks, plots, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
-from activekd_lite.device import resolve_device
+from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
 from activekd_lite.metrics import accuracy_pct
 from activekd_lite.protocol import TEACHERS, RunConfig
@@ -24,31 +18,6 @@ from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig
 from activekd_lite.vlm import VLM, load_vlm
-
-CORE = (
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "timm",
-    "filelock",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "scipy",
-    "safetensors",
-    "plotly",
-)
-OPTIONAL = (
-    "jupyterlab",
-    "papermill",
-    "ipywidgets",
-    "umap-learn",
-    "nbval",
-    "transformers",
-    "datasets",
-    "scikit-activeml",
-    "matplotlib",
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -208,21 +177,10 @@ def doctor(args: argparse.Namespace) -> int:
     """What is here, and does it work? With --data: which images of a data set cannot be read?"""
     if args.data:
         return _check_images(args)
-    versions = {name: _version(name) for name in (*CORE, *OPTIONAL)}
-    memory = psutil.virtual_memory()
-    print(f"activekd-lite   {_version('activekd-lite') or 'not installed as a package'}")
-    print(f"python          {platform.python_version()} on {platform.system()} {platform.machine()}")
-    print(f"cores           {os.cpu_count()} ({torch.get_num_threads()} used by torch)")
-    print(f"memory          {memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}")
-    print(
-        f"device          {resolve_device('auto')}"
-        + (f" ({torch.cuda.get_device_name()})" if torch.cuda.is_available() else "")
-    )
-    for name in CORE:
-        print(f"{name:15} {versions[name] or 'MISSING: run make install'}")
-    for name in OPTIONAL:
-        print(f"{name:15} {versions[name] or 'not installed (optional)'}")
-    missing = [name for name in CORE if not versions[name]]
+    facts = environment()
+    for name, found in facts["found"].items():
+        print(f"{name:15} {found}")
+    missing = facts.index[~facts["ok"]].tolist()
     try:
         data = load_dataset("digits")
         accuracy = zero_shot_accuracy_pct(load_vlm(), data)
@@ -244,13 +202,6 @@ def _train_config(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
     if "steps" in given:
         given.setdefault("passes", None)
     return replace(base, **given)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,5 +1,6 @@
 """Plotly figures of runs, predictions and picks: each a `figures.Figure`, with `.table`, its data, and `.alt`, its words."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from activekd_lite.figures import NAMED, Figure, colour, data_uri, marker, squares, tiled
+from activekd_lite.figures import INK, NAMED, Figure, colour, data_uri, marker, squares, tiled
 from activekd_lite.images import ImageFiles
 from activekd_lite.loop import RunResult
 from activekd_lite.maps import maps, pick_by_pick, picks_on_map, simplex
@@ -16,8 +17,8 @@ from activekd_lite.metrics import calibration_error_pct, mean_interval, reliabil
 from activekd_lite.sweep import to_frame
 
 __all__ = [
-    "Figure", "aulc_intervals", "confusions", "curves_frame", "image_rows", "interval_dots", "learning_curves", "maps",
-    "pick_by_pick", "picks_on_map", "query_montage", "reliability_diagram", "simplex", "win_tie_loss",
+    "Figure", "aulc_intervals", "confusions", "curves_frame", "image_rows", "interval_dots", "learning_curves",
+    "loop_picture", "maps", "pick_by_pick", "picks_on_map", "query_montage", "reliability_diagram", "simplex", "win_tie_loss",
 ]  # fmt: skip
 
 
@@ -241,3 +242,64 @@ def confusions(matrices: Mapping[str, Tensor | np.ndarray], classnames: Sequence
         coloraxis=dict(colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]], cmin=0, colorbar_title="%")
     )
     return figure.update_layout(title=title or "Who is taken for whom", height=560 if len(classnames) <= NAMED else 640)
+
+
+def loop_picture(
+    result: RunResult, images: Tensor | ImageFiles, *, teacher: str = "", teacher_accuracy_pct: float | None = None,
+    round: int = 0,
+) -> Figure:  # fmt: skip
+    """One turn of the loop as boxes and arrows, with the run's own pictures and numbers.
+
+    images: (N, 3, H, W) uint8, the pool's; teacher: its name; round: which turn, one that asked for labels. At most 10 pictures
+    a box. Raises ValueError for a round that asked for nothing.
+    """
+    record, config, state = result.records[round], result.config, result.state
+    query, size = record.query_indices, config["pool_size"]
+    if not query:
+        raise ValueError(f"round {round} asked for nothing; rounds 0 to {len(result.records) - 2} did")
+    answers = textwrap.shorten(", ".join(config["classnames"][state.labels[i]] for i in query), 30, placeholder=" ...")
+    before = torch.nonzero((state.labeled_round >= 0) & (state.labeled_round <= round)).flatten().tolist()
+    count, distilled = len(before), config["teacher"] is not None
+    learns = [f"learns from {count} labels", *(["and the teacher"] if distilled else [])]
+    boxes = {  # name: (column, row from below), what is said, pictures
+        "Pool": ((0, 1), [f"{size:,} images,", f"{size - count:,} unlabelled"], range(0, size, -(-size // 10))),
+        "Student": ((1, 1), [*learns, f"test: {record.accuracy_pct:.1f} % right"], []),
+        "Strategy": ((2, 1), [f"{config['strategy']} picks {len(query)}"], query),
+        "Oracle": ((2, 0), [answers], query),
+        "Labels": ((1, 0), [f"{count}, and {len(query)} more"], before),
+    }
+    arrows = [("Pool", "Student", "images"), ("Student", "Strategy", "predictions"), ("Strategy", "Oracle", "asks a person"),
+              ("Oracle", "Labels", "answers"), ("Labels", "Student", "train again")]  # fmt: skip
+    if distilled:
+        alone = [] if teacher_accuracy_pct is None else [f"test: {teacher_accuracy_pct:.1f} % right"]
+        boxes["Teacher"] = ((0, 0), [*([teacher[:30]] if teacher else []), "is asked in words", *alone], [])
+        arrows += [("Pool", "Teacher", "encoded once"), ("Teacher", "Student", "answers")]
+    table = pd.DataFrame([(name, " ".join(said)) for name, (_, said, _) in boxes.items()], columns=["part", "what"])
+    alt = "; ".join(f"{start} to {end}: {said}" for start, end, said in arrows)
+    figure = Figure(table=table, alt=f"Boxes and arrows. {alt}. {'; '.join(': '.join(row) for row in table.to_numpy())}.")
+    width, height, across, up = 25, 22, 37.5, 32  # of a box, and from one to the next, in hundredths of the figure's width
+    middle = {name: (x * across + width / 2, y * up + height / 2) for name, ((x, y), _, _) in boxes.items()}
+    for number, (name, (_, said, shown)) in enumerate(boxes.items()):
+        (x, y), shown = middle[name], list(shown)[:10]
+        figure.add_shape(type="rect", x0=x - width / 2, x1=x + width / 2, y0=y - height / 2, y1=y + height / 2, layer="below",
+                         fillcolor="#F7F7F7", line=dict(color=colour(number), width=3))  # fmt: skip
+        at = dict(y=y + height / 2 - 1, yanchor="top") if shown else dict(y=y)
+        figure.add_annotation(x=x, **at, showarrow=False, font_size=14, text="<br>".join([f"<b>{name}</b>", *said]))
+        if shown:
+            framed = torch.full((len(shown), 3, 54, 54), 255, dtype=torch.uint8)
+            framed[..., 3:-3, 3:-3] = squares(images, shown, 48)
+            place = dict(xref="x", yref="y", x=x, y=y - height / 2 + 1, xanchor="center", yanchor="bottom")
+            picture = data_uri(tiled(framed, min(5, len(shown))))
+            figure.add_layout_image(source=picture, **place, sizex=width - 2, sizey=12, sizing="contain")
+    for start, end, said in arrows:
+        (x0, y0), (x1, y1) = middle[start], middle[end]
+        dx, dy = np.sign(x1 - x0) * width / 2, np.sign(y1 - y0) * height / 2  # from the middle of a box to its edge
+        x0, y0, x1, y1 = x0 + dx, y0 + dy, x1 - dx, y1 - dy
+        figure.add_annotation(x=x1, y=y1, ax=x0, ay=y0, xref="x", yref="y", axref="x", ayref="y", text="", arrowhead=2,
+                              arrowwidth=2, arrowcolor=INK)  # fmt: skip
+        figure.add_annotation(x=(x0 + x1) / 2, y=(y0 + y1) / 2, text=said, showarrow=False, font_size=13, borderpad=1,
+                              bgcolor="white", yshift=0 if dy else 12)  # fmt: skip
+    figure.update_xaxes(visible=False, range=[-1, 2 * across + width + 1], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[-1, up + height + 1], fixedrange=True)
+    title = f"{config['dataset']}, seed {config['seed']}, round {round}: one turn of the loop"
+    return figure.update_layout(title=title, height=540, margin=dict(t=56, r=10, b=10, l=10))

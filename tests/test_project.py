@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
-    "device", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
+    "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
     "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",

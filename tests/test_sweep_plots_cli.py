@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, loop, plots, protocol, sweep
+from activekd_lite import cli, doctor, loop, plots, protocol, sweep
 
 SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
 
@@ -95,6 +95,22 @@ def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
     assert len(figure.to_json()) < 100_000
 
 
+def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
+    with_teacher, plain = (r for r in grid_runs[2] if r.config["strategy"] == "pcoreset" and r.config["seed"] == 0)
+    figure = plots.loop_picture(with_teacher, digits.pool.images, teacher="tiny-clip", teacher_accuracy_pct=81.5)
+    said = dict(figure.table.to_numpy())
+    asked = torch.tensor(with_teacher.records[0].query_indices)
+    assert said["Oracle"] == ", ".join(map(str, digits.oracle.label(asked).tolist()))
+    assert said["Labels"] == "10, and 3 more"
+    assert f"{with_teacher.records[0].accuracy_pct:.1f} %" in said["Student"]
+    assert said["Teacher"] == "tiny-clip is asked in words test: 81.5 % right"
+    assert all(part in figure.alt for part in said.values())
+    assert len(figure.layout.images) == 4  # pool, strategy, oracle, labels
+    assert "Teacher" not in set(plots.loop_picture(plain, digits.pool.images).table["part"])
+    with pytest.raises(ValueError, match="round 1 asked for nothing; rounds 0 to 0 did"):
+        plots.loop_picture(with_teacher, digits.pool.images, round=1)
+
+
 def test_the_reliability_diagram_by_hand():
     probs, labels = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35]]), torch.tensor([0, 1, 0])
     line = plots.reliability_diagram({"model": probs}, labels).data[1]
@@ -141,6 +157,20 @@ def test_sweep_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsy
     out = capsys.readouterr().out
     assert "all that is needed is here" in out
     assert "handwritten digits, unseen" in out
+
+
+def test_doctor_says_what_is_missing_and_what_may_be(monkeypatch, capsys):
+    found = doctor._version
+    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("timm", "nbval") else found(name))
+    facts = doctor.environment()
+    assert facts.index[~facts["ok"]].tolist() == ["timm"]
+    assert facts.loc["torch", "found"] == found("torch")
+    assert set(facts["kind"]) == {"machine", "needed", "optional"}
+    assert cli.main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "timm            MISSING: run make install" in out
+    assert "nbval           not installed (optional)" in out
+    assert "not ready: timm" in out
 
 
 def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, monkeypatch, capsys):
