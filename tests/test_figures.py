@@ -59,7 +59,14 @@ def every_figure(probs, xy, images, comparisons):
 
 
 def test_every_figure_has_a_table_words_and_the_template(every_figure):
-    runs = {"Figure", "curves_frame", "learning_curves", "aulc_intervals", "query_montage", "loop_picture"}  # need runs: see the sweep's tests
+    runs = {
+        "Figure",
+        "curves_frame",
+        "learning_curves",
+        "aulc_intervals",
+        "query_montage",
+        "loop_picture",
+    }  # need runs: see the sweep's tests
     assert set(every_figure) == set(plots.__all__) - runs
     for name, figure in every_figure.items():
         assert len(figure.table), name
