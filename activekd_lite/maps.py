@@ -1,6 +1,7 @@
 """Pictures of probability space: the triangle of three classes, maps side by side, what strategies pick on them.
 
-Points by the thousand are drawn by WebGL, so that 50,000 stay responsive; fewer are not, as a page has few WebGL contexts.
+Points by the thousand are drawn by WebGL, so that 50,000 stay responsive; fewer are not, as a page has few WebGL contexts. What
+WebGL draws lies above all else, so what is to be seen on top of it is drawn by it, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from activekd_lite.images import ImageFiles
 from activekd_lite.seeding import uniforms
 
 DENSE = 8000  # points in a figure from which on WebGL draws them
+GROUND = 1500  # points that draw the ground of a small map
 SIDE = 10_000  # of a map, in whole steps: two bytes a coordinate keep notebooks small
 CORNERS = SIDE * np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])  # of the triangle
 HIDDEN = dict(showgrid=False, zeroline=False, showticklabels=False, ticks="")
@@ -56,7 +58,9 @@ def simplex(
     _add_triangle(figure, names)
     hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
     _add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
-    _add_picks(figure, xy, {n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5] for n, p in (picks or {}).items()})
+    _add_picks(
+        figure, xy, len(shown), {n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5] for n, p in (picks or {}).items()}
+    )
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
     figure.update_yaxes(**HIDDEN, range=[-0.1 * SIDE, 0.98 * SIDE], scaleanchor="x")
     rest = "" if len(shown) == len(probs) else f" ({len(shown)} of {len(probs)} images)"
@@ -87,7 +91,7 @@ def maps(
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
     for column, xy in enumerate(map(_in_steps, arrays.values()), 1):
         _add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
-        _add_picks(figure, xy, picks, row=1, col=column)
+        _add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
     figure.update_yaxes(**HIDDEN)
     return figure.update_layout(title=title, height=600, margin=dict(l=20), legend_itemsizing="constant")
@@ -96,7 +100,8 @@ def maps(
 def picks_on_map(
     xy: Array, picks: Mapping[str, Sequence[int]], labeled: Sequence[int] | None = None, *, columns: int = 3, title: str = ""
 ) -> Figure:
-    """The same map (N, 2) once for each strategy: its picks in colour, numbered in pick order, what is labelled as a cross."""
+    """The same map (N, 2) once for each strategy: its picks in colour, numbered in pick order, what is labelled as a cross, and
+    GROUND points at most as the ground."""
     xy = _in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
     columns = min(columns, len(picks))
     rows = -(-len(picks) // columns)
@@ -107,11 +112,12 @@ def picks_on_map(
     alt = f"A map of {len(xy)} images, once for each of {', '.join(picks)}, with the picks of each."
     figure = Figure(table=table, alt=alt)
     figure.set_subplots(rows, columns, subplot_titles=list(picks), horizontal_spacing=0.02, vertical_spacing=0.1 / rows)
-    dots = go.Scattergl if len(xy) * len(picks) >= DENSE else go.Scatter
+    ground = xy[:: -(-len(xy) // GROUND)]
     for place, (name, indices) in enumerate(picks.items()):
         at = dict(row=place // columns + 1, col=place % columns + 1)
         indices = [int(i) for i in indices]
-        figure.add_trace(dots(x=xy[:, 0], y=xy[:, 1], mode="markers", marker=dict(size=3, color=PALE), hoverinfo="skip"), **at)
+        dots = dict(mode="markers", marker=dict(size=3, color=PALE), hoverinfo="skip")
+        figure.add_scatter(x=ground[:, 0], y=ground[:, 1], **dots, **at)
         if labeled is not None:
             known = xy[np.asarray(labeled)]
             cross = dict(symbol="x-thin", size=9, line=dict(width=2, color=INK))
@@ -152,14 +158,14 @@ def pick_by_pick(xy: Array, points: Array, labeled: Sequence[int], picks: Sequen
 
     def step(t: int) -> list[go.Scatter]:
         centers, ring = xy[labeled + picks[:t]], xy[picks[t : t + 1]]
-        dots = go.Scattergl if len(xy) >= DENSE else go.Scatter
+        kind = _kind(len(xy))
         return [
-            dots(x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=np.arange(len(xy)),
+            kind(x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=np.arange(len(xy)),
                  hovertemplate="image %{customdata}<extra></extra>",
                  marker=dict(size=6, color=colours[t], coloraxis="coloraxis")),
-            go.Scatter(x=centers[:, 0], y=centers[:, 1], mode="markers", name="labelled or picked", hoverinfo="skip",
+            kind(x=centers[:, 0], y=centers[:, 1], mode="markers", name="labelled or picked", hoverinfo="skip",
                        marker=dict(symbol="x-thin", size=11, line=dict(width=3, color=COLOURS[1]))),
-            go.Scatter(x=ring[:, 0], y=ring[:, 1], mode="markers", name="next pick", hoverinfo="skip",
+            kind(x=ring[:, 0], y=ring[:, 1], mode="markers", name="next pick", hoverinfo="skip",
                        marker=dict(symbol="circle-open", size=20, line=dict(width=4, color=COLOURS[3]))),
         ]  # fmt: skip
 
@@ -190,6 +196,10 @@ def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: 
     columns = {c: probs[:, classnames.index(c)] for c in corners if c != "rest"}
     columns["rest"] = 1 - sum(columns.values())
     return np.stack([columns[c] for c in corners], axis=1).clip(0), list(corners)
+
+
+def _kind(points: int) -> type:
+    return go.Scattergl if points >= DENSE else go.Scatter
 
 
 def _in_steps(xy: np.ndarray) -> np.ndarray:
@@ -228,7 +238,7 @@ def _add_groups(
 ) -> None:  # fmt: skip
     """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
     groups = np.asarray(torch.as_tensor(groups).cpu())
-    kind = go.Scattergl if (dense or len(shown)) >= DENSE else go.Scatter
+    kind = _kind(dense or len(shown))
     present, size = np.unique(groups[shown]), 7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3
     whole = np.uint16 if len(xy) < 2**16 else np.int32
     places = {group: place for place, group in enumerate(present[present >= 0])}
@@ -248,11 +258,16 @@ def _add_groups(
 
 
 def _add_picks(
-    figure: Figure, xy: np.ndarray, picks: Mapping[str, Sequence[int]], row: int | None = None, col: int | None = None
+    figure: Figure,
+    xy: np.ndarray,
+    dense: int,
+    picks: Mapping[str, Sequence[int]],
+    row: int | None = None,
+    col: int | None = None,
 ) -> None:
     for place, (name, indices) in enumerate(picks.items()):
         indices = [int(i) for i in indices]
-        trace = go.Scatter(
+        trace = _kind(dense)(
             x=xy[indices, 0], y=xy[indices, 1], mode="markers", name=name, legendgroup=f"picks {name}",
             showlegend=col in (None, 1), customdata=np.array(indices)[:, None],
             marker=dict(symbol=marker(place) + "-open", size=15, color=INK, line_width=2.5),

@@ -252,3 +252,18 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     assert heat.text[0][2].endswith("1/2/2")
     assert "a over b" in every_figure["win_tie_loss"].alt
     np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0].round(1))
+
+
+def test_picks_lie_above_points_that_webgl_draws():
+    xy, probs = np.random.default_rng(0).normal(size=(9000, 2)), np.full((9000, 3), 1 / 3)
+    for figure in (
+        plots.maps({"a": xy}, np.zeros(9000, int), ["all"], picks={"p": [0]}),
+        plots.simplex(probs, [0, 1, 2], list("abc"), picks={"p": [0]}),
+        plots.pick_by_pick(xy, probs + xy[:, :1], [0], [1]),
+    ):
+        kinds = [t.type for t in figure.data]
+        assert kinds[-1] == "scattergl"  # SVG would lie below
+        assert "scatter" not in kinds[kinds.index("scattergl") :]
+    small = plots.picks_on_map(xy, {"p": [5], "q": [8999]}, labeled=[0])
+    assert {t.type for t in small.data} == {"scatter"}
+    assert len(small.data[0].x) <= maps.GROUND
