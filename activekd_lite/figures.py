@@ -101,7 +101,7 @@ def html_of(figure: go.Figure | dict) -> str:
     meta = fields["layout"].get("meta") or {}
     live = pio.to_html(
         fields, config={"responsive": True, "displaylogo": False}, include_plotlyjs=False, full_html=False, validate=False,
-        post_script=HOVER,
+        auto_play=False, post_script=HOVER,
     )  # fmt: skip
     parts = [f'<div role="img" aria-label="{html.escape(meta.get("alt", "figure"))}">{live}</div>']
     if "table" in meta:
