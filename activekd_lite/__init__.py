@@ -1,5 +1,7 @@
 """ActiveKD and PCoreSet, to see and to use: a vision-language model teaches a student, active learning chooses labels."""
 
+import importlib
+
 from activekd_lite import (
     cache,
     doctor,
@@ -37,13 +39,13 @@ __all__ = [
 
 
 def __getattr__(name: str):
-    """PCoreSetQuery comes with the extra `skactiveml`, which is imported when it is asked for."""
-    if name != "PCoreSetQuery":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from activekd_lite.scikit_activeml import PCoreSetQuery
-
-    return PCoreSetQuery
+    """What comes with an extra is imported when it is asked for: `widgets` (notebooks) and PCoreSetQuery (skactiveml)."""
+    if name == "widgets":
+        return importlib.import_module("activekd_lite.widgets")
+    if name == "PCoreSetQuery":
+        return importlib.import_module("activekd_lite.scikit_activeml").PCoreSetQuery
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "PCoreSetQuery"]
+    return [*__all__, "PCoreSetQuery", "widgets"]

@@ -1,0 +1,151 @@
+"""What all explorers share: is somebody there to touch them, a selection that several of them show, pictures, closing.
+
+An explorer is shown by a cell that ends in it. Where a person's front end asked for the cell, that is a live widget; where a
+program did (papermill, nbval, nbconvert), it is a static `figures.Figure` of the same. ipywidgets and its like come with the
+extra `notebooks`.
+"""
+
+import html
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+import torch
+import traitlets
+from torch import Tensor
+
+from activekd_lite.figures import INK, TEMPLATE, Figure, data_uri, squares
+from activekd_lite.images import ImageFiles
+
+NARROW = dict(display="flex", flex_flow="row wrap", width="100%")  # rows that break where the page is narrow
+
+
+def somebody_there() -> bool:
+    """Did a front end that shows cells ask for what runs now? JupyterLab and its like name the cell; programs do not."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    kernel = getattr(shell, "kernel", None)
+    parent = kernel.get_parent() if kernel else None
+    if not parent:
+        return False
+    return "cellId" in parent.get("metadata", {}) or parent["header"]["msg_type"].startswith("comm_")
+
+
+class Selection(traitlets.HasTraits):
+    """Images that are selected, as pool indices in ascending order; explorers that are given the same one show the same."""
+
+    indices = traitlets.Tuple()
+
+    def set(self, indices: Iterable[int]) -> None:
+        self.indices = tuple(sorted({int(i) for i in indices}))
+
+
+class Explorer:
+    """A widget that is built when it is shown, and taken apart by `close`. Subclasses give `figure`, its static twin, and
+    `_build`, the widget; what they want to be told of a `Selection` goes through `_watch`."""
+
+    def __init__(self):
+        self._widget: w.Widget | None = None
+        self._watched: list[tuple[traitlets.HasTraits, Callable]] = []
+
+    def figure(self) -> Figure:
+        """The same without a live kernel: a figure with its table and its words."""
+        raise NotImplementedError
+
+    def _build(self) -> w.Widget:
+        raise NotImplementedError
+
+    @property
+    def widget(self) -> w.Widget:
+        """The live widget: to be put beside others, or into a layout of your own."""
+        if self._widget is None:
+            self._widget = self._build()
+            self._widget.add_class("activekd")
+        return self._widget
+
+    def _watch(self, what: traitlets.HasTraits, hear: Callable, names: str) -> None:
+        what.observe(hear, names)
+        self._watched.append((what, hear, names))
+
+    def close(self) -> None:
+        """Take the widget off the page and out of the kernel's memory. Showing the explorer again builds it anew."""
+        for what, hear, names in self._watched:
+            what.unobserve(hear, names)
+        self._watched.clear()
+        if self._widget is not None:
+            widget, self._widget = self._widget, None
+            close_all(widget)
+
+    def _ipython_display_(self) -> None:
+        from IPython.display import display
+
+        display(self.widget if somebody_there() else self.figure())
+
+
+def close_all(widget: w.Widget) -> None:
+    """Close a widget and all that it is made of: children, layouts, styles."""
+    todo, seen = [widget], set()
+    while todo:
+        part = todo.pop()
+        if part in seen:
+            continue
+        seen.add(part)
+        for value in part.trait_values().values():
+            parts = value if isinstance(value, tuple | list) else [value]
+            todo += [p for p in parts if isinstance(p, w.Widget)]
+    for part in seen:
+        part.unobserve_all()
+        part.close()
+
+
+def live_figure(figure: go.Figure) -> go.FigureWidget:
+    """The figure as a widget. Words and pictures, which are for pages, stay behind."""
+    live = go.FigureWidget(figure.data, figure.layout)
+    live.update_layout(template=TEMPLATE, meta=None, autosize=True)
+    live._config = {"displaylogo": False, "responsive": True}
+    return live
+
+
+def thumbnail(images: Tensor | ImageFiles, index: int, side: int = 96, alt: str = "") -> str:
+    """One image as HTML, `side` pixels high."""
+    return _picture(squares(images, [index], side)[0], side, alt or f"image {index}")
+
+
+def gallery(
+    images: Tensor | ImageFiles, indices: Sequence[int], captions: Callable[[int], str], *, side: int = 56, most: int = 24
+) -> str:
+    """Images in rows that break, each with its caption below; how many more there are."""
+    indices = [int(i) for i in indices]
+    shown = indices[:most]
+    if not shown:
+        return ""
+    pictures = zip(shown, squares(images, shown, side), strict=True)
+    cells = "".join(
+        f'<figure style="margin:0 6px 6px 0;width:{side + 16}px;text-align:center">{_picture(x, side, f"image {i}")}'
+        f'<figcaption style="font-size:13px;line-height:1.2;overflow-wrap:anywhere">{html.escape(captions(i))}</figcaption></figure>'
+        for i, x in pictures
+    )
+    more = f'<span style="align-self:center">and {len(indices) - most} more</span>' if len(indices) > most else ""
+    return f'<div style="display:flex;flex-wrap:wrap;color:{INK}">{cells}{more}</div>'
+
+
+def bars(names: Sequence[str], shares: Sequence[float]) -> str:
+    """Shares as a list with bars, in HTML."""
+    rows = "".join(
+        f'<tr><td style="padding:0 8px 0 0;white-space:nowrap">{html.escape(n)}</td><td style="text-align:right;padding:0 6px 0 0">{s:.0%}</td>'
+        f'<td><div style="height:10px;width:{max(1, round(90 * s))}px;background:#0072B2"></div></td></tr>'
+        for n, s in zip(names, shares, strict=True)
+    )
+    return f'<table style="font-size:14px;line-height:1.35;border-collapse:collapse;color:{INK}">{rows}</table>'
+
+
+def top(probs: Tensor | np.ndarray, classnames: Sequence[str], most: int = 5) -> str:
+    """The `most` largest of the probabilities (C,) as bars."""
+    best = torch.as_tensor(probs).topk(min(most, len(classnames)))
+    return bars([classnames[i] for i in best.indices.tolist()], best.values.tolist())
+
+
+def _picture(image: Tensor, side: int, alt: str) -> str:
+    uri = data_uri(image.permute(1, 2, 0).numpy(), quality=85)
+    return f'<img alt="{html.escape(alt)}" src="{uri}" width="{side}" height="{side}" style="image-rendering:pixelated">'
