@@ -2,5 +2,6 @@
 
 from activekd_lite.explorer import SimplexExplorer
 from activekd_lite.live import Explorer, Selection
+from activekd_lite.stepper import PCoreSetStepper
 
-__all__ = ["Explorer", "Selection", "SimplexExplorer"]
+__all__ = ["Explorer", "PCoreSetStepper", "Selection", "SimplexExplorer"]
