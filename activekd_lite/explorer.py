@@ -21,10 +21,11 @@ from activekd_lite.maps import (
     HIDDEN,
     SIDE,
     Array,
+    add_groups,
+    add_picks,
     add_triangle,
     corner_labels,
     in_steps,
-    kind_of,
     mixed_up,
     triangle,
     triangle_lines,
@@ -43,8 +44,8 @@ class SimplexExplorer(Explorer):
     selects on both. Afterwards `explorer.selected` holds pool indices (n,).
 
     probs: (N, C), or name -> (N, C); corners: three class names or positions, or "rest", default: what the first of `probs`
-    mixes up most; layouts: name -> (N, 2) maps, default: a UMAP of the first of `probs`, computed while its main components
-    are there to look at; state: offers the round in which an image was labelled as a colour; clusters: (N,), default:
+    mixes up most; layouts: name -> (N, 2) maps (NaN: not on it), default: a UMAP of the first of `probs`, computed while its
+    main components are there to look at; state: offers the round in which an image was labelled as a colour; clusters: (N,), default:
     k-means, as many as classes; selection: one that other explorers show, too. True labels are offered as a colour where all
     are known: for looking only. Raises ValueError for arrays of another size and for unknown corners.
     """
@@ -126,22 +127,17 @@ class SimplexExplorer(Explorer):
         if not self.layouts:
             self.layouts["UMAP"] = self._umap()
         left, shown = self._in_triangle()
-        layout, (groups, names), custom = next(iter(self.layouts)), self._groups(), np.arange(len(left))[:, None]
-        table = pd.DataFrame({"index": range(len(left)), "group": [names[g] if g >= 0 else "others" for g in groups]})
+        layout, (of, names) = next(iter(self.layouts)), self._groups()
+        table = pd.DataFrame({"index": range(len(left)), "group": [names[g] if g >= 0 else "others" for g in of]})
         figure = Figure(table=table.assign(x=left[:, 0], y=left[:, 1]), alt=self._words(shown, layout))
         figure.set_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=[self._title(), layout])
-        looks, legend = self._looks(groups, names)
-        colours, markers = np.array([*looks, (PALE, MARKERS[0])]).T
-        style = dict(color=colours[groups], symbol=markers[groups], size=5, opacity=0.75)
-        for column, xy in enumerate((left, in_steps(self._map(layout))), 1):
-            trace = kind_of(2 * len(left))(
-                x=xy[:, 0], y=xy[:, 1], mode="markers", marker=style, customdata=custom, showlegend=False,
-                selectedpoints=list(self.selection.indices) or None, hovertemplate="image %{customdata[0]}<extra></extra>",
-            )  # fmt: skip
-            figure.add_trace(trace, row=1, col=column)
-        for name, (c, symbol) in legend:
-            key = dict(color=c, symbol=symbol, size=10)
-            figure.add_scatter(x=[None], y=[None], mode="markers", marker=key, name=name, hoverinfo="skip")
+        right = in_steps(self._map(layout))
+        drawn = np.flatnonzero(~np.isnan(right.astype(np.float32)).any(axis=1))
+        for column, (xy, who) in enumerate(((left, shown), (right, drawn)), 1):
+            whole = np.nan_to_num(xy).astype(np.int16)  # two bytes a coordinate keep notebooks small
+            add_groups(figure, whole, of, names, who, row=1, col=column, dense=2 * len(left))
+            marked = [i for i in self.selection.indices if i in set(who.tolist())]
+            add_picks(figure, whole, 2 * len(left), {"selected": marked} if marked else {}, row=1, col=column)
         add_triangle(figure, self.corners)
         figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
         figure.update_xaxes(range=RANGE["x"], row=1, col=1).update_yaxes(range=RANGE["y"], scaleanchor="x", row=1, col=1)

@@ -54,8 +54,8 @@ def simplex(
     )
     add_triangle(figure, names)
     hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
-    _add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
-    _add_picks(
+    add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
+    add_picks(
         figure, xy, len(shown), {n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5] for n, p in (picks or {}).items()}
     )
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
@@ -87,8 +87,8 @@ def maps(
     )
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
     for column, xy in enumerate(map(in_steps, arrays.values()), 1):
-        _add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
-        _add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
+        add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
+        add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
     figure.update_yaxes(**HIDDEN)
     return figure.update_layout(title=title, height=600, margin=dict(l=20), legend_itemsizing="constant")
@@ -222,9 +222,10 @@ def kind_of(points: int) -> type:
 
 
 def in_steps(xy: np.ndarray) -> np.ndarray:
-    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE."""
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    return ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round().astype(np.int16)
+    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE; float32 if some are NaN."""
+    low, high = np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)
+    steps = ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round()
+    return steps.astype(np.float32 if np.isnan(steps).any() else np.int16)
 
 
 def _points_table(xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray | None = None) -> pd.DataFrame:
@@ -259,7 +260,7 @@ def add_triangle(figure: Figure, names: Sequence[str]) -> None:
         figure.add_annotation(x=x, y=y, text=f"<b>{name}</b>", showarrow=False, **side)
 
 
-def _add_groups(
+def add_groups(
     figure: Figure, xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray, *,
     numbers: np.ndarray | None = None, hover: str = "", row: int | None = None, col: int | None = None,
     dense: int | None = None,
@@ -285,7 +286,7 @@ def _add_groups(
         figure.add_trace(trace, row=row, col=col)
 
 
-def _add_picks(
+def add_picks(
     figure: Figure,
     xy: np.ndarray,
     dense: int,

@@ -100,7 +100,7 @@ class PCoreSetStepper(Explorer):
         most = self.distances[OURS][0].max()
         bar = dict(title="distance", orientation="h", y=-0.12, x=0.3, len=0.5, thickness=12)
         return figure.update_layout(
-            height=460, margin=dict(l=10, r=10, t=60, b=70), legend=dict(x=1, xanchor="right", y=0.98),
+            height=460, margin=dict(l=10, r=10, t=60, b=70), legend=dict(x=1, xanchor="right", y=0.02, yanchor="bottom"),
             coloraxis=dict(cmin=0, cmax=float(most), colorbar=bar, colorscale=SEQUENTIAL),
         )  # fmt: skip
 

@@ -49,7 +49,7 @@ def jupyterlab(folder: Path):
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
         try:
             address = f"http://127.0.0.1:{port}"
-            _wait(lambda: _answers(f"{address}/api/status?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
+            wait(lambda: _answers(f"{address}/api/status?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
             yield address, token
         finally:
             server.terminate()
@@ -63,7 +63,7 @@ def _answers(url: str) -> bool:
         return False
 
 
-def _wait(true, seconds: float, otherwise) -> None:
+def wait(true, seconds: float, otherwise) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, otherwise()
@@ -104,7 +104,7 @@ class Notebook:
 
     def finished(self, place: int, seconds: float = 120) -> None:
         prompt = self.cell(place).locator(".jp-InputPrompt")
-        _wait(
+        wait(
             lambda: re.match(r"\[\d+\]", prompt.text_content() or ""), seconds, lambda: f"cell {place}: {prompt.text_content()}"
         )
 
@@ -120,17 +120,13 @@ class Notebook:
         self.page.keyboard.insert_text(f"import json; print('said', json.dumps({code}))")
         before = cell.locator(".jp-InputPrompt").text_content()
         self.page.keyboard.press("Control+Enter")
-        _wait(
+        wait(
             lambda: (now := cell.locator(".jp-InputPrompt").text_content()) != before and re.match(r"\[\d+\]", now or ""),
             60, lambda: f"the kernel does not answer {code}",
         )  # fmt: skip
         text = self.output(place).inner_text()
         assert "said " in text, text
         return json.loads(text.split("said ", 1)[1])
-
-    def points(self, trace: int) -> list[list[float]]:
-        """Where the points of a trace of the first figure on the page are, in pixels of the window; NaN left out."""
-        return self.page.evaluate(WHERE, trace)
 
     def screenshot(self, name: str, place: int | None = None) -> None:
         SCREENS.mkdir(parents=True, exist_ok=True)
@@ -139,15 +135,6 @@ class Notebook:
     def close(self) -> None:
         self.page.close()
         assert not self.troubles, self.troubles
-
-
-WHERE = """trace => {
-  const gd = document.querySelector('.js-plotly-plot'), t = gd._fullData[trace];
-  const axis = n => gd._fullLayout[n[0] + 'axis' + n.slice(1)], box = gd.getBoundingClientRect();
-  const X = axis(t.xaxis), Y = axis(t.yaxis), all = [];
-  for (let i = 0; i < t.x.length; i++) if (t.x[i] === t.x[i])
-    all.push([box.left + X._offset + X.l2p(t.x[i]), box.top + Y._offset + Y.l2p(t.y[i]), i]);
-  return all; }"""
 
 
 def written(folder: Path, name: str, cells: list[str]) -> Path:
