@@ -85,16 +85,15 @@ class Explorer:
 
 def close_all(widget: w.Widget) -> None:
     """Close a widget and all that it is made of: children, layouts, styles."""
-    todo, seen = [widget], set()
+    todo, seen = [widget], {}
     while todo:
         part = todo.pop()
-        if part in seen:
-            continue
-        seen.add(part)
-        for value in part.trait_values().values():
-            parts = value if isinstance(value, tuple | list) else [value]
-            todo += [p for p in parts if isinstance(p, w.Widget)]
-    for part in seen:
+        if id(part) not in seen:
+            seen[id(part)] = part
+            for value in part.trait_values().values():
+                parts = value if isinstance(value, tuple | list) else [value]
+                todo += [p for p in parts if isinstance(p, w.Widget)]
+    for part in seen.values():
         part.unobserve_all()
         part.close()
 
@@ -122,8 +121,7 @@ def gallery(
         return ""
     pictures = zip(shown, squares(images, shown, side), strict=True)
     cells = "".join(
-        f'<figure style="margin:0 6px 6px 0;width:{side + 16}px;text-align:center">{_picture(x, side, f"image {i}")}'
-        f'<figcaption style="font-size:13px;line-height:1.2;overflow-wrap:anywhere">{html.escape(captions(i))}</figcaption></figure>'
+        TILE.format(width=side + 16, picture=_picture(x, side, f"image {i}"), caption=html.escape(captions(i)))
         for i, x in pictures
     )
     more = f'<span style="align-self:center">and {len(indices) - most} more</span>' if len(indices) > most else ""
@@ -132,12 +130,8 @@ def gallery(
 
 def bars(names: Sequence[str], shares: Sequence[float]) -> str:
     """Shares as a list with bars, in HTML."""
-    rows = "".join(
-        f'<tr><td style="padding:0 8px 0 0;white-space:nowrap">{html.escape(n)}</td><td style="text-align:right;padding:0 6px 0 0">{s:.0%}</td>'
-        f'<td><div style="height:10px;width:{max(1, round(90 * s))}px;background:#0072B2"></div></td></tr>'
-        for n, s in zip(names, shares, strict=True)
-    )
-    return f'<table style="font-size:14px;line-height:1.35;border-collapse:collapse;color:{INK}">{rows}</table>'
+    rows = [BAR.format(name=html.escape(n), share=s, width=max(1, round(90 * s))) for n, s in zip(names, shares, strict=True)]
+    return f'<table style="font-size:14px;line-height:1.35;border-collapse:collapse;color:{INK}">{"".join(rows)}</table>'
 
 
 def top(probs: Tensor | np.ndarray, classnames: Sequence[str], most: int = 5) -> str:
@@ -149,3 +143,10 @@ def top(probs: Tensor | np.ndarray, classnames: Sequence[str], most: int = 5) ->
 def _picture(image: Tensor, side: int, alt: str) -> str:
     uri = data_uri(image.permute(1, 2, 0).numpy(), quality=85)
     return f'<img alt="{html.escape(alt)}" src="{uri}" width="{side}" height="{side}" style="image-rendering:pixelated">'
+
+
+TILE = """<figure style="margin:0 6px 6px 0;width:{width}px;text-align:center">{picture}
+<figcaption style="font-size:13px;line-height:1.2;overflow-wrap:anywhere">{caption}</figcaption></figure>"""
+BAR = """<tr><td style="padding:0 8px 0 0;white-space:nowrap">{name}</td>
+<td style="text-align:right;padding:0 6px 0 0">{share:.0%}</td>
+<td><div style="height:10px;width:{width}px;background:#0072B2"></div></td></tr>"""

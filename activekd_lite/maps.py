@@ -37,15 +37,12 @@ def simplex(
     indices.
     """
     probs = np.asarray(torch.as_tensor(probs).cpu(), dtype=np.float64)
-    columns, names = _corner_columns(corners, list(classnames), probs)
+    columns, xy, names = triangle(probs, corners, classnames)
     mass = columns.sum(axis=1)
     shown = np.flatnonzero(mass >= 0.5)
     if groups is None:
         groups, group_names = probs.argmax(axis=1), [f"predicted {c}" for c in classnames]
     weights = columns / np.maximum(mass, 1e-12)[:, None]
-    angle, reach = uniforms(0, np.arange(len(probs)), 2).T
-    jitter = 0.015 * np.sqrt(reach)[:, None] * np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
-    xy = (weights @ CORNERS + SIDE * jitter).round().astype(np.int16)
     sure = [f"{((weights[shown, k] > 0.9).mean() if len(shown) else 0):.0%} at {name}" for k, name in enumerate(names)]
     alt = (
         f"Triangle of {', '.join(names)} with {len(shown)} of {len(probs)} images; within 10 % of a corner: {', '.join(sure)}."
@@ -55,7 +52,7 @@ def simplex(
         alt=alt,
         pictures=picture_sheet(images) if images is not None else None,
     )
-    _add_triangle(figure, names)
+    add_triangle(figure, names)
     hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
     _add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
     _add_picks(
@@ -89,7 +86,7 @@ def maps(
         table=table, alt=alt, linked=len(present) + len(picks), pictures=picture_sheet(images) if images is not None else None
     )
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
-    for column, xy in enumerate(map(_in_steps, arrays.values()), 1):
+    for column, xy in enumerate(map(in_steps, arrays.values()), 1):
         _add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
         _add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
@@ -102,7 +99,7 @@ def picks_on_map(
 ) -> Figure:
     """The same map (N, 2) once for each strategy: its picks in colour, numbered in pick order, what is labelled as a cross, and
     GROUND points at most as the ground."""
-    xy = _in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
+    xy = in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
     columns = min(columns, len(picks))
     rows = -(-len(picks) // columns)
     table = pd.DataFrame(
@@ -141,7 +138,7 @@ def pick_by_pick(xy: Array, points: Array, labeled: Sequence[int], picks: Sequen
     xy: (N, 2) where to draw; points: (N, C) where distances are measured (Euclidean); labeled: the first centres, pool
     indices; picks: in their order. The covering radius, the largest distance, is in the slider's labels and the table.
     """
-    xy = _in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
+    xy = in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
     points = torch.as_tensor(points).double().cpu()
     labeled, picks = np.asarray(labeled).tolist(), np.asarray(picks).tolist()
     nearest = torch.cdist(points, points[labeled]).amin(dim=1)
@@ -158,7 +155,7 @@ def pick_by_pick(xy: Array, points: Array, labeled: Sequence[int], picks: Sequen
 
     def step(t: int) -> list[go.Scatter]:
         centers, ring = xy[labeled + picks[:t]], xy[picks[t : t + 1]]
-        kind = _kind(len(xy))
+        kind = kind_of(len(xy))
         return [
             kind(x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=np.arange(len(xy)),
                  hovertemplate="image %{customdata}<extra></extra>",
@@ -187,6 +184,28 @@ def pick_by_pick(xy: Array, points: Array, labeled: Sequence[int], picks: Sequen
     return figure.update_yaxes(**HIDDEN)
 
 
+def triangle(
+    probs: np.ndarray, corners: Sequence[str | int], classnames: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """What a triangle shows of probs (N, C): the probabilities (N, 3) of the corners, where to draw them (N, 2) in int16 steps,
+    moved by up to 1.5 % of a side, and the three names."""
+    columns, names = _corner_columns(corners, list(classnames), probs)
+    weights = columns / np.maximum(columns.sum(axis=1), 1e-12)[:, None]
+    angle, reach = uniforms(0, np.arange(len(probs)), 2).T
+    jitter = 0.015 * np.sqrt(reach)[:, None] * np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
+    return columns, (weights @ CORNERS + SIDE * jitter).round().astype(np.int16), names
+
+
+def mixed_up(probs: Tensor) -> list[int]:
+    """The three classes that probs (N, C) mix up most: the pair that shares the most, and who shares most with it."""
+    together = probs.T @ probs  # (C, C)
+    together.fill_diagonal_(0)
+    a, b = divmod(int(together.argmax()), len(together))
+    third = together[a] + together[b]
+    third[[a, b]] = -1
+    return [a, b, int(third.argmax())]
+
+
 def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """(N, 3) and the three names."""
     corners = [c if isinstance(c, str) else classnames[int(c)] for c in corners]
@@ -198,11 +217,11 @@ def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: 
     return np.stack([columns[c] for c in corners], axis=1).clip(0), list(corners)
 
 
-def _kind(points: int) -> type:
+def kind_of(points: int) -> type:
     return go.Scattergl if points >= DENSE else go.Scatter
 
 
-def _in_steps(xy: np.ndarray) -> np.ndarray:
+def in_steps(xy: np.ndarray) -> np.ndarray:
     """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE."""
     low, high = xy.min(axis=0), xy.max(axis=0)
     return ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round().astype(np.int16)
@@ -218,7 +237,7 @@ def _named(group: int, names: Sequence[str]) -> str:
     return "others" if group < 0 else str(names[group])
 
 
-def _add_triangle(figure: Figure, names: Sequence[str]) -> None:
+def add_triangle(figure: Figure, names: Sequence[str]) -> None:
     outline = np.vstack([CORNERS, CORNERS[:1]])
     line = dict(mode="lines", hoverinfo="skip", showlegend=False)
     for k in range(3):  # where a class has one half: who crosses it has changed sides
@@ -238,7 +257,7 @@ def _add_groups(
 ) -> None:  # fmt: skip
     """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
     groups = np.asarray(torch.as_tensor(groups).cpu())
-    kind = _kind(dense or len(shown))
+    kind = kind_of(dense or len(shown))
     present, size = np.unique(groups[shown]), 7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3
     whole = np.uint16 if len(xy) < 2**16 else np.int32
     places = {group: place for place, group in enumerate(present[present >= 0])}
@@ -267,7 +286,7 @@ def _add_picks(
 ) -> None:
     for place, (name, indices) in enumerate(picks.items()):
         indices = [int(i) for i in indices]
-        trace = _kind(dense)(
+        trace = kind_of(dense)(
             x=xy[indices, 0], y=xy[indices, 1], mode="markers", name=name, legendgroup=f"picks {name}",
             showlegend=col in (None, 1), customdata=np.array(indices)[:, None],
             marker=dict(symbol=marker(place) + "-open", size=15, color=INK, line_width=2.5),

@@ -1,5 +1,7 @@
 """The explorers: probability space to touch in JupyterLab. `akd.widgets` is imported when it is asked for."""
 
 from activekd_lite.live import Explorer, Selection
+from activekd_lite.prompts import PromptExplorer
+from activekd_lite.viewer import RunViewer
 
-__all__ = ["Explorer", "Selection"]
+__all__ = ["Explorer", "PromptExplorer", "RunViewer", "Selection"]
