@@ -135,9 +135,7 @@ class PromptExplorer(Explorer):
     def errors(self, most: int = 5) -> pd.DataFrame:
         """The largest of the confusions: columns class, called, share_pct."""
         table = self.confusions()
-        shares = table.to_numpy(copy=True)
-        if self.fits or not self._known.any():
-            np.fill_diagonal(shares, 0)
+        shares = np.where(_same(table), 0, table)
         best = np.argsort(-shares, axis=None, kind="stable")[:most]
         rows, cols = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
         return pd.DataFrame({"class": table.index[rows], "called": table.columns[cols], "share_pct": shares[rows, cols]})
@@ -148,15 +146,16 @@ class PromptExplorer(Explorer):
         dots, heat = self._dots(), self._heat()
         figure = Figure(table=self.errors(50), alt=self._words(dots))
         figure.set_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=self._titles(dots))
-        kind = kind_of(len(self.cache))
+        kind = kind_of(2 * len(self.cache))
         for place, fields in enumerate(dots):
             key = dict(color=PALE, size=5) if place == 0 else dict(color=colour(place - 1), symbol=marker(place - 1), size=7)
             figure.add_trace(kind(mode="markers", marker=key | dict(opacity=0.75), **fields), row=1, col=1)
         figure.add_trace(go.Heatmap(coloraxis="coloraxis", xgap=1, ygap=1, **heat), row=1, col=2)
         add_triangle(figure, self.corners)
-        figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE], row=1, col=1)
-        figure.update_yaxes(**HIDDEN, range=[-0.12 * SIDE, 1.0 * SIDE], scaleanchor="x", domain=[0.2, 1], row=1, col=1)
-        figure.update_xaxes(type="category", tickfont_size=13, showgrid=False, row=1, col=2)
+        figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE], constrain="domain", row=1, col=1)
+        square = dict(scaleanchor="x", constrain="domain", domain=[0.2, 1])
+        figure.update_yaxes(**HIDDEN, range=[-0.12 * SIDE, 1.0 * SIDE], **square, row=1, col=1)
+        figure.update_xaxes(type="category", tickfont_size=13, tickangle=-90, showgrid=False, row=1, col=2)
         figure.update_yaxes(type="category", tickfont_size=13, showgrid=False, side="right", autorange="reversed", row=1, col=2)
         figure.update_annotations(font_size=15)
         warm = dict(colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]], cmin=0, cmax=60, showscale=False)
@@ -190,8 +189,7 @@ class PromptExplorer(Explorer):
         text = np.full(shares.shape, "", dtype=object)
         if max(shares.shape) <= NAMED:
             text = np.where(shares >= 1, np.round(shares).astype(int).astype(str), "")
-        if self.fits or not self._known.any():
-            shares = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
+        shares = np.where(_same(table), np.nan, shares)
         verb = "called" if self._known.any() else "leaves to"
         return dict(
             z=shares.round(1), x=[_plain(c) for c in table.columns], y=[_plain(c) for c in table.index], text=text,
@@ -226,7 +224,7 @@ class PromptExplorer(Explorer):
     def _build(self) -> w.Widget:
         self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", layout=w.Layout(width="250px"))
         reset = w.Button(description="reset", tooltip="the task's own names and templates", icon="undo")
-        wide = dict(continuous_update=True, layout=w.Layout(flex="1 1 260px", height="120px", width="auto", min_width="240px"))
+        wide = dict(continuous_update=True, layout=w.Layout(height="120px", width="98%"))
         self._names, self._templates = w.Textarea(**wide), w.Textarea(**wide)
         self._menus = [w.Dropdown(description=side, layout=w.Layout(width="250px")) for side in ("left", "right", "top")]
         self._message, self._errors = w.HTML().add_class("activekd-message"), w.HTML().add_class("activekd-confusions")
@@ -342,16 +340,17 @@ def tasks_of(data: Dataset) -> dict[str, Task]:
 def _sentences(classnames: list[str], templates: list[str]) -> list[str]:
     """(C * T), a class after the other."""
     if len(classnames) < 2 or not templates:
-        raise ValueError(
-            f"{len(classnames)} class names and {len(templates)} templates; at least 2 names and 1 template are needed"
-        )
+        raise ValueError(f"{len(classnames)} names and {len(templates)} templates; at least 2 names and 1 template are needed")
     if twice := sorted({c for c in classnames if classnames.count(c) > 1}):
         raise ValueError(f"class names {twice} occur twice; each class needs a name of its own")
     if flat := [t for t in templates if t.count("{}") != 1 or set("{}") & set(t.replace("{}", ""))]:
-        raise ValueError(
-            f"templates {flat} do not hold {{}} once, in the place of the class name, as 'a photo of a {{}}.' does"
-        )
+        raise ValueError(f"templates {flat} do not hold {{}} once, where the class name goes, as 'a photo of a {{}}.' does")
     return [t.replace("{}", c) for c in classnames for t in templates]
+
+
+def _same(table: pd.DataFrame) -> np.ndarray:
+    """Where a row and a column have the same name: no confusion."""
+    return table.index.to_numpy()[:, None] == table.columns.to_numpy()
 
 
 def _plain(text: str) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 import pandas as pd
-import plotly.graph_objects as go
 import torch
 from IPython.display import display
 
@@ -18,7 +17,7 @@ from activekd_lite.live import Explorer, gallery, live_figure, somebody_there
 from activekd_lite.loop import RoundRecord, RunFolder, RunResult, run_active_learning
 from activekd_lite.teacher import Teacher
 
-STAGES = {"teacher": "/", "train": "", "predict": "x", "select": "."}  # of a round, and how their bars are hatched
+STAGES = ("teacher", "train", "predict", "select")  # of a round, as the loop names them
 CURVE, BARS = 0, slice(1, 1 + len(STAGES))  # the traces of the figure
 
 
@@ -101,11 +100,11 @@ class RunViewer(Explorer):
         figure = Figure(table=self.table(), alt=self._words())
         figure.set_subplots(1, 2, subplot_titles=self._titles(), horizontal_spacing=0.1, column_widths=[0.6, 0.4])
         curve, bars = self._data()
-        figure.add_scatter(**curve, mode="lines+markers", line_color=colour(0), marker_size=9, name="student",
-                           hovertemplate="%{y:.1f} % at %{x} labels<extra></extra>", showlegend=False, row=1, col=1)  # fmt: skip
-        for place, ((stage, hatch), values) in enumerate(zip(STAGES.items(), bars, strict=True), 1):
-            figure.add_bar(**values, name=stage, marker=dict(color=colour(place), pattern=dict(shape=hatch, fgcolor="white")),
-                           hovertemplate=f"{stage} %{{y:.2f}} s<extra></extra>", row=1, col=2)  # fmt: skip
+        dots = dict(mode="lines+markers", line_color=colour(0), marker_size=9, name="student", showlegend=False)
+        figure.add_scatter(**curve, **dots, hovertemplate="%{y:.1f} % at %{x} labels<extra></extra>", row=1, col=1)
+        for place, (stage, values) in enumerate(zip(STAGES, bars, strict=True), 1):
+            hover = f"round %{{x}}: {stage} %{{y:.2f}} s<extra></extra>"
+            figure.add_bar(**values, name=stage, marker_color=colour(place), hovertemplate=hover, row=1, col=2)
         if self.teacher_accuracy_pct is not None:
             figure.add_hline(self.teacher_accuracy_pct, line_dash="dot", line_color="#555555", row=1, col=1,
                              annotation_text=f"teacher alone {self.teacher_accuracy_pct:.1f}")  # fmt: skip
@@ -114,7 +113,7 @@ class RunViewer(Explorer):
         figure.update_annotations(font_size=15)
         return figure.update_layout(
             barmode="stack", height=380, margin=dict(l=10, r=10, t=40, b=10),
-            legend=dict(orientation="h", x=1, xanchor="right", y=-0.22, yanchor="top", font_size=14),
+            legend=dict(orientation="h", traceorder="normal", x=1, xanchor="right", y=-0.22, yanchor="top", font_size=14),
         )  # fmt: skip
 
     def _data(self) -> tuple[dict, list[dict]]:
@@ -144,8 +143,6 @@ class RunViewer(Explorer):
 
     def _build(self) -> w.Widget:
         self._live = live_figure(self.figure())
-        # A page that is still loading plotly.js misses what is sent; once it is there it tells its layout, and gets all again.
-        self._live.observe(lambda _: self._redraw(), "_js2py_layoutDelta")
         self._said = w.HTML().add_class("activekd-status")
         self._queries = w.VBox().add_class("activekd-queries")
         self._shown: dict[int, list[int]] = {}  # round -> the query whose pictures are there
