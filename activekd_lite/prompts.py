@@ -145,7 +145,7 @@ class PromptExplorer(Explorer):
     def figure(self) -> Figure:
         dots, heat = self._dots(), self._heat()
         figure = Figure(table=self.errors(50), alt=self._words(dots))
-        figure.set_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=self._titles(dots))
+        figure.set_subplots(1, 2, horizontal_spacing=0.06, subplot_titles=self._titles(dots))
         kind = kind_of(2 * len(self.cache))
         for place, fields in enumerate(dots):
             key = dict(color=PALE, size=5) if place == 0 else dict(color=colour(place - 1), symbol=marker(place - 1), size=7)
@@ -157,6 +157,7 @@ class PromptExplorer(Explorer):
         figure.update_yaxes(**HIDDEN, range=[-0.12 * SIDE, 1.0 * SIDE], **square, row=1, col=1)
         figure.update_xaxes(type="category", tickfont_size=13, tickangle=-90, showgrid=False, row=1, col=2)
         figure.update_yaxes(type="category", tickfont_size=13, showgrid=False, side="right", autorange="reversed", row=1, col=2)
+        figure.update_layout(xaxis2_showticklabels=self._named_axes(), yaxis2_showticklabels=self._named_axes())
         figure.update_annotations(font_size=15)
         warm = dict(colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]], cmin=0, cmax=60, showscale=False)
         return figure.update_layout(
@@ -195,6 +196,10 @@ class PromptExplorer(Explorer):
             z=shares.round(1), x=[_plain(c) for c in table.columns], y=[_plain(c) for c in table.index], text=text,
             texttemplate="%{text}", hovertemplate=f"%{{y}} {verb} %{{x}}: %{{z:.0f}} %<extra></extra>",
         )  # fmt: skip
+
+    def _named_axes(self) -> bool:
+        """Is there room for a name at each row and column? Else hovering names them."""
+        return max(self.confusions().shape) <= NAMED + 4
 
     def _titles(self, dots: list[dict]) -> tuple[str, str]:
         shown = sum(len(part["x"]) for part in dots)
@@ -292,6 +297,10 @@ class PromptExplorer(Explorer):
                 if menu.options != options:
                     menu.options = options
                 menu.value = corner
+        errors = self.errors().itertuples(index=False)
+        rows = "".join(f"<li>{_plain(r[0])} called {_plain(r[1])}: {r[2]:.0f} %</li>" for r in errors)
+        self._errors.value = f'<ol style="font-size:14px;color:{INK};margin:0">{rows}</ol>'
+        self._say()  # before the figure, which takes the page longer
         dots, heat = self._dots(), self._heat()
         with self._live.batch_update():
             for trace, fields in zip(self._live.data[POINTS], dots, strict=True):
@@ -300,10 +309,7 @@ class PromptExplorer(Explorer):
             texts = [*self._titles(dots), *(f"<b>{_plain(c)}</b>" for c in self.corners)]
             for note, text in zip(self._live.layout.annotations, texts, strict=True):
                 note.text = text
-        errors = self.errors().itertuples(index=False)
-        rows = "".join(f"<li>{_plain(r[0])} called {_plain(r[1])}: {r[2]:.0f} %</li>" for r in errors)
-        self._errors.value = f'<ol style="font-size:14px;color:{INK};margin:0">{rows}</ol>'
-        self._say()
+            self._live.layout.xaxis2.showticklabels = self._live.layout.yaxis2.showticklabels = self._named_axes()
 
     def _say(self, trouble: str = "") -> None:
         """The numbers of what was asked last; what is wrong with what is typed; words that mean nothing to the model."""

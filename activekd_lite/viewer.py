@@ -13,7 +13,7 @@ from IPython.display import display
 
 from activekd_lite.datasets import Dataset
 from activekd_lite.figures import INK, Figure, colour
-from activekd_lite.live import Explorer, gallery, live_figure, somebody_there
+from activekd_lite.live import Explorer, close_all, gallery, live_figure, somebody_there
 from activekd_lite.loop import RoundRecord, RunFolder, RunResult, run_active_learning
 from activekd_lite.teacher import Teacher
 
@@ -169,7 +169,7 @@ class RunViewer(Explorer):
             self._shown = queries
             self._queries.children = [kept.get(r) or self._pictures(r) for r in reversed(queries)]
             for box in gone:
-                box.close()
+                close_all(box)
 
     def _pictures(self, round: int) -> w.HTML:
         answers = self._answers(self._shown[round])
