@@ -47,7 +47,8 @@ class Explorer:
 
     def __init__(self):
         self._widget: w.Widget | None = None
-        self._watched: list[tuple[traitlets.HasTraits, Callable]] = []
+        self._extra: list[w.Widget] = []  # that are not on the page: links
+        self._watched: list[tuple[traitlets.HasTraits, Callable, str]] = []
 
     def figure(self) -> Figure:
         """The same without a live kernel: a figure with its table and its words."""
@@ -73,9 +74,10 @@ class Explorer:
         for what, hear, names in self._watched:
             what.unobserve(hear, names)
         self._watched.clear()
-        if self._widget is not None:
-            widget, self._widget = self._widget, None
-            close_all(widget)
+        parts, self._widget, self._extra = [*self._extra, self._widget], None, []
+        for part in parts:
+            if part is not None:
+                close_all(part)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display

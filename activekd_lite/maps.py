@@ -54,8 +54,8 @@ def simplex(
     )
     add_triangle(figure, names)
     hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
-    _add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
-    _add_picks(
+    add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
+    add_picks(
         figure, xy, len(shown), {n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5] for n, p in (picks or {}).items()}
     )
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
@@ -87,8 +87,8 @@ def maps(
     )
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
     for column, xy in enumerate(map(in_steps, arrays.values()), 1):
-        _add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
-        _add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
+        add_groups(figure, xy, groups, group_names, np.arange(count), row=1, col=column, dense=count * len(arrays))
+        add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
     figure.update_xaxes(**HIDDEN)
     figure.update_yaxes(**HIDDEN)
     return figure.update_layout(title=title, height=600, margin=dict(l=20), legend_itemsizing="constant")
@@ -222,9 +222,10 @@ def kind_of(points: int) -> type:
 
 
 def in_steps(xy: np.ndarray) -> np.ndarray:
-    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE."""
-    low, high = xy.min(axis=0), xy.max(axis=0)
-    return ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round().astype(np.int16)
+    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE; float32 if some are NaN."""
+    low, high = np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)
+    steps = ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round()
+    return steps.astype(np.float32 if np.isnan(steps).any() else np.int16)
 
 
 def _points_table(xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray | None = None) -> pd.DataFrame:
@@ -237,20 +238,29 @@ def _named(group: int, names: Sequence[str]) -> str:
     return "others" if group < 0 else str(names[group])
 
 
+def triangle_lines() -> list[tuple[float, float, float, float, str]]:
+    """(x0, y0, x1, y1, kind) each: "half", where a class has one half (who crosses it has changed sides), and "edge"."""
+    halves = [(CORNERS[k] + CORNERS[[(k + 1) % 3, (k + 2) % 3]]) / 2 for k in range(3)]
+    edges = [CORNERS[[k, (k + 1) % 3]] for k in range(3)]
+    kinds = ["half"] * 3 + ["edge"] * 3
+    return [(*line.ravel().tolist(), kind) for line, kind in zip([*halves, *edges], kinds, strict=True)]
+
+
+def corner_labels(names: Sequence[str]) -> list[tuple[float, float, str, bool]]:
+    """(x, y, name, does it stand below?) of each corner."""
+    return [(x, y, name, k < 2) for k, ((x, y), name) in enumerate(zip(CORNERS.tolist(), names, strict=True))]
+
+
 def add_triangle(figure: Figure, names: Sequence[str]) -> None:
-    outline = np.vstack([CORNERS, CORNERS[:1]])
-    line = dict(mode="lines", hoverinfo="skip", showlegend=False)
-    for k in range(3):  # where a class has one half: who crosses it has changed sides
-        half = (CORNERS[k] + CORNERS[[(k + 1) % 3, (k + 2) % 3]]) / 2
-        figure.add_scatter(x=half[:, 0], y=half[:, 1], line=dict(color="#DDDDDD", width=1, dash="dot"), **line)
-    figure.add_scatter(x=outline[:, 0], y=outline[:, 1], line=dict(color="#444444", width=1.5), **line)
-    for (x, y), name, place in zip(CORNERS, names, ("top", "top", "bottom"), strict=True):
-        figure.add_annotation(
-            x=x, y=y, text=f"<b>{name}</b>", showarrow=False, yanchor=place, yshift=-12 if place == "top" else 12
-        )
+    looks = {"half": dict(color="#DDDDDD", width=1, dash="dot"), "edge": dict(color="#444444", width=1.5)}
+    for x0, y0, x1, y1, kind in triangle_lines():
+        figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", hoverinfo="skip", showlegend=False, line=looks[kind])
+    for x, y, name, below in corner_labels(names):
+        side = dict(yanchor="top", yshift=-12) if below else dict(yanchor="bottom", yshift=12)
+        figure.add_annotation(x=x, y=y, text=f"<b>{name}</b>", showarrow=False, **side)
 
 
-def _add_groups(
+def add_groups(
     figure: Figure, xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray, *,
     numbers: np.ndarray | None = None, hover: str = "", row: int | None = None, col: int | None = None,
     dense: int | None = None,
@@ -276,7 +286,7 @@ def _add_groups(
         figure.add_trace(trace, row=row, col=col)
 
 
-def _add_picks(
+def add_picks(
     figure: Figure,
     xy: np.ndarray,
     dense: int,

@@ -1,7 +1,9 @@
 """The explorers: probability space to touch in JupyterLab. `akd.widgets` is imported when it is asked for."""
 
+from activekd_lite.explorer import SimplexExplorer
 from activekd_lite.live import Explorer, Selection
 from activekd_lite.prompts import PromptExplorer
+from activekd_lite.stepper import PCoreSetStepper
 from activekd_lite.viewer import RunViewer
 
-__all__ = ["Explorer", "PromptExplorer", "RunViewer", "Selection"]
+__all__ = ["Explorer", "PCoreSetStepper", "PromptExplorer", "RunViewer", "Selection", "SimplexExplorer"]

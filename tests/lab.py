@@ -1,0 +1,152 @@
+"""JupyterLab on a free loopback port and a notebook in it, driven by Playwright as a hand would: for `test_browser.py`."""
+
+import contextlib
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking", "--no-first-run",
+         "--disable-component-update", "--disable-sync"]  # fmt: skip
+HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # a software renderer complains about itself
+SCREENS = Path(__file__).resolve().parent.parent / "runs" / "screens"
+
+
+@contextlib.contextmanager
+def jupyterlab(folder: Path):
+    """A server that shows `folder`; gives (address, token)."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    settings = {
+        "ServerApp.root_dir": folder, "ServerApp.port_retries": 0, "IdentityProvider.token": token, "LabApp.news_url": "",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate", "ServerApp.open_browser": False,
+        "ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.allow_root": True, "LabApp.collaborative": False,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in settings.items())]
+    environment = os.environ | {
+        "JUPYTER_CONFIG_DIR": str(folder / ".config"),
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
+    }
+    environment.pop("PLOTLY_RENDERER", None)
+    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # else it asks in a corner of the page
+    with open(folder / "lab.log", "w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait(lambda: _answers(f"{address}/api/status?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
+            yield address, token
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urllib.request.urlopen(url, timeout=2).status == 200
+    except OSError:
+        return False
+
+
+def wait(true, seconds: float, otherwise) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, otherwise()
+        time.sleep(0.05)
+
+
+class Notebook:
+    """A notebook in JupyterLab: cells are run from the keyboard, what the page and the kernel say can be asked."""
+
+    def __init__(self, context, address: str, token: str, path: Path, root: Path):
+        self.address, self.token, self.path, self.troubles = address, token, path, []
+        self.page = context.new_page()
+        self.page.on("console", lambda m: self._hear(m.text, m.location) if m.type == "error" else None)
+        self.page.on("pageerror", lambda error: self._hear(str(error)))
+        self.page.goto(f"{address}/lab/tree/{path.relative_to(root)}?token={token}&reset")
+        self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
+        self.page.get_by_text("| Idle").wait_for(
+            timeout=60_000
+        )  # a cell that is run before the kernel is there is not run at all
+
+    def _hear(self, text: str, location: dict | None = None) -> None:
+        if not HARMLESS.search(text):
+            self.troubles.append(f"{text} {(location or {}).get('url', '')}")
+
+    def cell(self, place: int):
+        return self.page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{place}']")
+
+    def run(self, place: int, seconds: float = 120) -> None:
+        """Shift + Enter in the cell `place`, and wait until it is through."""
+        self.start(place)
+        self.finished(place, seconds)
+
+    def start(self, place: int) -> None:
+        cell = self.cell(place)
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+
+    def finished(self, place: int, seconds: float = 120) -> None:
+        prompt = self.cell(place).locator(".jp-InputPrompt")
+        wait(
+            lambda: re.match(r"\[\d+\]", prompt.text_content() or ""), seconds, lambda: f"cell {place}: {prompt.text_content()}"
+        )
+
+    def output(self, place: int):
+        return self.cell(place).locator(".jp-OutputArea")
+
+    def ask(self, place: int, code: str) -> object:
+        """What the kernel says of a value: written into the last cell, JSON."""
+        cell = self.cell(place)
+        cell.scroll_into_view_if_needed()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+A")
+        self.page.keyboard.insert_text(f"import json; print('said', json.dumps({code}))")
+        before = cell.locator(".jp-InputPrompt").text_content()
+        self.page.keyboard.press("Control+Enter")
+        wait(
+            lambda: (now := cell.locator(".jp-InputPrompt").text_content()) != before and re.match(r"\[\d+\]", now or ""),
+            60, lambda: f"the kernel does not answer {code}",
+        )  # fmt: skip
+        text = self.output(place).inner_text()
+        assert "said " in text, text
+        return json.loads(text.split("said ", 1)[1])
+
+    def screenshot(self, name: str, place: int | None = None) -> None:
+        SCREENS.mkdir(parents=True, exist_ok=True)
+        (self.page if place is None else self.output(place)).screenshot(path=SCREENS / f"{name}.png")
+
+    def close(self) -> None:
+        self.page.close()
+        assert not self.troubles, self.troubles
+
+
+def written(folder: Path, name: str, cells: list[str]) -> Path:
+    """A notebook of these cells, and an empty one at the end to ask in."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in [*cells, ""]])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    return folder / f"{name}.ipynb"
+
+
+def needs_chromium() -> None:
+    """Skip, and say so, where there is no Chromium; where CI says that there is one, its absence fails."""
+    if CHROMIUM is None:
+        text = "no Chromium on this machine: the explorers are not tested in a browser (install `chromium`)"
+        pytest.fail(text) if os.environ.get("ACTIVEKD_BROWSER") == "required" else pytest.skip(text)

@@ -1,0 +1,200 @@
+"""The explorers' Python side: what they compute, what is refused, that nothing is left. Their faces: test_browser.py."""
+
+import numpy as np
+import pytest
+import torch
+from ipywidgets.widgets.widget import _instances
+
+import activekd_lite as akd
+from activekd_lite.live import somebody_there
+from activekd_lite.scatter import groups, points
+
+WIDGETS = akd.widgets
+
+
+@pytest.fixture
+def probs(small):
+    chance = torch.Generator().manual_seed(0)
+    return torch.rand(len(small.pool), 10, generator=chance).softmax(dim=1)
+
+
+@pytest.fixture
+def layout(small):
+    return np.arange(2.0 * len(small.pool)).reshape(-1, 2)
+
+
+@pytest.fixture
+def predictions(probs):
+    return akd.Predictions(probs, probs, probs)
+
+
+@pytest.fixture
+def state(small):
+    labeled = small.oracle.initial_indices(1, akd.seeding.generator(0, "initial set"))
+    return akd.LabelState.empty(len(small.pool)).with_labels(labeled, small.oracle.label(labeled), round=0)
+
+
+@pytest.fixture
+def explorers(small, probs, layout, predictions, state):
+    return {
+        "simplex": lambda **more: WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, state=state, **more),
+        "stepper": lambda **more: WIDGETS.PCoreSetStepper(small, predictions, state, budget=6, **more),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["simplex", "stepper"])
+def test_opened_and_closed_nothing_is_left(explorers, name):
+    alive, selection = len(_instances), WIDGETS.Selection()
+    explorer = explorers[name](**({"selection": selection} if name == "simplex" else {}))
+    assert len(_instances) == alive, "nothing is built before it is shown"
+    for _ in range(2):  # it can be opened again
+        assert explorer.widget is explorer.widget
+        assert len(_instances) > alive
+        explorer.close()
+        assert len(_instances) == alive
+    assert not selection._trait_notifiers.get("indices", {}).get("change")
+
+
+@pytest.mark.parametrize("name", ["simplex", "stepper"])
+def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda value, **_: shown.append(value))
+    explorer = explorers[name]()
+    explorer._ipython_display_()
+    assert isinstance(shown[0], akd.plots.Figure)
+    assert len(shown[0].table) > 0
+    assert len(shown[0].alt) > 40
+    monkeypatch.setattr("activekd_lite.live.somebody_there", lambda: True)
+    explorer._ipython_display_()
+    assert shown[1] is explorer.widget
+    explorer.close()
+
+
+@pytest.mark.parametrize(
+    ("parent", "there"),
+    [
+        ({"header": {"msg_type": "execute_request"}, "metadata": {"cellId": "a"}}, True),
+        ({"header": {"msg_type": "comm_msg"}, "metadata": {}}, True),
+        ({"header": {"msg_type": "execute_request"}, "metadata": {}}, False),
+        ({}, False),
+    ],
+)
+def test_who_asked_decides(monkeypatch, parent, there):
+    class Shell:
+        class kernel:
+            get_parent = staticmethod(lambda: parent)
+
+    import IPython
+
+    monkeypatch.setattr(IPython, "get_ipython", lambda: Shell)
+    assert somebody_there() is there
+
+
+def test_the_corners_are_what_is_mixed_up_most(small):
+    probs = torch.full((len(small.pool), 10), 0.001)
+    probs[:, 7], probs[:, 2], probs[:, 4] = 0.5, 0.4, 0.1
+    assert set(WIDGETS.SimplexExplorer(small, probs).corners) == {"7", "2", "4"}
+
+
+def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
+    probs = torch.zeros(len(small.pool), 10)
+    probs[:, 0] = 1
+    probs[10, 0], probs[10, 5] = 0.4, 0.6
+    explorer = WIDGETS.SimplexExplorer(small, probs, corners=["0", "1", "2"], layouts={"line": layout})
+    xy, shown = explorer._in_triangle()
+    assert np.isnan(xy[10]).all()
+    assert 10 not in shown
+    assert len(shown) == len(small.pool) - 1
+    explorer.corners = ["0", "1", "rest"]
+    assert len(explorer._in_triangle()[1]) == len(small.pool)
+
+
+def test_a_selection_is_shared(small, probs, layout):
+    selection = WIDGETS.Selection()
+    first, second = (WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, selection=selection) for _ in range(2))
+    _ = first.widget, second.widget
+    first._points.selected = [5, 3]
+    assert second.selected.tolist() == [3, 5] == second._points.selected
+    assert "2 selected." in second._said.value
+    second._export.value = "149, 7 1000"  # there is no image 1000
+    assert first.selected.tolist() == [7, 149]
+    first.close()
+    second._points.selected = [1]
+    assert selection.indices == (1,)
+    second.close()
+
+
+@pytest.mark.parametrize("colour", ["true label", "prediction", "confidence", "cluster", "round labelled"])
+def test_every_colour_gives_each_image_a_look(explorers, colour, small, probs, state):
+    explorer = explorers["simplex"]()
+    _ = explorer.widget
+    explorer._menus["colour"].value = colour
+    of = np.frombuffer(explorer._points.groups[0], "<i2")
+    looks = explorer._points.looks
+    assert len(of) == len(small.pool)
+    assert of.max() < len(looks)
+    if colour == "true label":
+        assert of.tolist() == small.oracle.label(torch.arange(len(small.pool))).tolist()
+    if colour == "prediction":
+        assert of.tolist() == probs.argmax(dim=1).tolist()
+    if colour == "round labelled":
+        assert of.tolist() == state.labeled_round.tolist()
+    if colour not in ("confidence", "round labelled"):
+        assert len({tuple(looks[g]) for g in set(of.tolist())}) == len(set(of.tolist()))
+    explorer.close()
+
+
+def test_true_labels_are_no_colour_where_some_are_unknown(small, probs):
+    data = akd.make_dataset(
+        "half", small.pool.images[:20], [-1] * 10 + [0] * 10, small.test.images[:5], small.test.labels[:5], small.classnames
+    )
+    assert "true label" not in WIDGETS.SimplexExplorer(data, probs[:20])._colourings
+
+
+def test_the_stepper_is_pcoreset_with_its_radii(small, predictions, state):
+    stepper = WIDGETS.PCoreSetStepper(small, predictions, state, budget=6, beside="uncertainty")
+    chance = akd.seeding.generator(0, "selection", 0)
+    expected = akd.STRATEGIES["pcoreset"](predictions, state, 6, generator=chance)
+    assert stepper.picks["pcoreset"] == expected.tolist()
+    for made in range(7):
+        centers = torch.cat([state.labeled_indices, expected[:made]])
+        radius = akd.metrics.covering_radius(predictions.probs, predictions.probs[centers])
+        assert stepper.radii["pcoreset"][made] == pytest.approx(radius, abs=1e-6)
+        if made < 6:  # the next pick is the image that the radius comes from
+            assert stepper.distances["pcoreset"][made, expected[made]] == stepper.radii["pcoreset"][made]
+    assert (stepper.radii["pcoreset"] <= 2 * stepper.radii["uncertainty"]).all()  # what greedy k-center guarantees
+
+
+def test_stepping_moves_marks_and_words(small, predictions, state):
+    stepper = WIDGETS.PCoreSetStepper(small, predictions, state, budget=3)
+    _ = stepper.widget
+    picks = stepper.picks["pcoreset"]
+    stepper._slider.value = 2
+    assert stepper._points.marks[0] == {"cross": state.labeled_indices.tolist() + picks[:2], "ring": picks[2:]}
+    assert "2 of 3 picks" in stepper._said[0].value
+    assert f"image {picks[2]}" in stepper._said[0].value
+    assert "0 of 3" not in stepper._points.alt
+    stepper._slider.value = 3
+    assert stepper._points.marks[0]["ring"] == []
+    stepper._set_beside("badge")
+    assert stepper._points.titles == ["pcoreset", "badge"]
+    assert stepper._curves.data[1].name == "badge"
+    stepper.close()
+
+
+def test_what_does_not_fit_is_refused(small, probs, predictions, state):
+    with pytest.raises(ValueError, match=r"probs 'predictions' are \(20, 10\); the pool of small needs \(150, 10\)"):
+        WIDGETS.SimplexExplorer(small, probs[:20])
+    with pytest.raises(ValueError, match=r"layout 'map' is \(3, 2\)"):
+        WIDGETS.SimplexExplorer(small, probs, layouts={"map": np.zeros((3, 2))})
+    with pytest.raises(ValueError, match="eleven"):
+        WIDGETS.SimplexExplorer(small, probs, corners=["0", "1", "eleven"])
+    with pytest.raises(ValueError, match="unknown strategy 'luck'"):
+        WIDGETS.PCoreSetStepper(small, predictions, state, beside="luck")
+    with pytest.raises(ValueError, match=r"layout is \(3, 2\)"):
+        WIDGETS.PCoreSetStepper(small, predictions, state, layout=np.zeros((3, 2)))
+
+
+def test_numbers_go_to_the_browser_in_little_endian():
+    assert np.frombuffer(points([np.array([[1.5, np.nan]])])[0], "<f4").tolist()[0] == 1.5
+    assert np.frombuffer(groups([np.array([-1, 300])])[0], "<i2").tolist() == [-1, 300]
