@@ -171,13 +171,27 @@ def _digits(root: Path) -> Dataset:
     )  # fmt: skip
 
 
+SHAPES_PARTS = {"pool": (4000, 0), "test": (2000, 1)}  # how many images, and their seed
+
+
+def colours_of_shapes(images: Tensor) -> Tensor:
+    """What else could be asked of `shapes`: the figures' colours (N,) int64, positions in `shapes.COLOURS`.
+
+    images: (N, 3, 32, 32) uint8 of its pool, or some of them. No file holds their colours: the pool is drawn again from its
+    seed (2 seconds) and images are found in it by their pixels; -1 for images that are not of it.
+    """
+    drawn, _, colours = shapes.make_coloured_shapes(*SHAPES_PARTS["pool"])
+    known = {image.numpy().tobytes(): colour for image, colour in zip(drawn, colours.tolist(), strict=True)}
+    return torch.tensor([known.get(image.numpy().tobytes(), -1) for image in images.cpu()])
+
+
 def _shapes(root: Path) -> Dataset:
     path = root / "shapes-v1.safetensors"
     try:
         parts = load_file(path)
     except (FileNotFoundError, SafetensorError):  # not made yet, or a half-written file of a killed process
         parts = {}
-        for part, (count, seed) in {"pool": (4000, 0), "test": (2000, 1)}.items():
+        for part, (count, seed) in SHAPES_PARTS.items():
             parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(count, seed)
         make_folder(root)
         write_atomic(path, save(parts))

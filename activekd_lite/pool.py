@@ -81,6 +81,11 @@ class Oracle:
         """How many images have no label."""
         return int((self._labels < 0).sum())
 
+    @property
+    def known(self) -> Tensor:
+        """Which images have a label: (N,) bool."""
+        return self._labels >= 0
+
     def label(self, indices: Tensor) -> Tensor:
         """indices: (Q,) pool indices; returns their classes (Q,) int64. Raises ValueError for images without a label."""
         labels = self._labels[indices]

@@ -47,10 +47,17 @@ def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor,
 
     Returns images (count, 3, 32, 32) uint8 and labels (count,) int64, positions in CLASSNAMES.
     """
+    images, labels, _ = make_coloured_shapes(count, seed, domain)
+    return images, labels
+
+
+def make_coloured_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor, Tensor, Tensor]:
+    """The images and labels of `make_shapes`, and the colour of each figure (count,) int64, a position in COLOURS: of striped
+    and dotted ones the first of their two."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(count)[torch.randperm(count, generator=g)] % len(CLASSNAMES)
-    images = [draw(part // len(PATTERNS), part % len(PATTERNS), domain, g)[0] for part in labels.split(CHUNK)]
-    return torch.cat(images), labels
+    parts = [draw(part // len(PATTERNS), part % len(PATTERNS), domain, g) for part in labels.split(CHUNK)]
+    return torch.cat([images for images, _ in parts]), labels, torch.cat([drawn["colour"] for _, drawn in parts])
 
 
 def draw(figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:

@@ -67,6 +67,18 @@ class VLM:
             features = self.model.encode_image(x)
         return F.normalize(features.float(), dim=1)
 
+    @torch.inference_mode()
+    def encode_text(self, sentences: Sequence[str]) -> Tensor:
+        """Unit-norm features (S, D) float32 of S sentences."""
+        tokens = self.tokenizer(list(sentences)).to(self.device)
+        return F.normalize(self.model.encode_text(tokens).float(), dim=1)
+
+    def unknown_words(self, sentences: Sequence[str]) -> list[str]:
+        """The words, sorted, that the model never saw; none where that is not known."""
+        if self.known_words is None:
+            return []
+        return sorted({w for s in sentences for w in re.findall(r"[^\W_]+", s.lower())} - self.known_words)
+
     def zero_shot_probs(self, images: Tensor, text_weights: Tensor, batch: int = 256) -> Tensor:
         """Class probabilities (N, C) for the centre crop of images (N, 3, H, W) uint8; text_weights: (D, C)."""
         crops = (render_center(x.to(self.device), self.input_size, self.interpolation) for x in images.split(batch))
@@ -102,10 +114,7 @@ class VLM:
         return self.model.encode_text(tokens, normalize=normalize).mean(dim=0)  # (D,)
 
     def _warn_of_unknown_words(self, sentences: list[str]) -> None:
-        if self.known_words is None:
-            return
-        words = {w for s in sentences for w in re.findall(r"[^\W_]+", s.lower())}
-        if unknown := sorted(words - self.known_words):
+        if unknown := self.unknown_words(sentences):
             warnings.warn(
                 f"{self.name} never saw the words {unknown}: what it says of them means nothing. It knows "
                 f"{len(self.known_words)} words, listed in data/{self.name}/manifest.json.",

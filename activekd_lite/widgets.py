@@ -2,6 +2,8 @@
 
 from activekd_lite.explorer import SimplexExplorer
 from activekd_lite.live import Explorer, Selection
+from activekd_lite.prompts import PromptExplorer
 from activekd_lite.stepper import PCoreSetStepper
+from activekd_lite.viewer import RunViewer
 
-__all__ = ["Explorer", "PCoreSetStepper", "Selection", "SimplexExplorer"]
+__all__ = ["Explorer", "PCoreSetStepper", "PromptExplorer", "RunViewer", "Selection", "SimplexExplorer"]

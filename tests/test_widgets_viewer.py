@@ -1,0 +1,133 @@
+"""RunViewer: a run as it happens."""
+
+import ipywidgets
+import pytest
+
+import activekd_lite as akd
+from activekd_lite import viewer as module
+from activekd_lite.widgets import RunViewer
+
+SETTINGS = dict(rounds=2, query_size=4, device="cpu")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What is displayed; `shown.live` is whether somebody is there."""
+
+    class Shown(list):
+        live = True
+
+    shown = Shown()
+    monkeypatch.setattr(module, "display", shown.append)
+    monkeypatch.setattr(module, "somebody_there", lambda: shown.live)
+    return shown
+
+
+@pytest.fixture
+def viewer(small):
+    viewer = RunViewer(small, teacher_accuracy_pct=70.0)
+    yield viewer
+    viewer.close()
+
+
+def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
+    seen, draw = [], viewer._draw
+    assert viewer.widget
+    viewer._draw = lambda status: (draw(status), seen.append((status, len(viewer._queries.children))))
+    result = viewer.run(teacher, train=quick, **SETTINGS)
+    assert shown == [viewer.widget]
+    said = [status.split(":")[0].split(";")[0] for status, _ in seen]
+    assert said == [
+        "Round 0 of 2 is running", "Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels",
+        "Finished", "Finished",
+    ]  # fmt: skip
+    assert [pictures for _, pictures in seen] == [0, 1, 2, 2, 2]
+    curve = viewer._live.data[0]
+    assert list(curve.x) == [r.labeled_count for r in result.records] == [10, 14, 18]
+    assert list(curve.y) == [round(r.accuracy_pct, 2) for r in result.records]
+    train = next(t for t in viewer._live.data if t.name == "train")
+    assert list(train.y) == [r.seconds["train"] for r in result.records]
+    newest = viewer._queries.children[0].value
+    assert newest.count("<img") == 4
+    assert "after round 1" in newest
+    assert viewer.result is result
+
+
+def test_watching_changes_nothing(viewer, small, teacher, quick, shown):
+    watched = viewer.run(teacher, train=quick, **SETTINGS)
+    alone = akd.run_active_learning(small, teacher, train=quick, progress=False, **SETTINGS)
+    assert [r.outcome() for r in watched.records] == [r.outcome() for r in alone.records]
+
+
+def test_labels_shown_are_the_oracles(viewer, small, teacher, quick, shown):
+    result = viewer.run(teacher, train=quick, **SETTINGS)
+    query = result.records[0].query_indices
+    names = [small.classnames[c] for c in result.state.labels[query].tolist()]
+    assert viewer.table()["asked for"][0] == ", ".join(names)
+
+
+def test_headless_it_shows_a_figure_once_and_builds_no_widget(viewer, teacher, quick, shown):
+    shown.live = False
+    viewer.run(teacher, train=quick, **SETTINGS)
+    assert len(shown) == 1
+    assert isinstance(shown[0], akd.plots.Figure)
+    assert viewer._widget is None
+    assert "Finished: 18 labels" in shown[0].alt
+    assert "teacher alone: 70.0 %" in shown[0].alt
+    assert list(shown[0].table["labels"]) == [10, 14, 18]
+
+
+def test_finished_rounds_are_there_from_the_start(viewer, small, teacher, quick, shown, tmp_path):
+    def stop_after_one(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        akd.run_active_learning(small, teacher, train=quick, out=tmp_path, on_round=stop_after_one, progress=False, **SETTINGS)
+    begun = []
+    draw = viewer._draw
+    viewer._draw = lambda status: (begun.append(len(viewer.records)), draw(status))
+    result = viewer.run(teacher, train=quick, out=tmp_path, **SETTINGS)
+    assert begun == [1, 2, 3, 3]
+    assert viewer.records == result.records
+    again = RunViewer(small)
+    again.run(teacher, train=quick, out=tmp_path, **SETTINGS)
+    assert [r.round for r in again.records] == [0, 1, 2]
+    again.close()
+
+
+def test_an_interrupt_leaves_what_there_is(viewer, teacher, quick, shown, monkeypatch):
+    true = RunViewer.__call__
+
+    def interrupted(self, record):
+        true(self, record)
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunViewer, "__call__", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        viewer.run(teacher, train=quick, **SETTINGS)
+    assert viewer.status == "Interrupted after 2 whole rounds."
+    assert list(viewer._live.data[0].x) == [10, 14]
+    assert viewer.result is None
+    with pytest.raises(ValueError, match="rounds = -1"):
+        viewer.run(teacher, train=quick, **(SETTINGS | {"rounds": -1}))
+    assert "Stopped by an error (ValueError)" in viewer._said.value
+
+
+def test_by_hand_and_afterwards(viewer, small, teacher, quick):
+    assert viewer.widget
+    result = akd.run_active_learning(small, teacher, train=quick, on_round=viewer, progress=False, **SETTINGS)
+    assert viewer.status.startswith("Finished")
+    assert len(viewer._queries.children) == 2
+    other = RunViewer(small)
+    assert "No round yet" in other.figure().alt
+    other.show(result)
+    assert list(other.figure().data[0].x) == [10, 14, 18]
+
+
+def test_closing_leaves_no_widget(viewer, teacher, quick, shown):
+    before = set(ipywidgets.widgets.widget._instances)
+    viewer.run(teacher, train=quick, **SETTINGS)
+    viewer.run(teacher, train=quick, **SETTINGS)  # its pictures take the place of the first run's
+    viewer.close()
+    assert set(ipywidgets.widgets.widget._instances) == before
