@@ -19,7 +19,7 @@ FLOORS = (
     "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",
-    "figures", "maps", "plots", "live", "widgets", "pages", "notebooks", "cli",
+    "figures", "maps", "plots", "live", "widgets", "pages", "notebooks", "handouts", "cli",
 )  # fmt: skip
 
 
