@@ -2,12 +2,13 @@
 
 import argparse
 import ast
+import itertools
 import json
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from activekd_lite import cache, notebooks, plots, sweep
+from activekd_lite import cache, handouts, notebooks, plots, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
@@ -144,7 +145,15 @@ def _check_images(args: argparse.Namespace) -> int:
 
 
 def run_notebooks(args: argparse.Namespace) -> int:
-    """Run notebooks and make pages of them that open without a network."""
+    """Run notebooks and make pages of them that open without a network, or copy them for a course."""
+    copying = args.student or args.solutions
+    if sum(map(bool, (args.parameters, args.refresh, copying))) > 1:
+        raise ValueError("-p, --refresh and --student or --solutions are for different jobs; give one of them")
+    if copying:
+        copies = handouts.hand_out(args.names, student=args.student, solutions=args.solutions, folder=args.folder)
+        for folder, of in itertools.groupby(copies, key=lambda path: path.parent):
+            print(f"{len([*of])} notebooks are in {folder}; its README.md says how to open them")
+        return 0
     names = args.names or (
         [] if args.refresh else [path.stem for path in notebooks.find(folder=args.folder) if path.stem < "06"]
     )
@@ -280,7 +289,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("dataset", metavar="NAME", help=f"{', '.join(LAYOUTS)}, folder:/path or csv:/path/file.csv")
 
     def course(sub):
-        sub.add_argument("names", nargs="*", metavar="NAME", help='"04" or "04_active_learning_run" (00 to 05; --refresh: all)')
+        sub.add_argument("names", nargs="*", metavar="NAME", help='"04" or "04_active_learning_run" (00 to 05; else all)')
         sub.add_argument("--out", default="runs/demo", help="folder of the executed notebooks and their index.html (runs/demo)")
         sub.add_argument(
             "-p", nargs=2, action="append", default=[], dest="parameters", metavar=("NAME", "VALUE"),
@@ -288,6 +297,10 @@ def _parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.add_argument("--from", dest="folder", metavar="DIR", help="where the notebooks are (notebooks/ of the clone)")
         sub.add_argument("--refresh", action="store_true", help="write outputs, time and memory into the notebooks instead")
+        sub.add_argument("--student", metavar="DIR", help="copy them without outputs and solutions, for students, instead")
+        sub.add_argument(
+            "--solutions", metavar="DIR", help="copy them without outputs and with the solutions filled in, instead"
+        )
 
     def looked_at(sub):
         sub.add_argument("--data", help=f"one of {', '.join(LAYOUTS)}, folder:, csv:")

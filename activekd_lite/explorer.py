@@ -46,8 +46,8 @@ class SimplexExplorer(Explorer):
     probs: (N, C), or name -> (N, C); corners: three class names or positions, or "rest", default: what the first of `probs`
     mixes up most; layouts: name -> (N, 2) maps (NaN: not on it), default: a UMAP of the first of `probs`, computed while its
     main components are there to look at; state: offers the round in which an image was labelled as a colour; clusters:
-    (N,), default: k-means, as many as classes; selection: one that other explorers show, too. True labels are offered as a colour where all
-    are known: for looking only. Raises ValueError for arrays of another size and for unknown corners.
+    (N,), default: k-means, as many as classes; selection: one that other explorers show, too. True labels are offered as a
+    colour where all are known: for looking only. Raises ValueError for arrays of another size and for unknown corners.
     """
 
     def __init__(

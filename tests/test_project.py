@@ -19,8 +19,8 @@ FLOORS = (
     "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",
-    "figures", "maps", "plots", "live", "scatter", "explorer", "stepper", "prompts", "viewer", "widgets", "pages",
-    "notebooks", "cli",
+    "figures", "maps", "plots", "live", "scatter", "explorer", "stepper", "prompts", "viewer", "labeller", "widgets",
+    "pages", "notebooks", "handouts", "cli",
 )  # fmt: skip
 
 

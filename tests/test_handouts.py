@@ -1,0 +1,217 @@
+"""Copies of the notebooks for students, and with the solutions: of the real ones, and of small ones that run."""
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from activekd_lite import cli, handouts, notebooks
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+REAL = sorted(FOLDER.glob("*.ipynb"))
+BLOCK = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
+
+
+@pytest.fixture(scope="module")
+def copies(tmp_path_factory):
+    """Folders with all real notebooks: the students', and the one with the solutions."""
+    student, solved = tmp_path_factory.mktemp("usb") / "a" / "student", tmp_path_factory.mktemp("home") / "solved"
+    assert cli.main(["notebooks", "--student", str(student), "--solutions", str(solved)]) == 0
+    return student, solved
+
+
+def read(path):
+    return nbformat.read(path, 4)
+
+
+def tagged(notebook, tag):
+    return [cell for cell in notebook.cells if tag in cell.metadata.get("tags", [])]
+
+
+def solutions(notebook):
+    return [code for cell in notebook.cells if cell.cell_type == "markdown" for code in BLOCK.findall(cell.source)]
+
+
+def without_solutions(notebook):
+    return "\n".join(re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S) for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
+def test_nothing_of_a_solution_is_left_for_the_student(path, copies):
+    original, given = read(path), read(copies[0] / path.name)
+    text = "\n".join(cell.source for cell in given.cells)
+    codes = solutions(original)
+    assert len(codes) == 2
+    for line in (line.strip() for code in codes for line in code.splitlines()):
+        assert line not in text or line in without_solutions(original), line
+    for word in ("<details>", "</details>", "Solution</summary>"):
+        assert word not in text
+    left = [re.sub(r"\s+", "", part) for part in (without_solutions(original), text)]
+    for name in notebooks.PATHS:  # the rest is as it was, but for the places of files
+        left = [part.replace(f'{name}="../', f'{name}="') for part in left]
+    assert handouts._linked(left[1], set()) == handouts._linked(left[0], set())
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
+def test_exercises_are_open(path, copies):
+    given = read(copies[0] / path.name)
+    exercises, checks = tagged(given, "exercise"), tagged(given, "exercise-check")
+    assert len(exercises) == len(checks) == 2
+    for cell in exercises:
+        assert re.fullmatch(r"\w+ = None\b.*", cell.source, re.S), cell.source
+    assert [cell.source for cell in checks] == [cell.source for cell in tagged(read(path), "exercise-check")]
+
+
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
+def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies):
+    original, given = read(path), read(copies[1] / path.name)
+    assert [cell.source for cell in tagged(given, "exercise")] == [code.strip() for code in solutions(original)]
+    text = "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")
+    assert text.count("**Solution.** ") == 2
+    assert "<details>" not in text
+    for said in re.findall(r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S):
+        assert handouts._linked(said.strip(), set()) in handouts._linked(text, set())
+    assert len(given.cells) == len(original.cells)
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["student", "solutions"])
+@pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
+def test_copies_are_whole_bare_and_at_home_anywhere(path, which, copies):
+    given = read(copies[which] / path.name)
+    nbformat.validate(given)
+    assert set(given.metadata) == {"kernelspec", "language_info"}
+    assert all(set(cell.metadata) <= {"tags"} for cell in given.cells)
+    code = [cell for cell in given.cells if cell.cell_type == "code"]
+    assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
+    known, before = notebooks.parameters_of(given), notebooks.parameters_of(read(path))
+    for name in notebooks.PATHS:
+        assert not known[name].startswith(("..", "/"))
+    assert {**known, **{name: before[name] for name in notebooks.PATHS}} == before
+    assert '"../' not in "\n".join(cell.source for cell in code)
+    for link in re.findall(r"\]\(([^)\s]+)\)", "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")):
+        assert link.startswith("https://") or (copies[which] / link).exists(), link
+
+
+def test_their_readme_lists_them_and_says_how(copies):
+    for folder, words in zip(copies, ("check themselves", "with the solutions"), strict=True):
+        text = (folder / "README.md").read_text()
+        assert re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", text, re.M) == [path.name for path in REAL]
+        assert words in text
+        assert "jupyter lab" in text
+
+
+EXERCISE = [
+    new_markdown_cell("## Exercises\n\n### 1 · Count"),
+    new_code_cell("answer = None  # your code here", metadata={"tags": ["exercise"]}),
+    new_code_cell(
+        "from pathlib import Path\n\nPath(out).mkdir(parents=True)\nPath(out, 'said').write_text(str(answer == 42))",
+        metadata={"tags": ["exercise-check"]}, outputs=[new_output("stream", text="old")], execution_count=3,
+    ),
+    new_markdown_cell("<details><summary>Solution</summary>\n\n```python\nanswer = 6 * 7\n```\nSo it is.\n</details>\n\n## On"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A folder with two small notebooks; the first is the second's link."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    for number, links in (("00", "[01](01_small.ipynb) [r](README.md)"), ("01", "[00](00_small.ipynb#top) [n](no.md)")):
+        front = new_markdown_cell(
+            f"# {number} · Why?\n\n**Time and memory**: 5 seconds and 0.1 GB on two CPU cores, without a GPU.\n\n{links}"
+        )
+        parameters = new_code_cell(f'out = "../runs/notebook-{number}"\nseed = 0', metadata={"tags": ["parameters"]})
+        notebook = new_notebook(cells=[front, parameters, *copy.deepcopy(EXERCISE)])
+        notebook.metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "P"}, "x": 1}
+        nbformat.write(nbformat.from_dict(notebook), folder / f"{number}_small.ipynb")
+    return folder
+
+
+def hand_out(course, *names, **to):
+    return handouts.hand_out(names, folder=course, **to)
+
+
+def test_the_solutions_run_beside_nothing(course, tmp_path):
+    usb = tmp_path / "usb"
+    hand_out(course, "00", solutions=usb)
+    outcome = notebooks.run([], tmp_path / "pages", folder=usb, progress=False)[0]
+    assert outcome.error == ""
+    assert (usb / "runs" / "notebook-00" / "said").read_text() == "True"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_links_follow_what_is_there(course, tmp_path):
+    usb = tmp_path / "usb"
+    front = lambda number: read(usb / f"{number}_small.ipynb").cells[0].source.splitlines()[-1]  # noqa: E731
+    hand_out(course, "00", student=usb)
+    assert front("00") == "01 [r](README.md)"
+    assert "01_small" not in (usb / "README.md").read_text()
+    hand_out(course, "01", student=usb)
+    assert front("01") == "[00](00_small.ipynb#top) n"
+    hand_out(course, student=usb)  # nobody has touched them: the first now has its link
+    assert front("00") == "[01](01_small.ipynb) [r](README.md)"
+    assert "[01_small](01_small.ipynb) | Why? | 5 seconds | 0.1 GB |" in (usb / "README.md").read_text()
+
+
+def test_work_is_never_overwritten(course, tmp_path, capsys):
+    usb, home = tmp_path / "usb", tmp_path / "home"
+    hand_out(course, "01", student=usb)
+    worked = read(usb / "01_small.ipynb")
+    tagged(worked, "exercise")[0].source = "answer = 41"
+    nbformat.write(worked, usb / "01_small.ipynb")
+    before = (usb / "01_small.ipynb").read_bytes()
+    words = ["notebooks", "--from", str(course), "--student", str(usb), "--solutions", str(home)]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert f"{usb} holds 01_small.ipynb with another content: somebody may have worked there" in said
+    assert "choose another folder, or move them away" in said
+    assert (usb / "01_small.ipynb").read_bytes() == before
+    assert not (usb / "00_small.ipynb").exists()
+    assert not home.exists()
+    (usb / "01_small.ipynb").write_text("half a noteb")
+    assert cli.main(words) == 2
+    (usb / "01_small.ipynb").rename(usb / "mine.txt")
+    assert cli.main(words) == 0
+    assert "2 notebooks are in" in capsys.readouterr().out
+
+
+def test_a_readme_of_somebody_else_stays(course, tmp_path):
+    (tmp_path / "README.md").write_text("# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n")
+    hand_out(course, student=tmp_path)
+    assert (tmp_path / "README.md").read_text() == "# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n"
+
+
+def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
+    before = (course / "00_small.ipynb").read_bytes()
+    monkeypatch.chdir(tmp_path)
+    for kind in ("student", "solutions"):
+        for name in (course, "notebooks", tmp_path / "x" / ".." / "notebooks"):
+            with pytest.raises(ValueError, match="copies of them need a folder of their own"):
+                hand_out(course, **{kind: name})
+    with pytest.raises(ValueError, match="have the same names; give x to one of them only"):
+        hand_out(course, student="x", solutions=tmp_path / "x")
+    assert (course / "00_small.ipynb").read_bytes() == before
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("```python", "```"), ("<details>", "<details open>"), ("</details>", ""), ('"exercise"', '"other"')]
+)
+def test_a_solution_that_is_not_found_is_not_given_away(course, tmp_path, old, new):
+    path = course / "01_small.ipynb"
+    path.write_text(path.read_text().replace(old, new))
+    json.loads(path.read_text())
+    with pytest.raises(ValueError, match=r"01_small.ipynb has \d cells tagged 'exercise' and \d solutions, \d of them folded"):
+        hand_out(course, student=tmp_path / "usb")
+    assert not (tmp_path / "usb").exists()
+
+
+def test_one_job_at_a_time(course, tmp_path, capsys):
+    for more in (["--refresh"], ["-p", "seed", "1"]):
+        assert cli.main(["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]) == 2
+        assert "are for different jobs; give one of them" in capsys.readouterr().err
+    assert not (tmp_path / "usb").exists()
