@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
     "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
+    "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",
-    "figures", "maps", "plots", "live", "widgets", "pages", "notebooks", "cli",
+    "figures", "maps", "plots", "live", "answers", "labeller", "widgets", "pages", "notebooks", "cli",
 )  # fmt: skip
 
 
