@@ -72,7 +72,7 @@ class Journal:
         head, *lines, last = content.split(b"\n") if b"\n" in content else (content, b"")
         remedy = "take another `out`, or delete that file"
         require_same(self._parsed(head, 1), self._head, f"the journal {self.path}", remedy)
-        for place, (line, following) in enumerate(zip(lines, [*lines[1:], b""], strict=True), 2):
+        for place, (line, following) in enumerate(zip(lines, [*lines[1:], b""], strict=False), 2):
             if TORN not in (line, following):
                 self.events.append(self._parsed(line, place))
         if last:

@@ -183,9 +183,10 @@ class Labeller(Explorer):
     # What is on the page, and what comes from it.
 
     def _build(self) -> _Page:
-        self.start()
-        page = _Page(classnames=list(self.data.classnames), shown=self._state())
+        self._widget = page = _Page(classnames=list(self.data.classnames))  # before the thread has something to show
         page.on_msg(self._hear)
+        self.start()
+        self._show()
         return page
 
     def _show(self) -> None:
