@@ -41,7 +41,7 @@ function render({ model, el }) {
   said.setAttribute("aria-live", "polite");
   const error = make("p", "error", right);
   error.setAttribute("role", "alert");
-  const rounds = make("ol", "rounds", right, { start: 0 });
+  const rounds = make("ul", "rounds", right);
   rounds.setAttribute("aria-label", "accuracy after each round");
   make("p", "help", right, {
     textContent: searching

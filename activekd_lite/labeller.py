@@ -226,7 +226,10 @@ class Labeller(Explorer):
 
     def _rounds_text(self) -> list[str]:
         initial = self.settings["shots"] * len(self.data.classnames)
-        return [f"{r.labeled_count - initial} of your labels: {r.accuracy_pct:.1f} % right" for r in self.records]
+        return [
+            f"round {r.round}, {r.labeled_count - initial} labels of yours: the student is {r.accuracy_pct:.1f} % right"
+            for r in self.records
+        ]
 
     def _image(self, index: int) -> str:
         picture = squares(self.data.pool.images, [index], SIDE)[0]

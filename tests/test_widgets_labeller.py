@@ -381,6 +381,7 @@ def test_a_cold_start_asks_for_the_first_images_too(hand, small):
     for _ in range(4):
         send(labeller, "answer", label=int(small.oracle.label(torch.tensor([asked(labeller)]))))
         until(lambda: labeller.oracle.current is not None)
+    asked(labeller)
     assert labeller.widget.shown["title"].startswith("4 of 8 labelled, query 2 of 2.")
     finish(labeller)
     assert labeller.done, labeller._error
