@@ -16,11 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
     "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "images", "huggingface", "pool", "sources", "datasets", "vlm", "students",
+    "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "loop", "protocol", "sweep",
-    "figures", "maps", "plots", "live", "scatter", "explorer", "stepper", "prompts", "viewer", "labeller", "widgets",
-    "pages", "notebooks", "handouts", "cli",
+    "figures", "maps", "plots", "live", "scatter", "explorer", "stepper", "prompts", "viewer", "answers", "labeller",
+    "widgets", "pages", "notebooks", "handouts", "cli",
 )  # fmt: skip
 
 

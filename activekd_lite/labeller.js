@@ -1,0 +1,186 @@
+// The page of the Labeller: shows `shown`, sends answers with the index they are about and the seconds they took.
+// Time runs from the moment an image is shown to the key, while the page is visible.
+
+const MOST_BUTTONS = 60; // of so many classes; the search field narrows the rest
+const PATIENCE = 4000; // milliseconds without an answer of the kernel
+
+function make(tag, name, parent, fields = {}) {
+  const element = Object.assign(document.createElement(tag), fields);
+  if (name) element.className = `activekd-labeller-${name}`;
+  parent.append(element);
+  return element;
+}
+
+function render({ model, el }) {
+  const names = model.get("classnames");
+  const digits = names.every((name) => /^[0-9]$/.test(name)); // then a digit is the class of that name
+  const searching = names.length > 10;
+  let shown = {}, locked = false, patience = 0, places = []; // places: of the classes whose buttons are there, in order
+  let spent = 0, since = null; // milliseconds on this image, and since when it is visible
+
+  const root = make("div", "", el);
+  root.className = "activekd-labeller";
+  root.tabIndex = 0;
+  root.setAttribute("data-lm-suppress-shortcuts", "true");
+  root.setAttribute("role", "group");
+  root.setAttribute("aria-label", "Label the image");
+  const parts = make("div", "parts", root);
+  const picture = make("div", "picture", parts);
+  const image = make("img", "image", picture);
+  const waiting = make("span", "waiting", picture);
+  const right = make("div", "right", parts);
+  const progress = make("p", "progress", right);
+  progress.setAttribute("role", "status");
+  const search = searching ? make("input", "search", right, { type: "text", placeholder: "type to narrow the classes" }) : null;
+  search?.setAttribute("aria-label", "narrow the classes");
+  const classes = make("div", "classes", right);
+  const tools = make("div", "tools", right);
+  const skip = tool("skip", "Skip", searching ? "→" : "s", () => send("skip"));
+  const undo = tool("undo", "Undo", searching ? "←" : "u", () => shown.undo && send("undo"));
+  const said = make("p", "said", right);
+  said.setAttribute("aria-live", "polite");
+  const error = make("p", "error", right);
+  error.setAttribute("role", "alert");
+  const rounds = make("ul", "rounds", right);
+  rounds.setAttribute("aria-label", "accuracy after each round");
+  make("p", "help", right, {
+    textContent: searching
+      ? "Click here, then use the keyboard: letters narrow, a digit or Enter chooses; with the field empty ← undoes and → skips."
+      : "Click here, then use the keyboard. Space skips, too, and Backspace undoes.",
+  });
+
+  function tool(name, text, key, action) {
+    const button = make("button", name, tools, { type: "button", onclick: action });
+    make("kbd", "", button, { textContent: key });
+    button.append(text);
+    return button;
+  }
+
+  function keyOf(row, place) {
+    return digits ? names[place] : row < 10 ? String((row + 1) % 10) : "";
+  }
+
+  function narrow() {
+    const wanted = (search?.value || "").trim().toLowerCase();
+    const all = names.map((_, place) => place).filter((place) => names[place].toLowerCase().includes(wanted));
+    places = all.slice(0, MOST_BUTTONS);
+    classes.replaceChildren();
+    places.forEach((place, row) => {
+      const button = make("button", "class", classes, { type: "button", onclick: () => answer(place) });
+      button.dataset.name = names[place];
+      button.dataset.label = place;
+      if (keyOf(row, place)) make("kbd", "", button, { textContent: keyOf(row, place) });
+      button.append(names[place]);
+    });
+    if (all.length > places.length) make("span", "", classes, { textContent: `and ${all.length - places.length} more` });
+    if (!all.length) make("span", "", classes, { textContent: "no class is called so" });
+    able();
+  }
+
+  function able() {
+    const open = shown.index >= 0;
+    for (const button of [...classes.querySelectorAll("button"), skip]) button.setAttribute("aria-disabled", String(!open));
+    undo.setAttribute("aria-disabled", String(!(open && shown.undo)));
+  }
+
+  function answer(place) {
+    send("answer", { label: place });
+  }
+
+  function send(kind, more = {}) {
+    if (locked || !(shown.index >= 0)) return;
+    locked = true; // until the kernel has shown what comes next
+    pause();
+    model.send({ kind, index: shown.index, seconds: spent / 1000, ...more });
+    patience = setTimeout(() => {
+      error.textContent = "The kernel is busy, or gone. If it was restarted, run this cell again: every answer given is kept.";
+    }, PATIENCE);
+    if (search) {
+      search.value = "";
+      narrow();
+    }
+  }
+
+  function pause() {
+    if (since !== null) spent += performance.now() - since;
+    since = null;
+  }
+
+  function resume() {
+    if (!document.hidden && shown.index >= 0 && since === null) since = performance.now();
+  }
+
+  function show() {
+    const before = shown;
+    shown = model.get("shown");
+    locked = false;
+    clearTimeout(patience);
+    progress.textContent = shown.title || "";
+    said.textContent = shown.said || "";
+    error.textContent = shown.error || "";
+    rounds.replaceChildren();
+    for (const text of shown.rounds || []) make("li", "", rounds, { textContent: text });
+    const open = shown.index >= 0;
+    image.hidden = !open;
+    image.style.display = open ? "" : "none";
+    waiting.textContent = open ? "" : shown.busy ? "the student is training ..." : "";
+    root.setAttribute("aria-busy", String(!!shown.busy));
+    able();
+    if (before.index === shown.index && before.events === shown.events) return resume(); // the same question: its time goes on
+    pause();
+    spent = 0;
+    if (!open) return image.removeAttribute("src");
+    image.alt = shown.alt;
+    image.src = shown.image;
+    const asked = shown.turn;
+    image.decode().catch(() => {}).then(() => shown.turn === asked && requestAnimationFrame(resume));
+  }
+
+  function press(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
+    const { key } = event, typing = event.target === search, empty = !search || search.value === "";
+    const onButton = event.target.tagName === "BUTTON";
+    let action = null;
+    if (/^[0-9]$/.test(key)) {
+      const place = places.find((at, row) => keyOf(row, at) === key);
+      action = () => place !== undefined && answer(place);
+    } else if (onButton && (key === " " || key === "Enter")) {
+      return; // the button's own
+    } else if (searching && key === "Enter") {
+      action = () => places.length === 1 && answer(places[0]);
+    } else if (empty && (key === "ArrowLeft" || key === "Backspace" || (!searching && key.toLowerCase() === "u"))) {
+      action = () => shown.undo && send("undo");
+    } else if (empty && (key === "ArrowRight" || (!searching && (key === " " || key.toLowerCase() === "s")))) {
+      action = () => send("skip");
+    } else if (searching && key === "Escape") {
+      action = () => { search.value = ""; narrow(); };
+    } else if (searching && !typing && key.length === 1 && key !== " ") {
+      search.focus(); // the letter goes there
+    }
+    if (!action) return;
+    event.preventDefault();
+    event.stopPropagation();
+    if (!event.repeat) action(); // a key that is held down answers once
+  }
+
+  function click(event) {
+    if (!event.target.closest("button, input")) (search || root).focus();
+    else if (event.detail && event.target.closest("button")) (search || root).focus({ preventScroll: true }); // a mouse's
+  }
+
+  const visible = () => (document.hidden ? pause() : resume());
+  root.addEventListener("keydown", press);
+  root.addEventListener("click", click);
+  search?.addEventListener("input", narrow);
+  document.addEventListener("visibilitychange", visible);
+  model.on("change:shown", show);
+  narrow();
+  show();
+  return () => {
+    clearTimeout(patience);
+    document.removeEventListener("visibilitychange", visible);
+    model.off("change:shown", show);
+  };
+}
+
+export default { render };
