@@ -108,6 +108,13 @@ class Notebook:
             lambda: re.match(r"\[\d+\]", prompt.text_content() or ""), seconds, lambda: f"cell {place}: {prompt.text_content()}"
         )
 
+    def restarted(self) -> None:
+        """Wait until JupyterLab has noticed that the kernel died, and has another."""
+        dialog = self.page.get_by_role("button", name="Ok")
+        dialog.wait_for(timeout=60_000)
+        dialog.click()
+        self.page.get_by_text("| Idle").wait_for(timeout=60_000)
+
     def output(self, place: int):
         return self.cell(place).locator(".jp-OutputArea")
 

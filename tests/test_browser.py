@@ -4,6 +4,8 @@ What is asserted is what the page shows and what reached kernel and disk. Screen
 """
 
 import json
+import os
+import signal
 
 import lab
 import pytest
@@ -213,4 +215,160 @@ def test_fifty_explorers_leave_nothing_behind(browser):
         == 0
     )
     assert notebook.ask(2, "grown") < 50
+    notebook.close()
+
+
+DIGITS = """
+import os
+import torch
+import activekd_lite as akd
+
+digits = akd.load_dataset("digits")
+truth = digits.oracle.label(torch.arange(150))
+data = akd.make_dataset(
+    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100], digits.classnames,
+    digits.templates, digits.pool.augmentation, student="tiny-cnn",
+)
+model = akd.load_vlm(device="cpu")
+cache = akd.TeacherCache.build(model, data.pool, views=2, root="cache", progress=False)
+teacher = akd.ZeroShotTeacher(cache, model.text_weights(data.classnames, data.templates))
+akd.widgets
+"""
+LABEL = """
+labeller = akd.widgets.Labeller(
+    data, teacher, rounds=2, query_size=10, out="mine", train=akd.TrainConfig(steps=8, batch_size=8)
+)
+labeller
+"""
+
+
+class Labelling:
+    """The Labeller's page in the output of a cell, answered from the keyboard."""
+
+    def __init__(self, notebook, place, truth):
+        self.notebook, self.place, self.truth = notebook, place, truth
+        self.part = lambda name: notebook.output(place).locator(f".activekd-labeller-{name}")
+
+    def shown(self, other_than=None):
+        """The pool index of the image that is asked about."""
+
+        def text():
+            return self.part("image").get_attribute("alt") or "" if self.part("image").is_visible() else ""
+
+        lab.wait(lambda: text() not in ("", f"image {other_than} of the pool"), 60, lambda: self.part("progress").inner_text())
+        return int(text().split()[1])
+
+    def press(self, key):
+        self.notebook.output(self.place).locator(".activekd-labeller").focus()
+        self.notebook.page.keyboard.press(key)
+
+    def answer(self, label=None):
+        index = self.shown()
+        self.press(str(self.truth[index] if label is None else label))
+        return index, self.shown(other_than=index)
+
+    def says(self, name, text):
+        self.part(name).get_by_text(text).or_(self.part(name).filter(has_text=text)).first.wait_for()
+
+
+def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
+    notebook = browser("label", [DIGITS, LABEL])
+    notebook.run(0)
+    truth = notebook.ask(2, "truth.tolist()")
+    notebook.run(1)
+    page, journal = Labelling(notebook, 1, truth), notebook.path.parent / "mine" / "answers.jsonl"
+    notebook.output(1).scroll_into_view_if_needed()
+    page.shown()
+    assert "teacher" not in page.part("said").inner_text(), "what the teacher says is not shown before the answer"
+
+    given = [page.answer()[0] for _ in range(7)]
+    page.says("said", f"You: {truth[given[-1]]}.")
+    assert "teacher" in page.part("said").inner_text()
+    for last in given[:-3:-1]:
+        before = page.shown()
+        page.press("u")
+        assert page.shown(other_than=before) == last
+    page.says("said", "Taken back")
+    page.press("s")  # the one undone last is asked again at the end of the query
+    page.says("said", "Skipped")
+    for _ in range(3):
+        page.answer()
+    page.says("progress", "8 of 20 labelled, query 1 of 2")
+    notebook.screenshot("labeller", 1)
+    events = [json.loads(line) for line in journal.read_text().splitlines()]
+    kinds = [kind for event in events for kind in ("answer", "undo", "skip") if kind in str(event.values())]
+    assert [kinds.count(kind) for kind in ("answer", "undo", "skip")] == [10, 2, 1], events[1:3]
+    assert notebook.page.locator(".jp-CodeCell").count() == 3, "the keys were for the labeller, not for the notebook"
+
+    os.kill(notebook.ask(2, "os.getpid()"), signal.SIGKILL)
+    notebook.restarted()
+    notebook.run(0)
+    notebook.run(1)
+    page.says("progress", "8 of 20 labelled, query 1 of 2")
+    assert [json.loads(line) for line in journal.read_text().splitlines()] == events, "nothing lost, nothing twice"
+    page.answer()
+    last = page.shown()
+    page.press(str((truth[last] + 1) % 10))  # wrong, to be found below
+    page.says("rounds", "round 0")
+    page.says("progress", "10 of 20 labelled, query 2 of 2")
+    assert notebook.ask(2, "len(labeller.records)") == 1
+    answers = notebook.ask(2, "labeller.answers[['index', 'label', 'true']].values.tolist()")
+    assert len(answers) == 10
+    assert [row[0] for row in answers if row[1] != row[2]] == [last]
+    assert notebook.ask(2, "float(labeller.journal.seconds)") > 0
+    notebook.ask(2, "labeller.close()")
+    notebook.troubles = [t for t in notebook.troubles if "Kernel" not in t and "WebSocket" not in t]  # of the kill
+    notebook.close()
+
+
+def test_prompts_are_asked_while_they_are_typed(browser):
+    notebook = browser("prompts", [DIGITS, "prompts = akd.widgets.PromptExplorer(data, model, cache)\nprompts"])
+    notebook.run(0)
+    notebook.run(1)
+    out = notebook.output(1)
+    names, templates = out.locator(".activekd-classnames textarea"), out.locator(".activekd-templates textarea")
+    message = out.locator(".activekd-message")
+    before = notebook.ask(2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]")
+    names.click()
+    notebook.page.keyboard.press("Control+Home")
+    for _ in range(3):
+        notebook.page.keyboard.press("ArrowDown")
+    notebook.page.keyboard.press("End")
+    notebook.page.keyboard.type(" zebra", delay=30)
+    message.get_by_text("zebra").first.wait_for()
+    assert notebook.ask(2, "prompts.classnames[3]") == "3 zebra"
+    assert notebook.ask(2, "prompts.unknown_words") == ["zebra"]
+    assert notebook.ask(2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]") != before
+    notebook.screenshot("prompts", 1)
+
+    templates.fill("a photo without a place for it")
+    lab.wait(lambda: "{}" in message.inner_text(), 20, message.inner_text)
+    assert notebook.ask(2, "prompts.templates") == list(notebook.ask(2, "data.templates"))
+    out.locator(".activekd-reset button, button.activekd-reset").first.click()
+    lab.wait(lambda: "zebra" not in message.inner_text(), 20, message.inner_text)
+    assert notebook.ask(2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]") == pytest.approx(before, abs=1e-6)
+    out.locator(".activekd-corner select").first.select_option("rest")
+    lab.wait(lambda: "rest" in (out.locator(".infolayer").first.text_content() or ""), 20, lambda: "no corner called rest")
+    notebook.close()
+
+
+def test_a_run_is_watched(browser):
+    settings = "teacher, rounds=2, query_size=5, train=akd.TrainConfig(steps=60)"
+    run = f"viewer = akd.widgets.RunViewer(data)\nresult = viewer.run({settings})"
+    notebook = browser("viewer", [DIGITS, run])
+    notebook.run(0)
+    notebook.start(1)
+    out = notebook.output(1)
+    pictures = out.locator(".activekd-queries img")
+    pictures.first.wait_for(timeout=60_000)
+    assert "*" in (notebook.cell(1).locator(".jp-InputPrompt").text_content() or ""), "shown only when the run was over"
+    notebook.finished(1)
+    queries = notebook.ask(2, "[r.query_indices for r in result.records]")
+    lab.wait(lambda: pictures.count() >= 10, 20, lambda: f"{pictures.count()} pictures")
+    for index in queries[0] + queries[1]:
+        assert out.locator(f".activekd-queries img[alt='image {index}']").count() == 1
+    accuracy = notebook.ask(2, "[r.accuracy_pct for r in result.records]")
+    curve = "() => document.querySelector('.js-plotly-plot')._fullData.map(t => Array.from(t.y || []))"
+    assert any(len(y) == 3 and y == pytest.approx(accuracy, abs=0.01) for y in notebook.page.evaluate(curve))
+    notebook.screenshot("viewer", 1)
     notebook.close()
