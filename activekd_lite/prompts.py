@@ -178,7 +178,7 @@ class PromptExplorer(Explorer):
             fields = dict(
                 mode="markers", marker=key | dict(opacity=0.75), name=_plain(name), customdata=of, hovertemplate=hover
             )
-            figure.add_trace(kind_of(len(xy))(x=xy[of, 0], y=xy[of, 1], customdata=of, **fields), row=1, col=1)
+            figure.add_trace(kind_of(len(xy))(x=xy[of, 0], y=xy[of, 1], **fields), row=1, col=1)
         heat = go.Heatmap(
             z=np.where(_same(table), np.nan, table).round(1), x=[_plain(c) for c in table.columns], coloraxis="coloraxis",
             y=[_plain(c) for c in table.index], xgap=1, ygap=1, hovertemplate="%{y} called %{x}: %{z:.0f} %<extra></extra>",
