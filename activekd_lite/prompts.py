@@ -216,11 +216,12 @@ class PromptExplorer(Explorer):
     # The live face.
 
     def _build(self) -> w.Widget:
-        self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", layout=w.Layout(width="250px"))
+        narrow = dict(layout=w.Layout(width="205px"), style={"description_width": "45px"})
+        self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", **narrow)
         reset = w.Button(description="reset", tooltip="the task's own names and templates", icon="undo")
         wide = dict(continuous_update=True, layout=w.Layout(height="120px", width="98%"))
         self._names, self._templates = w.Textarea(**wide), w.Textarea(**wide)
-        self._menus = [w.Dropdown(description=side, layout=w.Layout(width="250px")) for side in ("left", "right", "top")]
+        self._menus = [w.Dropdown(description=side, **narrow) for side in ("left", "right", "top")]
         self._message, self._errors = w.HTML().add_class("activekd-message"), w.HTML().add_class("activekd-confusions")
         self._live = LinkedScatter(
             ranges=[RANGE], lines=[triangle_lines()], looks=[(colour(k), marker(k)) for k in range(3)],
