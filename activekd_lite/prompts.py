@@ -10,21 +10,26 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
+from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from activekd_lite import shapes
 from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import Dataset, colours_of_shapes
-from activekd_lite.figures import INK, NAMED, PALE, Figure, colour, marker
-from activekd_lite.live import NARROW, Explorer, live_figure
-from activekd_lite.maps import HIDDEN, SIDE, add_triangle, kind_of, mixed_up, triangle
+from activekd_lite.figures import INK, PALE, Figure, colour, marker, picture_sheet
+from activekd_lite.live import NARROW, Explorer
+from activekd_lite.maps import HIDDEN, SIDE, add_triangle, corner_labels, kind_of, mixed_up, triangle, triangle_lines
 from activekd_lite.metrics import accuracy_pct
+from activekd_lite.scatter import LinkedScatter, groups, points
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.vlm import VLM
 
 Task = tuple[Sequence[str], Sequence[str], Tensor | Callable[[], Tensor] | None]
 REMEMBERED = 20_000  # sentences whose features are kept
-POINTS, HEAT = slice(0, 4), 4  # the traces of the figure
+FEW = 16  # more classes have their names on hover alone
+RANGE = dict(x=(-0.2 * SIDE, 1.2 * SIDE), y=(-0.12 * SIDE, 1.0 * SIDE))  # of the triangle's panel
+WARM, MOST = ("#F7F7F7", "#F6C667", "#D9822B", "#B04F14", "#8C2D04"), 60  # colours of shares from 0 to MOST percent and more
+SHADES = np.array(sample_colorscale(list(WARM), 101))
 
 
 class PromptExplorer(Explorer):
@@ -140,72 +145,57 @@ class PromptExplorer(Explorer):
         rows, cols = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
         return pd.DataFrame({"class": table.index[rows], "called": table.columns[cols], "share_pct": shares[rows, cols]})
 
-    # The figure, for both faces.
+    # What both faces show.
 
-    def figure(self) -> Figure:
-        dots, heat = self._dots(), self._heat()
-        figure = Figure(table=self.errors(50), alt=self._words(dots))
-        figure.set_subplots(1, 2, horizontal_spacing=0.06, subplot_titles=self._titles(dots))
-        kind = kind_of(2 * len(self.cache))
-        for place, fields in enumerate(dots):
-            key = dict(color=PALE, size=5) if place == 0 else dict(color=colour(place - 1), symbol=marker(place - 1), size=7)
-            figure.add_trace(kind(mode="markers", marker=key | dict(opacity=0.75), **fields), row=1, col=1)
-        figure.add_trace(go.Heatmap(coloraxis="coloraxis", xgap=1, ygap=1, **heat), row=1, col=2)
-        add_triangle(figure, self.corners)
-        figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE], constrain="domain", row=1, col=1)
-        square = dict(scaleanchor="x", constrain="domain", domain=[0.2, 1])
-        figure.update_yaxes(**HIDDEN, range=[-0.12 * SIDE, 1.0 * SIDE], **square, row=1, col=1)
-        figure.update_xaxes(type="category", tickfont_size=13, tickangle=-90, showgrid=False, row=1, col=2)
-        figure.update_yaxes(type="category", tickfont_size=13, showgrid=False, side="right", autorange="reversed", row=1, col=2)
-        figure.update_layout(xaxis2_showticklabels=self._named_axes(), yaxis2_showticklabels=self._named_axes())
-        figure.update_annotations(font_size=15)
-        warm = dict(colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]], cmin=0, cmax=60, showscale=False)
-        return figure.update_layout(
-            coloraxis=warm, height=500, margin=dict(l=10, r=10, t=40, b=10),
-            legend=dict(x=0, y=0, yanchor="bottom", font_size=14, itemsizing="constant"),
-        )  # fmt: skip
-
-    def _dots(self) -> list[dict]:
-        """x, y, name, customdata and hover of the four groups in the triangle: all others first, then a corner each."""
+    def _in_triangle(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Where each image is (N, 2), NaN where less than half of its probability is on the corners; which corner's colour it
+        has (N,), -1: none; what the colours mean."""
         columns, xy, names = triangle(self.probs.numpy(), self.corners, self.classnames)
         places = torch.tensor([self.classnames.index(c) if c != "rest" else -2 for c in names])
-        groups = torch.where(self._known, self.labels, -1) if self.fits else self.probs.argmax(dim=1)
+        of = torch.where(self._known, self.labels, -1) if self.fits else self.probs.argmax(dim=1)
         if "rest" in names:
-            groups = torch.where(torch.isin(groups, places) | (groups < 0), groups, -2)
-        corner = torch.where(groups[:, None] == places, torch.arange(1, 4), 0).amax(dim=1).numpy()
+            of = torch.where(torch.isin(of, places) | (of < 0), of, -2)
+        corner = torch.where(of[:, None] == places, torch.arange(3), -1).amax(dim=1).numpy()
         shown = columns.sum(axis=1) >= 0.5
-        custom = np.column_stack([np.arange(len(xy)), (100 * columns).round()]).astype(np.int32)
-        lines = "".join(f"<br>{_plain(name)} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
-        verb, parts = "truly" if self.fits else "called", []
-        for place, name in enumerate(["another", *names]):
-            of = shown & (corner == place)
-            said = f"{verb} {_plain(name)}"
-            hover = f"image %{{customdata[0]}}, {said}{lines}<extra></extra>"
-            parts.append(dict(x=xy[of, 0], y=xy[of, 1], customdata=custom[of], name=said, hovertemplate=hover))
-        return parts
+        verb = "truly" if self.fits else "called"
+        return np.where(shown[:, None], xy, np.nan).astype(np.float32), corner, [f"{verb} {name}" for name in names]
 
-    def _heat(self) -> dict:
-        table = self.confusions()
-        shares = table.to_numpy()
-        text = np.full(shares.shape, "", dtype=object)
-        if max(shares.shape) <= NAMED:
-            text = np.where(shares >= 1, np.round(shares).astype(int).astype(str), "")
-        shares = np.where(_same(table), np.nan, shares)
-        verb = "called" if self._known.any() else "leaves to"
-        return dict(
-            z=shares.round(1), x=[_plain(c) for c in table.columns], y=[_plain(c) for c in table.index], text=text,
-            texttemplate="%{text}", hovertemplate=f"%{{y}} {verb} %{{x}}: %{{z:.0f}} %<extra></extra>",
-        )  # fmt: skip
-
-    def _named_axes(self) -> bool:
-        """Is there room for a name at each row and column? Else hovering names them."""
-        return max(self.confusions().shape) <= NAMED + 4
-
-    def _titles(self, dots: list[dict]) -> tuple[str, str]:
-        shown = sum(len(part["x"]) for part in dots)
-        some = "all" if shown == len(self.cache) else f"{shown:,} of"
+    def _titles(self, xy: np.ndarray) -> tuple[str, str]:
+        shown = int((xy[:, 0] == xy[:, 0]).sum())
+        some = "all" if shown == len(xy) else f"{shown:,} of"
         right = "Who is called what" if self._known.any() else "What answers leave to others"
-        return f"{some} {len(self.cache):,} images", f"{right} (% of a row)"
+        return f"{some} {len(xy):,} images", f"{right} (% of a row)"
+
+    def figure(self) -> Figure:
+        xy, corner, said = self._in_triangle()
+        table = self.confusions()
+        figure = Figure(table=self.errors(50), alt=self._words(xy))
+        figure.set_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=self._titles(xy))
+        for place, name in zip((-1, 0, 1, 2), ("another", *said), strict=True):
+            of = np.flatnonzero((corner == place) & (xy[:, 0] == xy[:, 0]))
+            key = dict(color=PALE, size=5) if place < 0 else dict(color=colour(place), symbol=marker(place), size=7)
+            hover = f"image %{{customdata}}<br>{_plain(name)}<extra></extra>"
+            fields = dict(
+                mode="markers", marker=key | dict(opacity=0.75), name=_plain(name), customdata=of, hovertemplate=hover
+            )
+            figure.add_trace(kind_of(len(xy))(x=xy[of, 0], y=xy[of, 1], **fields), row=1, col=1)
+        heat = go.Heatmap(
+            z=np.where(_same(table), np.nan, table).round(1), x=[_plain(c) for c in table.columns], coloraxis="coloraxis",
+            y=[_plain(c) for c in table.index], xgap=1, ygap=1, hovertemplate="%{y} called %{x}: %{z:.0f} %<extra></extra>",
+        )  # fmt: skip
+        figure.add_trace(heat, row=1, col=2)
+        add_triangle(figure, [_plain(c) for c in self.corners])
+        figure.update_xaxes(**HIDDEN, range=RANGE["x"], row=1, col=1)
+        figure.update_yaxes(**HIDDEN, range=RANGE["y"], scaleanchor="x", domain=[0.2, 1], row=1, col=1)
+        few = dict(type="category", tickfont_size=13, showgrid=False, showticklabels=max(table.shape) <= FEW)
+        figure.update_xaxes(**few, tickangle=-90, row=1, col=2)
+        figure.update_yaxes(**few, side="right", autorange="reversed", row=1, col=2)
+        figure.update_annotations(font_size=15)
+        scale = [[i / (len(WARM) - 1), c] for i, c in enumerate(WARM)]
+        return figure.update_layout(
+            coloraxis=dict(colorscale=scale, cmin=0, cmax=MOST, showscale=False), height=500,
+            margin=dict(l=10, r=10, t=40, b=10), legend=dict(x=0, y=0, yanchor="bottom", font_size=14, itemsizing="constant"),
+        )  # fmt: skip
 
     def _numbers(self) -> str:
         sure = self.probs.amax(dim=1).mean()
@@ -216,24 +206,29 @@ class PromptExplorer(Explorer):
         why = "no labels" if not self._known.any() else f"the task has {len(self.tasks[self.task][0])} classes"
         return f"{said}; {len(self.classnames)} names and {why}: no accuracy"
 
-    def _words(self, dots: list[dict]) -> str:
-        shown = sum(len(part["x"]) for part in dots)
+    def _words(self, xy: np.ndarray) -> str:
         errors = "; ".join(f"{r[0]} called {r[1]} ({r[2]:.0f} %)" for r in self.errors(3).itertuples(index=False))
         return (
-            f"{self.data.name}, {self.task}: {self._numbers()}. Left, {shown} of {len(self.cache)} images between "
+            f"{self.data.name}, {self.task}: {self._numbers()}. Left, {self._titles(xy)[0]} between "
             f"{', '.join(self.corners)}; right, the confusions, the largest: {errors or 'none'}."
         )
 
     # The live face.
 
     def _build(self) -> w.Widget:
-        self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", layout=w.Layout(width="250px"))
+        narrow = dict(layout=w.Layout(width="205px"), style={"description_width": "45px"})
+        self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", **narrow)
         reset = w.Button(description="reset", tooltip="the task's own names and templates", icon="undo")
         wide = dict(continuous_update=True, layout=w.Layout(height="120px", width="98%"))
         self._names, self._templates = w.Textarea(**wide), w.Textarea(**wide)
-        self._menus = [w.Dropdown(description=side, layout=w.Layout(width="250px")) for side in ("left", "right", "top")]
+        self._menus = [w.Dropdown(description=side, **narrow) for side in ("left", "right", "top")]
         self._message, self._errors = w.HTML().add_class("activekd-message"), w.HTML().add_class("activekd-confusions")
-        self._live = live_figure(self.figure())
+        self._live = LinkedScatter(
+            ranges=[RANGE], lines=[triangle_lines()], looks=[(colour(k), marker(k)) for k in range(3)],
+            size=3.5 if len(self.cache) < 3000 else 2.5, layout=w.Layout(flex="1 1 360px", min_width="300px"),
+            sheet=picture_sheet(self.data.pool.images, most=6000, side=32, budget_bytes=2_000_000),
+        )  # fmt: skip
+        self._heat = w.HTML(layout=w.Layout(flex="1 1 300px", overflow="auto")).add_class("activekd-heat")
         self._tasks.observe(self._on_task, "value")
         reset.on_click(lambda _: self._on_task())
         for field in (self._names, self._templates):
@@ -248,8 +243,8 @@ class PromptExplorer(Explorer):
         self._templates.add_class("activekd-templates")
         top = w.HBox([self._tasks.add_class("activekd-task"), reset.add_class("activekd-reset")], layout=row)
         corners = w.HBox([m.add_class("activekd-corner") for m in self._menus], layout=row)
-        parts = [top, w.HBox(labelled, layout=row), self._message, corners, self._live, self._errors]
-        return w.VBox(parts).add_class("activekd-prompts")
+        parts = [top, w.HBox(labelled, layout=row), self._message, corners, w.HBox([self._live, self._heat], layout=row)]
+        return w.VBox([*parts, self._errors]).add_class("activekd-prompts")
 
     @contextlib.contextmanager
     def _writing(self):
@@ -300,16 +295,15 @@ class PromptExplorer(Explorer):
         errors = self.errors().itertuples(index=False)
         rows = "".join(f"<li>{_plain(r[0])} called {_plain(r[1])}: {r[2]:.0f} %</li>" for r in errors)
         self._errors.value = f'<ol style="font-size:14px;color:{INK};margin:0">{rows}</ol>'
-        self._say()  # before the figure, which takes the page longer
-        dots, heat = self._dots(), self._heat()
-        with self._live.batch_update():
-            for trace, fields in zip(self._live.data[POINTS], dots, strict=True):
-                trace.update(fields, overwrite=True)
-            self._live.data[HEAT].update(heat, overwrite=True)
-            texts = [*self._titles(dots), *(f"<b>{_plain(c)}</b>" for c in self.corners)]
-            for note, text in zip(self._live.layout.annotations, texts, strict=True):
-                note.text = text
-            self._live.layout.xaxis2.showticklabels = self._live.layout.yaxis2.showticklabels = self._named_axes()
+        self._say()
+        xy, corner, said = self._in_triangle()
+        left, right = self._titles(xy)
+        with self._live.hold_sync():
+            self._live.xys, self._live.groups = points([xy]), groups([corner])
+            self._live.titles, self._live.labels = [left], [corner_labels(self.corners)]
+            self._live.legend = [(name, (colour(k), marker(k))) for k, name in enumerate(said)]
+            self._live.alt = self._words(xy)
+        self._heat.value = heat_of(self.confusions(), right)
 
     def _say(self, trouble: str = "") -> None:
         """The numbers of what was asked last; what is wrong with what is typed; words that mean nothing to the model."""
@@ -354,6 +348,24 @@ def _sentences(classnames: list[str], templates: list[str]) -> list[str]:
     return [t.replace("{}", c) for c in classnames for t in templates]
 
 
+def heat_of(table: pd.DataFrame, title: str) -> str:
+    """Shares in percent as a table of warm colours, in HTML: with names and numbers where they are few, else on hover."""
+    few, same, shares = max(table.shape) <= FEW, _same(table), table.to_numpy()
+    shade = (np.minimum(shares / MOST, 1) * (len(SHADES) - 1)).round().astype(int)
+    rows = []
+    for i, name in enumerate(table.index):
+        cells = ["<td></td>"] * len(table.columns)
+        for j in np.flatnonzero(shares[i] >= 0.5):
+            look = "" if same[i, j] else f"background:{SHADES[shade[i, j]]};color:{'#FFF' if shade[i, j] > 60 else INK}"
+            said = html.escape(f"{name} called {table.columns[j]}: {shares[i, j]:.0f} %")
+            cells[j] = f'<td style="{look}" title="{said}">{f"{shares[i, j]:.0f}" if few else ""}</td>'
+        rows.append(f"<tr>{''.join(cells)}{f'<th>{_plain(name)}</th>' if few else ''}</tr>")
+    head = "".join(f"<th><span>{_plain(name)}</span></th>" for name in table.columns) if few else ""
+    side = 30 if few else max(3, 400 // max(table.shape))
+    title += "" if few else "; names on hover"
+    return HEAT.replace("TITLE", title).replace("SIDE", f"{side}px").replace("ROWS", f"{''.join(rows)}<tr>{head}</tr>")
+
+
 def _same(table: pd.DataFrame) -> np.ndarray:
     """Where a row and a column have the same name: no confusion."""
     return table.index.to_numpy()[:, None] == table.columns.to_numpy()
@@ -362,3 +374,12 @@ def _same(table: pd.DataFrame) -> np.ndarray:
 def _plain(text: str) -> str:
     """Typed text as plotly and a page show it letter by letter."""
     return html.escape(text, quote=False)
+
+
+HEAT = """<style>
+.activekd-heat table { border-collapse: collapse; font-size: 13px; line-height: 1; color: #222; margin: 6px auto }
+.activekd-heat td { width: var(--side); min-width: var(--side); height: var(--side); padding: 0; text-align: center;
+  border: 1px solid #EEE }
+.activekd-heat th { font-weight: normal; text-align: left; padding: 2px 4px }
+.activekd-heat th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 140px }
+</style><div style="font-size:15px;color:#222;text-align:center">TITLE</div><table style="--side:SIDE">ROWS</table>"""
