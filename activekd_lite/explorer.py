@@ -35,6 +35,7 @@ from activekd_lite.scatter import LinkedScatter, groups, points
 
 RANGE = {"x": [-0.14 * SIDE, 1.14 * SIDE], "y": [-0.12 * SIDE, 1.0 * SIDE]}  # of the triangle
 STEPS = 21  # shades of confidence
+COMPONENTS = "main components"
 
 
 class SimplexExplorer(Explorer):
@@ -45,9 +46,10 @@ class SimplexExplorer(Explorer):
 
     probs: (N, C), or name -> (N, C); corners: three class names or positions, or "rest", default: what the first of `probs`
     mixes up most; layouts: name -> (N, 2) maps (NaN: not on it), default: a UMAP of the first of `probs`, computed while its
-    main components are there to look at; state: offers the round in which an image was labelled as a colour; clusters:
-    (N,), default: k-means, as many as classes; selection: one that other explorers show, too. True labels are offered as a
-    colour where all are known: for looking only. Raises ValueError for arrays of another size and for unknown corners.
+    main components are there to look at (a figure stays with these); state: offers the round in which an image was labelled
+    as a colour; clusters: (N,), default: k-means, as many as classes; selection: one that other explorers show, too. True
+    labels are offered as a colour where all are known: for looking only. Raises ValueError for arrays of another size and for
+    unknown corners.
     """
 
     def __init__(
@@ -124,10 +126,8 @@ class SimplexExplorer(Explorer):
         return looks, [(str(names[g]), looks[g]) for g in present] if len(present) <= NAMED else []
 
     def figure(self) -> Figure:
-        if not self.layouts:
-            self.layouts["UMAP"] = self._umap()
         left, shown = self._in_triangle()
-        layout, (of, names) = next(iter(self.layouts)), self._groups()
+        layout, (of, names) = next(iter(self.layouts), COMPONENTS), self._groups()
         table = pd.DataFrame({"index": range(len(left)), "group": [names[g] if g >= 0 else "others" for g in of]})
         figure = Figure(table=table.assign(x=left[:, 0], y=left[:, 1]), alt=self._words(shown, layout))
         figure.set_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=[self._title(), layout])
@@ -176,7 +176,7 @@ class SimplexExplorer(Explorer):
     # The live face.
 
     def _build(self) -> w.Widget:
-        self._layout = next(iter(self.layouts), "main components")
+        self._layout = next(iter(self.layouts), COMPONENTS)
         self._points = LinkedScatter(
             ranges=[RANGE, None], sheet=picture_sheet(self.data.pool.images, most=6000, side=32, budget_bytes=2_000_000),
             lines=[triangle_lines(), []], size=3.5 if len(self.data.pool) < 3000 else 2.5,

@@ -2,8 +2,8 @@
 
     python benchmarks/explorers.py --points 5000
 
-First paint: from Ctrl+Enter in the cell to the first pixel of a point. Hover: from the mouse move to the picture beside it and to
-the card with the five likeliest classes, written by the kernel. Lasso: from letting go to the kernel's count on the page.
+First paint: from Ctrl+Enter in the cell to the first pixel of a point. Hover: from the mouse move to the picture beside it, and
+to the card of likeliest classes, written by the kernel. Lasso: from letting go to the kernel's count on the page.
 Prompts: what `PromptExplorer` computes for a changed class name, in the kernel.
 """
 
