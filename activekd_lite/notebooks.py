@@ -264,7 +264,8 @@ def _environment(**values: str) -> Iterator[None]:
 def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, *, progress: bool = True) -> list[Outcome]:
     """Run notebooks anew, on at most two cores and without a GPU, and write back outputs, time and memory, tables.
 
-    The trainings kept in a notebook's own run folder (`runs/notebook-NN`) are deleted first, so that the time is real. A
+    The trainings kept in a notebook's own run folder (`runs/notebook-NN`) are deleted first, so that the time is real; a folder
+    with somebody's answers in it is put aside and back instead. A
     notebook that fails stays as it was. Static pictures are made after the clock has stopped; they need kaleido and a Chromium.
     """
     paths, outcomes = find(names, folder), []
@@ -276,9 +277,8 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
     with _browser():
         for path in paths:
             runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
-            shutil.rmtree(runs, ignore_errors=True)
             try:
-                with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores():
+                with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores(), _anew(runs):
                     outcome = _execute(path, work, {}, progress)
                 if not outcome.error:
                     _write(_cleaned(_coalesced(read_notebook(work)), outcome), path)
@@ -289,6 +289,21 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
         if readme.is_file() and MARKERS[0] in readme.read_text(encoding="utf-8"):
             update_table(readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent)
     return outcomes
+
+
+@contextmanager
+def _anew(runs: Path) -> Iterator[None]:
+    """A notebook's run folder is gone meanwhile. What people answered (`journal.py`) cannot be computed again: it comes back."""
+    kept = runs.with_name(f"{runs.name}.kept")
+    if any(runs.rglob("answers.jsonl")):
+        os.replace(runs, kept)
+    shutil.rmtree(runs, ignore_errors=True)
+    try:
+        yield
+    finally:
+        if kept.is_dir():
+            shutil.rmtree(runs, ignore_errors=True)
+            os.replace(kept, runs)
 
 
 @contextmanager

@@ -554,6 +554,20 @@ def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkey
         assert text.endswith("\nafter\n")
 
 
+def test_refresh_puts_back_what_somebody_answered(course, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
+    write = "from pathlib import Path\n\nPath(out, 'trained').mkdir(parents=True)"  # fails where there is one already
+    good, answers = course("00_good", write), tmp_path / "runs" / "notebook-00" / "digits" / "answers.jsonl"
+    answers.parent.mkdir(parents=True)
+    answers.write_text("mine")
+    (answers.parent.parent / "trained").mkdir()
+    for _ in range(2):
+        (outcome,) = notebooks.refresh(folder=good.parent, progress=False)
+        assert not outcome.error
+        assert answers.read_text() == "mine"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["notebook-00"]
+
+
 def test_a_notebook_without_a_place_for_its_time_is_refused_before_it_runs(course, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
     path = course("00_good", "1")
