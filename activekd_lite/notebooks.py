@@ -278,7 +278,8 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
         for path in paths:
             runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
             try:
-                with _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""), _two_cores(), _anew(runs):
+                environment = _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES="")
+                with environment, _two_cores(), _anew(runs):
                     outcome = _execute(path, work, {}, progress)
                 if not outcome.error:
                     _write(_cleaned(_coalesced(read_notebook(work)), outcome), path)
@@ -293,7 +294,7 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
 
 @contextmanager
 def _anew(runs: Path) -> Iterator[None]:
-    """A notebook's run folder is gone meanwhile. What people answered (`journal.py`) cannot be computed again: it comes back."""
+    """A notebook's run folder is gone meanwhile; what people answered cannot be computed again, and comes back."""
     kept = runs.with_name(f"{runs.name}.kept")
     if any(runs.rglob("answers.jsonl")):
         os.replace(runs, kept)
