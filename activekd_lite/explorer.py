@@ -141,7 +141,10 @@ class SimplexExplorer(Explorer):
         add_triangle(figure, self.corners)
         figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
         figure.update_xaxes(range=RANGE["x"], row=1, col=1).update_yaxes(range=RANGE["y"], scaleanchor="x", row=1, col=1)
-        return figure.update_layout(height=520, margin=dict(l=10, r=10, t=50, b=10), legend_itemsizing="constant")
+        named = len(np.unique(of)) <= NAMED
+        return figure.update_layout(
+            height=520, margin=dict(l=70, r=10, t=50, b=10), showlegend=named, legend_itemsizing="constant"
+        )
 
     def _title(self) -> str:
         return f"{self.source}, between three classes"

@@ -270,7 +270,7 @@ def add_groups(
     kind = kind_of(dense or len(shown))
     present, size = np.unique(groups[shown]), 7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3
     whole = np.uint16 if len(xy) < 2**16 else np.int32
-    places = {group: place for place, group in enumerate(present[present >= 0])}
+    places = {group: place for place, group in enumerate(g for g in np.unique(groups) if g >= 0)}  # the same in all panels
     for group in present:
         style = dict(color=PALE)
         if group >= 0:

@@ -109,6 +109,18 @@ def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
     assert len(explorer._in_triangle()[1]) == len(small.pool)
 
 
+def test_a_class_has_one_colour_on_both_sides_of_the_figure(small, layout):
+    probs = torch.eye(10)[torch.arange(len(small.pool)) % 10]
+    figure = WIDGETS.SimplexExplorer(small, probs, corners=["5", "6", "7"], layouts={"line": layout}).figure()
+    looks = {}
+    for trace in figure.data:
+        if trace.customdata is not None:
+            looks.setdefault(trace.name, set()).add((trace.marker.color, trace.marker.symbol))
+    assert len(looks) == 10
+    assert all(len(found) == 1 for found in looks.values())
+    assert len({next(iter(found)) for found in looks.values()}) == 10
+
+
 def test_a_selection_is_shared(small, probs, layout):
     selection = WIDGETS.Selection()
     first, second = (WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, selection=selection) for _ in range(2))
