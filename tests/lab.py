@@ -21,7 +21,12 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
 HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # a software renderer complains about itself
-SCREENS = Path(__file__).resolve().parent.parent / "runs" / "screens"
+CALM = {  # JupyterLab asks nothing in a corner of the page, and keeps cells that are out of sight on it
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},
+}
+ROOT = Path(__file__).resolve().parent.parent
+SCREENS = ROOT / "runs" / "screens"
 
 
 @contextlib.contextmanager
@@ -42,9 +47,10 @@ def jupyterlab(folder: Path):
         "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
     }
     environment.pop("PLOTLY_RENDERER", None)
-    settings = folder / ".settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
-    settings.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # else it asks in a corner of the page
+    for name, content in CALM.items():
+        path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps(content))
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
         try:
@@ -101,6 +107,13 @@ class Notebook:
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+Enter")
+
+    def run_all(self, seconds: float = 300) -> None:
+        """All cells by the menu, and wait for the last one."""
+        self.page.get_by_role("menuitem", name="Run", exact=True).click()
+        self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        last = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
+        wait(lambda: re.match(r"\[\d+\]", last.text_content() or ""), seconds, lambda: f"last cell: {last.text_content()}")
 
     def finished(self, place: int, seconds: float = 120) -> None:
         prompt = self.cell(place).locator(".jp-InputPrompt")

@@ -8,6 +8,7 @@ import os
 import signal
 
 import lab
+import nbformat
 import pytest
 
 SETUP = """
@@ -36,8 +37,11 @@ def browser(tmp_path_factory):
         chromium = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
         context = chromium.new_context(viewport={"width": 1280, "height": 1300})
 
-        def open_notebook(name, cells):
-            return lab.Notebook(context, address, token, lab.written(root, name, cells), root)
+        def open_notebook(name, cells=None):
+            path = root / name if cells is None else lab.written(root, name, cells)
+            return lab.Notebook(context, address, token, path, root)
+
+        open_notebook.root = root
 
         yield open_notebook
         chromium.close()
@@ -373,3 +377,30 @@ def test_a_run_is_watched(browser):
     assert any(len(y) == 3 and y == pytest.approx(accuracy, abs=0.01) for y in notebook.page.evaluate(curve))
     notebook.screenshot("viewer", 1)
     notebook.close()
+
+
+COURSE = {  # smaller than by default, where a notebook can be: what is tested here is its face
+    "02_simplex_and_umap": ({"most": 300}, [".activekd-simplex"]),
+    "03_selection_strategies": ({"seeds": [0]}, [".activekd-stepper"]),
+    "07_label_it_yourself": ({}, [".activekd-labeller-image"]),
+    "08_your_images_and_clip": ({"images_per_class": 6}, [".activekd-prompts", ".activekd-simplex"]),
+}
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_a_notebook_of_the_course_is_opened_and_run(browser, name):
+    changes, explorers = COURSE[name]
+    notebook = nbformat.read(lab.ROOT / "notebooks" / f"{name}.ipynb", 4)
+    notebook.cells[1].source += "".join(f"\n{key} = {value!r}" for key, value in changes.items())
+    folder = browser.root / "notebooks"
+    folder.mkdir(exist_ok=True)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+    opened = browser(f"notebooks/{name}.ipynb")
+    opened.run_all()
+    assert opened.page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
+    for explorer in explorers:
+        shown = opened.page.locator(explorer).first
+        shown.scroll_into_view_if_needed()
+        shown.wait_for(state="visible")
+        opened.screenshot(f"{name[:2]}{explorer.replace('.activekd', '')}")
+    opened.close()
