@@ -26,7 +26,7 @@ from activekd_lite.maps import (
     add_triangle,
     corner_labels,
     in_steps,
-    mixed_up,
+    most_mixed_up,
     triangle,
     triangle_lines,
 )
@@ -64,7 +64,7 @@ class SimplexExplorer(Explorer):
         self.layouts = {name: np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32) for name, xy in (layouts or {}).items()}
         self.selection = selection or Selection()
         self.source = next(iter(self.probs))
-        self.corners = list(mixed_up(self.probs[self.source]) if corners is None else corners)
+        self.corners = list(most_mixed_up(self.probs[self.source]) if corners is None else corners)
         self._colourings = self._named_groups(state, clusters)
         self.coloured_by = next(iter(self._colourings))
         self._check()

@@ -196,7 +196,7 @@ def triangle(
     return columns, (weights @ CORNERS + SIDE * jitter).round().astype(np.int16), names
 
 
-def mixed_up(probs: Tensor) -> list[int]:
+def most_mixed_up(probs: Tensor) -> list[int]:
     """The three classes that probs (N, C) mix up most: the pair that shares the most, and who shares most with it."""
     together = probs.T @ probs  # (C, C)
     together.fill_diagonal_(0)

@@ -18,7 +18,7 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import Dataset, colours_of_shapes
 from activekd_lite.figures import INK, PALE, Figure, colour, marker, picture_sheet
 from activekd_lite.live import NARROW, Explorer
-from activekd_lite.maps import HIDDEN, SIDE, add_triangle, corner_labels, kind_of, mixed_up, triangle, triangle_lines
+from activekd_lite.maps import HIDDEN, SIDE, add_triangle, corner_labels, kind_of, most_mixed_up, triangle, triangle_lines
 from activekd_lite.metrics import accuracy_pct
 from activekd_lite.scatter import LinkedScatter, groups, points
 from activekd_lite.teacher import ZeroShotTeacher
@@ -103,7 +103,7 @@ class PromptExplorer(Explorer):
     def _corners_of(self, classnames: list[str], probs: Tensor) -> list[str]:
         """The corners as they were: by name, or by position where a class was renamed; at first what is mixed up most."""
         if self.corners is None:
-            wanted = [classnames[i] for i in mixed_up(probs)] if len(classnames) > 2 else []
+            wanted = [classnames[i] for i in most_mixed_up(probs)] if len(classnames) > 2 else []
         else:
             old = {name: i for i, name in enumerate(self.classnames)}
             at = [old.get(c, len(classnames)) for c in self.corners]
