@@ -109,6 +109,26 @@ def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
     assert len(explorer._in_triangle()[1]) == len(small.pool)
 
 
+def test_a_umap_takes_the_place_of_the_main_components(small, probs, monkeypatch):
+    xy, started = np.random.default_rng(0).normal(size=(len(small.pool), 2)).astype(np.float32), []
+    monkeypatch.setattr(WIDGETS.SimplexExplorer, "_umap", lambda self: xy)
+    monkeypatch.setattr("activekd_lite.explorer.threading.Thread", lambda target, daemon: started.append(target) or Waiting)
+    explorer = WIDGETS.SimplexExplorer(small, probs)
+    _ = explorer.widget
+    assert explorer._points.titles[1] == "main components"
+    started[0]()
+    assert explorer._points.titles[1] == "UMAP"
+    drawn = np.frombuffer(explorer._points.xys[1], "<f4").reshape(-1, 2)
+    assert np.corrcoef(drawn[:, 0], xy[:, 0])[0, 1] > 0.999
+    explorer.close()
+    started[0]()  # one that is ready after the explorer was closed finds nothing to draw on
+    assert explorer._widget is None
+
+
+class Waiting:
+    start = staticmethod(lambda: None)
+
+
 def test_a_class_has_one_colour_on_both_sides_of_the_figure(small, layout):
     probs = torch.eye(10)[torch.arange(len(small.pool)) % 10]
     figure = WIDGETS.SimplexExplorer(small, probs, corners=["5", "6", "7"], layouts={"line": layout}).figure()
