@@ -4,6 +4,7 @@ import html
 import re
 import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import ipywidgets as w
 import numpy as np
@@ -157,8 +158,9 @@ class SimplexExplorer(Explorer):
         return np.where(shown[:, None], xy, np.nan).astype(np.float32), np.flatnonzero(shown)
 
     def _map(self, layout: str) -> np.ndarray:
-        return self.layouts[layout] if layout in self.layouts else self._components()
+        return self.layouts[layout] if layout in self.layouts else self._components
 
+    @cached_property
     def _components(self) -> np.ndarray:
         return PCA(2, random_state=self.seed).fit_transform(next(iter(self.probs.values())).numpy())
 
@@ -168,12 +170,13 @@ class SimplexExplorer(Explorer):
         return umap.UMAP(random_state=self.seed, n_jobs=1).fit_transform(next(iter(self.probs.values())).numpy())
 
     def _words(self, shown: np.ndarray, layout: str) -> str:
-        some = (
-            f"{len(shown)} of {len(self.data.pool)} images" if len(shown) < len(self.data.pool) else f"all {len(shown)} images"
-        )
+        def some(count: int) -> str:
+            return f"all {count}" if count == len(self.data.pool) else f"{count} of {len(self.data.pool)}"
+
+        drawn = int((~np.isnan(self._map(layout)).any(axis=1)).sum())
         return (
-            f"Left, {some} between {', '.join(self.corners)}, as {self.source} says; right, all of them on a map "
-            f"({layout}). Colour: {self.coloured_by}. {len(self.selection.indices)} selected."
+            f"Left, {some(len(shown))} images between {', '.join(self.corners)}, as {self.source} says; right, {some(drawn)} "
+            f"on a map ({layout}). Colour: {self.coloured_by}. {len(self.selection.indices)} selected."
         )
 
     # The live face.
