@@ -12,11 +12,10 @@ import pandas as pd
 import torch
 from plotly.colors import sample_colorscale
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from activekd_lite.datasets import Dataset
-from activekd_lite.figures import INK, MARKERS, NAMED, PALE, SEQUENTIAL, Figure, colour, marker, picture_sheet
+from activekd_lite.figures import INK, MARKERS, NAMED, PALE, SEQUENTIAL, Figure, colour, marker
 from activekd_lite.live import NARROW, Explorer, Selection, gallery, thumbnail, top
 from activekd_lite.maps import (
     HIDDEN,
@@ -27,12 +26,13 @@ from activekd_lite.maps import (
     add_triangle,
     corner_labels,
     in_steps,
+    main_components,
     most_mixed_up,
     triangle,
     triangle_lines,
 )
 from activekd_lite.pool import LabelState
-from activekd_lite.scatter import LinkedScatter, groups, points
+from activekd_lite.scatter import groups, linked_scatter, points
 
 RANGE = {"x": [-0.14 * SIDE, 1.14 * SIDE], "y": [-0.12 * SIDE, 1.0 * SIDE]}  # of the triangle
 STEPS = 21  # shades of confidence
@@ -162,7 +162,7 @@ class SimplexExplorer(Explorer):
 
     @cached_property
     def _components(self) -> np.ndarray:
-        return PCA(2, random_state=self.seed).fit_transform(next(iter(self.probs.values())).numpy())
+        return main_components(next(iter(self.probs.values())))
 
     def _umap(self) -> np.ndarray:
         import umap  # takes seconds
@@ -183,10 +183,7 @@ class SimplexExplorer(Explorer):
 
     def _build(self) -> w.Widget:
         self._layout = next(iter(self.layouts), COMPONENTS)
-        self._points = LinkedScatter(
-            ranges=[RANGE, None], sheet=picture_sheet(self.data.pool.images, most=6000, side=32, budget_bytes=2_000_000),
-            lines=[triangle_lines(), []], size=3.5 if len(self.data.pool) < 3000 else 2.5,
-        )  # fmt: skip
+        self._points = linked_scatter(self.data.pool.images, ranges=[RANGE, None], lines=[triangle_lines(), []])
         self._points.observe(lambda change: self._show(change["new"]), "hovered")
         self._points.observe(lambda change: self.selection.set(change["new"]), "selected")
         controls = self._controls()
@@ -237,7 +234,7 @@ class SimplexExplorer(Explorer):
 
     def _draw(self) -> None:
         """Bring the points to the present choices."""
-        xy, shown = self._in_triangle()
+        xy, self._shown = self._in_triangle()
         of, names = self._groups()
         looks, legend = self._looks(of, names)
         with self._points.hold_sync():
@@ -245,7 +242,7 @@ class SimplexExplorer(Explorer):
             self._points.groups, self._points.looks, self._points.legend = groups([of]), looks, legend
             self._points.titles = [self._title(), self._layout]
             self._points.labels = [corner_labels(self.corners), []]
-        self._show_words(shown)
+        self._show_words()
 
     def _make_umap(self) -> None:
         """In a thread of its own; nothing happens when the explorer was closed meanwhile."""
@@ -271,12 +268,12 @@ class SimplexExplorer(Explorer):
     def _show_selection(self, change: dict | None = None) -> None:
         indices, answers = self.selection.indices, self.probs[self.source].argmax(dim=1)
         self._points.selected = list(indices)
-        self._show_words(self._in_triangle()[1])
+        self._show_words()
         self._export.value = ", ".join(map(str, indices))
         self._pictures.value = gallery(self.data.pool.images, indices, lambda i: f"{i}: {self.data.classnames[answers[i]]}")
 
-    def _show_words(self, shown: np.ndarray) -> None:
-        self._points.alt = words = self._words(shown, self._layout)
+    def _show_words(self) -> None:
+        self._points.alt = words = self._words(self._shown, self._layout)
         self._said.value = f'<div role="status" style="color:{INK}">{html.escape(words)}</div>'
 
 

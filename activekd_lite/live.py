@@ -7,6 +7,7 @@ extra `notebooks`.
 
 import html
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 
 import ipywidgets as w
@@ -41,7 +42,7 @@ class Selection(traitlets.HasTraits):
         self.indices = tuple(sorted({int(i) for i in indices}))
 
 
-class Explorer:
+class Explorer(ABC):
     """A widget that is built when it is shown, and taken apart by `close`. Subclasses give `figure`, its static twin, and
     `_build`, the widget; what they want to be told of a `Selection` goes through `_watch`."""
 
@@ -50,12 +51,13 @@ class Explorer:
         self._extra: list[w.Widget] = []  # that are not on the page: links
         self._watched: list[tuple[traitlets.HasTraits, Callable, str]] = []
 
+    @abstractmethod
     def figure(self) -> Figure:
         """The same without a live kernel: a figure with its table and its words."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _build(self) -> w.Widget:
-        raise NotImplementedError
+        """The live widget, all of it new."""
 
     @property
     def widget(self) -> w.Widget:

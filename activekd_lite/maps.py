@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from activekd_lite.figures import COLOURS, INK, NAMED, PALE, SEQUENTIAL, Figure, colour, marker, picture_sheet
@@ -215,6 +216,11 @@ def _corner_columns(corners: Sequence[str | int], classnames: list[str], probs: 
     columns = {c: probs[:, classnames.index(c)] for c in corners if c != "rest"}
     columns["rest"] = 1 - sum(columns.values())
     return np.stack([columns[c] for c in corners], axis=1).clip(0), list(corners)
+
+
+def main_components(points: Tensor) -> np.ndarray:
+    """A map (N, 2) of points (N, F) that takes no time: along the two directions in which they vary most."""
+    return PCA(2, random_state=0).fit_transform(points.cpu().numpy())
 
 
 def kind_of(points: int) -> type:

@@ -296,7 +296,7 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
 def _anew(runs: Path) -> Iterator[None]:
     """A notebook's run folder is gone meanwhile; what people answered cannot be computed again, and comes back."""
     kept = runs.with_name(f"{runs.name}.kept")
-    if any(runs.rglob("answers.jsonl")):
+    if not kept.is_dir() and any(runs.rglob("answers.jsonl")):  # there: of a process that was killed
         os.replace(runs, kept)
     shutil.rmtree(runs, ignore_errors=True)
     try:

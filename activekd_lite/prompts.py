@@ -16,11 +16,11 @@ from torch import Tensor
 from activekd_lite import shapes
 from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import Dataset, colours_of_shapes
-from activekd_lite.figures import INK, PALE, Figure, colour, marker, picture_sheet
+from activekd_lite.figures import INK, PALE, Figure, colour, marker
 from activekd_lite.live import NARROW, Explorer
 from activekd_lite.maps import HIDDEN, SIDE, add_triangle, corner_labels, kind_of, most_mixed_up, triangle, triangle_lines
 from activekd_lite.metrics import accuracy_pct
-from activekd_lite.scatter import LinkedScatter, groups, points
+from activekd_lite.scatter import groups, linked_scatter, points
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.vlm import VLM
 
@@ -223,10 +223,9 @@ class PromptExplorer(Explorer):
         self._names, self._templates = w.Textarea(**wide), w.Textarea(**wide)
         self._menus = [w.Dropdown(description=side, **narrow) for side in ("left", "right", "top")]
         self._message, self._errors = w.HTML().add_class("activekd-message"), w.HTML().add_class("activekd-confusions")
-        self._live = LinkedScatter(
-            ranges=[RANGE], lines=[triangle_lines()], looks=[(colour(k), marker(k)) for k in range(3)],
-            size=3.5 if len(self.cache) < 3000 else 2.5, layout=w.Layout(flex="1 1 360px", min_width="300px"),
-            sheet=picture_sheet(self.data.pool.images, most=6000, side=32, budget_bytes=2_000_000),
+        self._live = linked_scatter(
+            self.data.pool.images, ranges=[RANGE], lines=[triangle_lines()], looks=[(colour(k), marker(k)) for k in range(3)],
+            layout=w.Layout(flex="1 1 360px", min_width="300px"),
         )  # fmt: skip
         self._heat = w.HTML(layout=w.Layout(flex="1 1 300px", overflow="auto")).add_class("activekd-heat")
         self._tasks.observe(self._on_task, "value")

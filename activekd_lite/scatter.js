@@ -244,6 +244,8 @@ function render({ model, el }) {
   root.className = "akd-scatter";
   key.className = "akd-key";
   tip.className = "akd-tip";
+  const ahead = new Image(); // decoded before it is hovered for
+  ahead.src = model.get("sheet").sheet || "data:,";
   const all = { chosen: new Set(), hovered: -1, panels: [] };
   let sent = null;
 

@@ -10,6 +10,10 @@ from pathlib import Path
 import anywidget
 import numpy as np
 import traitlets
+from torch import Tensor
+
+from activekd_lite.figures import picture_sheet
+from activekd_lite.images import ImageFiles
 
 HERE = Path(__file__).parent
 
@@ -36,6 +40,12 @@ class LinkedScatter(anywidget.AnyWidget):
     alt = traitlets.Unicode().tag(sync=True)
     hovered = traitlets.Int(-1).tag(sync=True)
     selected = traitlets.List().tag(sync=True)
+
+
+def linked_scatter(images: Tensor | ImageFiles, **traits) -> LinkedScatter:
+    """One whose points are the images (N, 3, H, W): their pictures beside the mouse, dots as large as their number allows."""
+    sheet = picture_sheet(images, most=6000, side=32, budget_bytes=2_000_000)
+    return LinkedScatter(sheet=sheet, size=3.5 if len(images) < 3000 else 2.5, **traits)
 
 
 def points(xys: Sequence[np.ndarray]) -> list[bytes]:

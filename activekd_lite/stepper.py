@@ -9,11 +9,11 @@ import torch
 from plotly.colors import sample_colorscale
 
 from activekd_lite.datasets import Dataset
-from activekd_lite.figures import COLOURS, INK, MARKERS, SEQUENTIAL, Figure, colour, marker, picture_sheet
+from activekd_lite.figures import COLOURS, INK, MARKERS, SEQUENTIAL, Figure, colour, marker
 from activekd_lite.live import NARROW, Explorer, gallery, live_figure, thumbnail
-from activekd_lite.maps import GROUND, HIDDEN, Array, in_steps
+from activekd_lite.maps import GROUND, HIDDEN, Array, in_steps, main_components
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.scatter import LinkedScatter, groups, points
+from activekd_lite.scatter import groups, linked_scatter, points
 from activekd_lite.seeding import generator
 from activekd_lite.strategies import get_strategy
 
@@ -45,7 +45,7 @@ class PCoreSetStepper(Explorer):
             )
         self.data, self.predictions, self.state, self.seed, self.budget = data, predictions, state, seed, budget
         self.probs = predictions.probs.detach().cpu().double()
-        xy = self._components() if layout is None else torch.as_tensor(layout).cpu().numpy()
+        xy = main_components(self.probs) if layout is None else torch.as_tensor(layout).cpu().numpy()
         if xy.shape != (size, 2):
             raise ValueError(f"layout is {xy.shape}; the pool of {data.name} needs ({size}, 2)")
         self.xy, self.at = in_steps(xy.astype(np.float32)), 0
@@ -59,10 +59,6 @@ class PCoreSetStepper(Explorer):
     def radii(self) -> dict[str, np.ndarray]:
         """Covering radius after 0, 1, ..., budget picks, of both strategies."""
         return {name: self.distances[name].max(axis=1) for name in dict.fromkeys((OURS, self.beside))}
-
-    def _components(self) -> np.ndarray:
-        centred = self.probs - self.probs.mean(dim=0)
-        return (centred @ torch.linalg.eigh(centred.T @ centred)[1][:, -2:]).numpy()
 
     def _ask(self, name: str) -> None:
         """The picks of a strategy, and how they bring the distances down."""
@@ -129,9 +125,7 @@ class PCoreSetStepper(Explorer):
         looks = self._looks()
         most = self.distances[OURS][0].max()
         legend = [(f"distance {k / (SHADES - 1) * most:.2f}", looks[k]) for k in range(0, SHADES, 5)]
-        small = 3.5 if len(self.xy) < 3000 else 2.5
-        sheet = picture_sheet(self.data.pool.images, most=6000, side=32, budget_bytes=2_000_000)
-        self._points = LinkedScatter(xys=points([self.xy, self.xy]), looks=looks, legend=legend, size=small, sheet=sheet)
+        self._points = linked_scatter(self.data.pool.images, xys=points([self.xy, self.xy]), looks=looks, legend=legend)
         self._curves = live_figure(self._curves_figure())
         halves = [w.HTML(layout=w.Layout(flex="1 1 320px", min_width="0")) for _ in range(2)]
         self._said = [half.add_class(f"activekd-step-{side}") for half, side in zip(halves, ("left", "right"), strict=True)]
