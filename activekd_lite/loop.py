@@ -7,7 +7,7 @@ run that was interrupted goes on after its last whole round and gives the record
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
@@ -86,10 +86,19 @@ class RunResult:
         return f"{self.config['strategy']} {'with' if self.config['teacher'] else 'without'} distillation"
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a round, the run's settings beside its records."""
-        settings = {k: self.config[k] for k in ("dataset", "strategy", "student")}
-        settings["distill"] = self.config["teacher"] is not None
-        return pd.DataFrame([settings | asdict(r) for r in self.records])
+        """A row a round, the run's settings beside its records; see `tidy`."""
+        return tidy(self.config, self.records)
+
+
+def tidy(config: dict, records: Sequence[RoundRecord]) -> pd.DataFrame:
+    """A run as a tidy table, a row a round: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student, strategy,
+    distill, query_size, shots, and the fields of `RoundRecord`."""
+    teacher, features = config["teacher"] or {}, config["features"] or {}
+    encoder = (teacher or features).get("cache", {}).get("vlm", {})  # outputs that were brought have none
+    settings = {"dataset": config["dataset"], "vlm": encoder.get("name"), "teacher": teacher.get("kind", "none")}
+    settings |= {k: config[k] for k in ("student", "strategy")} | {"distill": bool(teacher)}
+    settings |= {k: config[k] for k in ("query_size", "shots")}
+    return pd.DataFrame([settings | asdict(r) for r in records])
 
 
 def run_active_learning(
