@@ -88,30 +88,52 @@ class RunConfig:
             config["pretrained"] = None  # RN50's would not fit
         return cls(**config | {"train": TrainConfig(**train), "clap": ClapConfig(**clap)} | changes)
 
+    def load(
+        self, *, cache_root: str | os.PathLike = ".cache", data_root: str | os.PathLike = "data",
+        device: str | torch.device = "auto", progress: bool = True,
+    ) -> "Inputs":  # fmt: skip
+        """What the run needs, the images encoded where they are not yet."""
+        data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
+        data = replace(data, templates=tuple(self.templates or data.templates))
+        check_labels(data, self.rounds, self.labels_a_round(data), self.shots)  # before what takes long
+        weights_sha256(self.train.pretrained)
+        views = Views(self.views or 1, augmentation=data.pool.augmentation)
+        vlm = features = teacher = None
+        if self.teacher or self.student in ON_FEATURES:
+            vlm = load_vlm(self.vlm, self.pretrained, device)
+        if self.student in ON_FEATURES:
+            features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
+        if self.teacher:
+            teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
+        return Inputs(data, vlm, teacher, features)
+
+    def labels_a_round(self, data: Dataset) -> int:
+        return data.pool.num_classes if self.query_size is None else self.query_size
+
     def run(
         self, out: str | os.PathLike | None = None, *, cache_root: str | os.PathLike = ".cache",
         data_root: str | os.PathLike = "data", device: str | torch.device = "auto", progress: bool = True,
+        inputs: "Inputs | None" = None,
     ) -> RunResult:  # fmt: skip
-        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
-        data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
-        data = replace(data, templates=tuple(self.templates or data.templates))
-        query_size = data.pool.num_classes if self.query_size is None else self.query_size
-        check_labels(data, self.rounds, query_size, self.shots)  # before what takes long
-        weights_sha256(self.train.pretrained)
-        encoded = self.teacher or self.student in ON_FEATURES
-        views = Views(self.views or 1, augmentation=data.pool.augmentation)
-        features = teacher = None
-        if encoded:
-            vlm = load_vlm(self.vlm, self.pretrained, device)
-            if self.student in ON_FEATURES:
-                features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
-            if self.teacher:
-                teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
+        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`. inputs: of `load`, where
+        several runs share them."""
+        inputs = inputs or self.load(cache_root=cache_root, data_root=data_root, device=device, progress=progress)
+        views = Views(self.views, augmentation=inputs.data.pool.augmentation) if self.views else None
         return run_active_learning(
-            data, teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
-            query_size=query_size, student=self.student, train=self.train, views=views if self.views else None,
-            features=features, out=out, device=device, progress=progress,
+            inputs.data, inputs.teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
+            query_size=self.labels_a_round(inputs.data), student=self.student, train=self.train, views=views,
+            features=inputs.features, out=out, device=device, progress=progress,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What runs that differ in strategy or seed alone have in common."""
+
+    data: Dataset
+    vlm: VLM | None
+    teacher: Teacher | None
+    features: FrozenFeatures | None
 
 
 def make_teacher(

@@ -1,109 +1,189 @@
-"""Many runs: every data set x strategy x with or without distillation x seed, one after another, resumable.
+"""A grid of runs, on one machine or many: resumed where it stopped, nothing computed twice.
 
 Runs that share a seed share the initial labelled set, the student's weights and the batches' draws, whatever the strategy:
-so their differences are paired.
+so their differences are paired. A sweep's folder has a folder for each run, `runs.json` (what was planned), `teachers.json`
+(how often each teacher alone is right) and `results.parquet` (every round of every run).
 """
 
+import contextlib
+import functools
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import product
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from uuid import uuid4
 
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from activekd_lite.cache import FrozenFeatures
-from activekd_lite.datasets import load_dataset
-from activekd_lite.loop import RunResult, check_labels, load_run, run_active_learning
-from activekd_lite.metrics import mean_interval
-from activekd_lite.protocol import make_teacher
+from activekd_lite.cluster import Failure, Task, run_tasks
+from activekd_lite.files import make_folder, write_atomic
+from activekd_lite.grid import Grid, Planned, run_folder
+from activekd_lite.loop import RunFolder, RunResult, tidy
+from activekd_lite.metrics import accuracy_pct, mean_interval
+from activekd_lite.protocol import Inputs, RunConfig
 from activekd_lite.sources import short_name
-from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
-from activekd_lite.students import ON_FEATURES, find_backbone
+from activekd_lite.strategies import STRATEGIES
 from activekd_lite.training import TrainConfig
-from activekd_lite.vlm import load_vlm
 
+__all__ = ["Grid", "estimate", "failures", "load", "run", "run_folder", "summary", "teachers", "to_frame"]
 
-@dataclass(frozen=True)
-class Grid:
-    """What to run; see `protocol.RunConfig`, which is one of these runs. distill: with the teacher, without it, or both;
-    views, where given, are of both."""
-
-    datasets: Sequence[str] = ("digits",)
-    strategies: Sequence[str] = PAPER_STRATEGIES
-    distill: Sequence[bool] = (True, False)
-    seeds: Sequence[int] = (0,)
-    rounds: int = 8
-    query_size: int | None = None
-    shots: int = 1
-    views: int | None = None
-    vlm: str = "tiny-clip"
-    pretrained: str | None = None
-    teacher: str = "zero-shot"
-    student: str | None = None
-    train: TrainConfig = field(default_factory=TrainConfig)
-
-    def __post_init__(self):
-        for strategy in self.strategies:
-            get_strategy(strategy)
-        if self.student:
-            find_backbone(self.student)
-        names = [short_name(name) for name in self.datasets]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"data sets {', '.join(self.datasets)}: {', '.join(twice)} twice; their runs would share a folder")
-        if self.shots == 0 and (warm := [s for s in self.strategies if s in STRATEGIES and s not in COLD_START]):
-            raise ValueError(f"shots = 0: {', '.join(warm)} start from labelled images; these do not: {', '.join(COLD_START)}")
+FAILED = "failure.txt"  # in a run's folder: why it could not be finished
 
 
 def run(
-    grid: Grid, out: str | os.PathLike, *, cache_root: str | os.PathLike = ".cache", data_root: str | os.PathLike = "data",
-    device: str | torch.device = "auto", progress: bool = True,
-) -> list[RunResult]:  # fmt: skip
-    """Run all of `grid` under `out`; finished runs are read, an interrupted one goes on. Returns the runs, in grid order.
+    grid: Grid, out: str | os.PathLike = "runs/sweep", *, cache_root: str | os.PathLike = ".cache",
+    data_root: str | os.PathLike = "data", device: str | torch.device = "auto", workers: int | None = None,
+    scheduler: str | None = None, memory_limit: str | int = "auto", threads: int = 1, progress: bool = True,
+) -> pd.DataFrame:  # fmt: skip
+    """Run all of `grid` under `out`: finished runs are read, an interrupted one goes on. Returns its part of `load(out)`.
 
-    What only a teacher makes possible, `pcoreset_teacher` and a cold start (shots = 0), is run with distillation alone.
+    The teachers' features are encoded first, once for all runs that share them. A run that fails is tried once more, then noted
+    (see `failures`), and the others go on. workers, scheduler, memory_limit, threads: see `cluster.run_tasks`. Workers on other
+    machines read and write `out`, `cache_root`, `data_root` and the images under the same paths as this one.
+
+    Raises RuntimeError when no run could be finished.
     """
-    vlm, results = load_vlm(grid.vlm, grid.pretrained, device), []
-    jobs = [job for job in product(grid.seeds, grid.strategies, grid.distill) if _possible(grid, *job[1:])]
-    trainings = grid.rounds + 1
-    with tqdm(total=len(grid.datasets) * len(jobs) * trainings, unit="round", disable=not progress) as bar:
-        for name in grid.datasets:
-            data = load_dataset(name, data_root, cache_root=cache_root)
-            query_size = data.pool.num_classes if grid.query_size is None else grid.query_size
-            check_labels(data, grid.rounds, query_size, grid.shots)  # before what takes long
-            teacher = make_teacher(grid.teacher, vlm, data, grid.views or 1, cache_root, progress=progress)
-            on_features = grid.student in ON_FEATURES
-            features = FrozenFeatures.build(vlm, data, teacher.views, cache_root, progress) if on_features else None
-            for seed, strategy, distill in jobs:
-                bar.set_description(f"{data.name}, {strategy}{'' if distill else ', no distillation'}, seed {seed}")
-                folder = run_folder(out, data.name, strategy, distill, seed)
-                result = run_active_learning(
-                    data, teacher if distill else None, strategy=strategy, rounds=grid.rounds, seed=seed,
-                    query_size=query_size, shots=grid.shots, train=grid.train, student=grid.student, features=features,
-                    views=teacher.views if grid.views else None, out=folder, device=device, progress=False,
-                    on_round=lambda record: bar.update(),
-                )  # fmt: skip
-                results.append(result)
-                bar.update(len(results) * trainings - bar.n)  # rounds that were there already
-    return results
+    runs, out = grid.runs(), make_folder(out).resolve()
+    _note(out / "runs.json", {f: {"teacher": p.teacher, "config": asdict(p.config)} for f, p in runs.items()})
+    tasks = _tasks(runs, out, (os.path.abspath(cache_root), os.path.abspath(data_root), str(device)))
+    failed = 0
+    with tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar:
+        how = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit, "threads": threads}
+        for task, outcome in run_tasks(tasks, **how):
+            if task.name not in runs:
+                _note(out / "teachers.json", {} if isinstance(outcome, Failure) else outcome)
+                continue
+            if isinstance(outcome, Failure):
+                failed += 1
+                bar.set_postfix(failed=failed)
+                write_atomic(make_folder(out / task.name) / FAILED, f"{outcome.error}\n\n{outcome.traceback}")
+            else:
+                (out / task.name / FAILED).unlink(missing_ok=True)
+            bar.update()
+    _inputs.cache_clear()
+    if failed == len(runs):
+        first = next(iter(failures(out).values())).splitlines()[0]
+        raise RuntimeError(
+            f"none of the {failed} runs could be finished; {FAILED} in each folder under {out} says why: {first}"
+        )
+    found = load(out)
+    return found[found["run"].isin(runs)].reset_index(drop=True)
 
 
-def _possible(grid: Grid, strategy: str, distill: bool) -> bool:
-    return distill or (strategy != "pcoreset_teacher" and grid.shots > 0)
+def _tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
+    """First what encodes the images of runs that share them, then the runs."""
+    token, first, after, known = uuid4().hex, {}, [], _noted(out / "teachers.json")
+    for folder, planned in runs.items():
+        shared = _inputs_of(planned.config)
+        key = f"{short_name(shared.dataset)}/{planned.teacher}"
+        measured = None if key in known or not shared.teacher else key
+        prepare = first.setdefault(shared, Task(f"inputs-{len(first)}", _prepare, (token, shared, *roots, measured)))
+        after.append(Task(folder, _finish, (token, shared, *roots, planned.config, str(out / folder)), prepare.name))
+    return [*first.values(), *after]
 
 
-def run_folder(out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int) -> Path:
-    return Path(out) / dataset / f"{strategy.replace(':', '-')}-{'activekd' if distill else 'plain'}" / f"seed{seed}"
+def _inputs_of(config: RunConfig) -> RunConfig:
+    """The same for all runs that load the same data, teacher and features."""
+    return replace(config, strategy="random", seed=0, train=TrainConfig(pretrained=config.train.pretrained))
 
 
-def load(out: str | os.PathLike) -> list[RunResult]:
-    """Every run found under `out`. Raises FileNotFoundError when there is none."""
-    folders = sorted(path.parent for path in Path(out).rglob("rounds.jsonl"))
+def _prepare(
+    token: str, shared: RunConfig, cache_root: str, data_root: str, device: str, measured: str | None
+) -> dict[str, float]:
+    """Encode what is not encoded yet. Returns how often the teacher alone is right on the test images, in percent, under the
+    name `measured`; nothing without one."""
+    inputs = _inputs(token, shared, cache_root, data_root, device)
+    if not measured:
+        return {}
+    weights = inputs.vlm.text_weights(inputs.data.classnames, inputs.data.templates, shared.average or "normalized")
+    return {measured: accuracy_pct(inputs.vlm.zero_shot_probs(inputs.data.test.images, weights), inputs.data.test.labels)}
+
+
+def _finish(
+    token: str, shared: RunConfig, cache_root: str, data_root: str, device: str, config: RunConfig, folder: str
+) -> None:
+    """Do what is left of a run."""
+    inputs = _inputs(token, shared, cache_root, data_root, device)
+    config.run(folder, device=device, progress=False, inputs=inputs)
+
+
+@functools.lru_cache(maxsize=1)
+def _inputs(token: str, shared: RunConfig, cache_root: str, data_root: str, device: str) -> Inputs:
+    """Loaded once for the runs of a sweep, its `token`, that follow each other in a process."""
+    return shared.load(cache_root=cache_root, data_root=data_root, device=device, progress=False)
+
+
+def load(out: str | os.PathLike) -> pd.DataFrame:
+    """Every round of every run under `out` as a tidy table: `run` (its folder), the columns of `loop.tidy`, `rounds` (planned).
+
+    `teacher` is the name in the grid; seconds are of a whole round. The table is also kept as `results.parquet` in `out`. out:
+    the folder of a sweep or of any runs, or such a parquet file. Raises FileNotFoundError for no runs.
+    """
+    out = Path(out)
+    stored = out if out.suffix == ".parquet" else out / "results.parquet"
+    folders = sorted(path.parent for path in out.rglob("rounds.jsonl"))
+    if not folders and stored.is_file():
+        return pd.read_parquet(stored)
     if not folders:
         raise FileNotFoundError(f"no runs under {out}; make some with `activekd-lite sweep --out {out}`")
-    return [load_run(folder) for folder in folders]
+    planned = _noted(out / "runs.json")
+    table = pd.concat([_rows(folder, out, planned) for folder in folders], ignore_index=True)
+    with contextlib.suppress(OSError):  # a folder that can only be read
+        write_atomic(stored, table.to_parquet(index=False))
+    return table
+
+
+def _rows(folder: Path, out: Path, planned: Mapping) -> pd.DataFrame:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    records, name = RunFolder(folder, config).read()[0], folder.relative_to(out).as_posix()
+    table = tidy(config, records).drop(columns="loss_curve")
+    table["seconds"] = [sum(record.seconds.values()) for record in records]
+    table["teacher"] = planned.get(name, {}).get("teacher") or table["teacher"]
+    table.insert(0, "run", name)
+    return table.assign(rounds=config["rounds"])
+
+
+def failures(out: str | os.PathLike) -> dict[str, str]:
+    """Why runs under `out` could not be finished: the error and its traceback, by the runs' folders."""
+    paths = sorted(Path(out).rglob(FAILED))
+    return {path.parent.relative_to(out).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+
+
+def teachers(out: str | os.PathLike) -> dict[tuple[str, str], float]:
+    """How often each teacher alone, asked in words, is right on the test images, in percent: by data set and name."""
+    return {tuple(key.split("/", 1)): value for key, value in _noted(Path(out) / "teachers.json").items()}
+
+
+def estimate(grid: Grid, out: str | os.PathLike, workers: int = 1) -> tuple[pd.DataFrame, float]:
+    """A row a run (run, trainings, done), and the seconds that `workers` need for what is left: as long as the trainings of the
+    same data set, teacher and student took, or else of all that are done. NaN where none is."""
+    runs, out = grid.runs(), Path(out)
+    kind = {folder: (p.config.dataset, p.teacher, p.config.student) for folder, p in runs.items()}
+    took = pd.DataFrame([(folder, s) for folder in runs for s in _seconds(out / folder)], columns=["run", "seconds"])
+    of_kind = took.groupby(took["run"].map(kind))["seconds"].mean().to_dict()
+    rows = [(folder, p.config.rounds + 1, int((took["run"] == folder).sum())) for folder, p in runs.items()]
+    plan = pd.DataFrame(rows, columns=["run", "trainings", "done"])
+    each = [of_kind.get(kind[folder], took["seconds"].mean()) for folder in runs]
+    return plan, float(((plan["trainings"] - plan["done"]) * each).sum(skipna=False) / workers)
+
+
+def _seconds(folder: Path) -> list[float]:
+    """Of each round that is there."""
+    path = folder / "rounds.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [sum(json.loads(line)["seconds"].values()) for line in lines]
+
+
+def _noted(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _note(path: Path, more: Mapping) -> None:
+    """Add to what a sweep, or an earlier one in the same folder, has noted."""
+    write_atomic(path, json.dumps(_noted(path) | dict(more), indent=1) + "\n")
 
 
 def to_frame(results: Sequence[RunResult]) -> pd.DataFrame:

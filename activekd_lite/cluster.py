@@ -1,0 +1,164 @@
+"""Many tasks on many processes, by Dask: on this machine, or on any cluster that runs.
+
+The local cluster has a process for each core, or for each GPU, which sees that one alone. It listens on this machine only and
+speaks TLS with a certificate of its own, for whoever reaches a Dask scheduler can run code there. A task whose process dies is
+given to another one; a task that fails is tried once more. What a task loads, it loads where it runs: tasks are names and
+settings, never data.
+"""
+
+import contextlib
+import logging
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from uuid import uuid4
+
+import torch
+from dask.distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
+from distributed.scheduler import KilledWorker
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Task:
+    """`function(*args)` under a name of its own. after: the name of an earlier task that has to be done first."""
+
+    name: str
+    function: Callable
+    args: tuple
+    after: str | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a task has no result: the error in a line, and where it came from."""
+
+    error: str
+    traceback: str
+
+
+def run_tasks(
+    tasks: Sequence[Task], *, workers: int | None = None, scheduler: str | None = None, memory_limit: str | int = "auto",
+    threads: int = 1,
+) -> Iterator[tuple[Task, object]]:  # fmt: skip
+    """Do all tasks, and yield each with its result, or its `Failure`, as they are done.
+
+    workers: processes of the local cluster; None: one for each core or GPU; 0: none, one task after another in this process.
+    scheduler: the address of a cluster that runs, instead. memory_limit: of each local worker, such as "4GB"; "auto" shares
+    the machine's. threads: of torch in each task, wherever it runs, since their number can change last digits.
+
+    Raises ConnectionError for a scheduler that cannot be reached or goes away.
+    """
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers = {workers}: 0 (in this process) or more are needed")
+    if workers == 0 and not scheduler:
+        yield from _one_by_one(tasks, threads)
+        return
+    count = min(workers or len(visible_gpus()) or cores(), max(1, len(tasks)))
+    with _client(count, scheduler, memory_limit) as client:
+        yield from _distributed(client, tasks, threads)
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """The CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    ids = [str(i) for i in range(torch.cuda.device_count())]
+    return [part.strip() for part in named.split(",")][: len(ids)] if named and ids else ids
+
+
+def worker_specs(count: int, gpus: Sequence[str], memory_limit: str | int = "auto") -> dict:
+    """What `SpecCluster` starts: `count` processes of one thread; with GPUs the i-th sees one of them, in turn."""
+    options = {"nthreads": 1, "memory_limit": memory_limit, "silence_logs": logging.CRITICAL}
+    pinned = [{"env": {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}} if gpus else {} for i in range(count)]
+    return {i: {"cls": Nanny, "options": options | env} for i, env in enumerate(pinned)}
+
+
+@contextlib.contextmanager
+def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Iterator[Client]:
+    if scheduler:
+        try:
+            client = Client(scheduler, timeout=20)
+        except (OSError, ValueError) as error:
+            raise ConnectionError(f"no Dask scheduler at {scheduler} ({error}); start one with `dask scheduler`") from error
+        with client:
+            if not client.scheduler_info(n_workers=1)["workers"]:
+                tqdm.write(f"the scheduler at {scheduler} has no workers yet: waiting for them")
+            yield client
+        return
+    security = Security.temporary()
+    specs = worker_specs(count, visible_gpus(), memory_limit)
+    listening = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "security": security}}
+    for spec in specs.values():
+        spec["options"] = spec["options"] | {"security": security}
+    with (
+        SpecCluster(workers=specs, scheduler=listening, security=security, silence_logs=logging.CRITICAL) as cluster,
+        Client(cluster, security=security) as client,
+    ):
+        yield client
+
+
+def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, object]]:
+    batch, futures, names = uuid4().hex, {}, {}  # a key of its own for each call: nothing is taken from an earlier one
+    for task in tasks:
+        future = client.submit(_call, task.function, task.args, threads, futures.get(task.after), key=f"{task.name}-{batch}",
+                               retries=1, pure=False)  # fmt: skip
+        futures[task.name], names[future.key] = future, task
+    for future in as_completed(futures.values()):
+        yield names[future.key], _outcome(future)
+        future.release()
+
+
+def _outcome(future) -> object:
+    if future.status == "finished":
+        return future.result()
+    if future.status != "error":
+        raise ConnectionError(f"the Dask cluster is gone ({future.status}); the same command goes on where it stopped")
+    error = future.exception()
+    if isinstance(error, KilledWorker):
+        text = f"{error.allowed_failures + 1} workers died of it: out of memory (see memory_limit), or killed from outside"
+        return Failure(text, f"{text}\n{error}\n")
+    return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
+
+
+def _call(function: Callable, args: tuple, threads: int, _before: object) -> object:
+    """What a worker does. _before: only there to be waited for."""
+    with torch_threads(threads):
+        return function(*args)
+
+
+def _one_by_one(tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, object]]:
+    failed = {}
+    for task in tasks:
+        outcome = failed.get(task.after) or _tried_twice(task, threads)
+        if isinstance(outcome, Failure):
+            failed[task.name] = outcome
+        yield task, outcome
+
+
+def _tried_twice(task: Task, threads: int) -> object:
+    for _ in range(2):
+        try:
+            return _call(task.function, task.args, threads, None)
+        except Exception as error:  # whatever it is, the other tasks go on
+            failure = Failure(_line(error), traceback.format_exc())
+    return failure
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
