@@ -2,13 +2,15 @@
 
 import argparse
 import ast
+import datetime
 import itertools
 import json
+import math
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from activekd_lite import cache, handouts, notebooks, plots, sweep
+from activekd_lite import batches, cache, cluster, handouts, notebooks, statistics, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
@@ -58,31 +60,46 @@ def _teacher(args: argparse.Namespace) -> str | None:
     return args.teacher if args.distill else None
 
 
-def run_sweep(args: argparse.Namespace) -> None:
-    """Strategies with and without distillation, as many seeds as named."""
-    named = {"datasets": args.dataset, "strategies": args.strategy, **vars(args)}
-    known = {f.name for f in fields(sweep.Grid)} - {"train", "distill"}
-    grid = sweep.Grid(
-        train=_train_config(args, TrainConfig()), **{k: v for k, v in named.items() if k in known and v is not None}
-    )
-    results = sweep.run(grid, args.out, cache_root=args.cache, data_root=args.root, device=args.device)
-    print(f"\nmean test accuracy over {grid.rounds + 1} rounds (AULC, %), ± 95 % interval over {len(grid.seeds)} seed(s)\n")
-    print(sweep.summary(results).to_string(index=False))
-    if any(r.config["strategy"] == "pcoreset_teacher" or r.config["shots"] == 0 for r in results):
-        print("(blank: pcoreset_teacher and a cold start are possible with a teacher only)")
-    vlm = load_vlm(grid.vlm, grid.pretrained, args.device)
-    for data in (load_dataset(name, args.root, cache_root=args.cache) for name in grid.datasets):
-        page = Path(args.out) / f"{data.name}-learning-curves.html"
-        of = [r for r in results if r.config["dataset"] == data.name]
-        alone = zero_shot_accuracy_pct(vlm, data)
-        plots.learning_curves(of, teacher_accuracy_pct=alone).write_html(page, include_plotlyjs=True)
-        print(f"\n{data.name}: the teacher alone is right on {alone:.1f} % of the test images; learning curves in {page}")
+def run_sweep(args: argparse.Namespace) -> int:
+    """A grid of runs, from a YAML file or from what is said here: data sets, teachers, students, strategies, seeds."""
+    grid = _grid(args)
+    if args.dry_run:
+        return _dry_run(grid, args)
+    how = {"workers": args.workers, "scheduler": args.scheduler, "memory_limit": args.memory_limit}
+    folders = {"cache_root": args.cache, "data_root": args.root}
+    if args.notebook:
+        failed = batches.run(grid, args.notebook, args.out, **folders, device=args.device, **how)
+        print(f"{len(grid.runs()) - len(failed)} of {len(grid.runs())} notebooks ran through; open {args.out}/index.html")
+        return 1 if failed else 0
+    results = sweep.run(grid, args.out, **folders, device=args.device, **how)
+    failed = [folder for folder in sweep.failures(args.out) if folder in grid.runs()]
+    print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
+    print(statistics.summary(results).to_string(index=False))
+    print(f"\n{len(grid.runs()) - len(failed)} of {len(grid.runs())} runs are finished, in {args.out}")
+    for folder in failed:
+        print(f"FAILED {folder}: {sweep.failures(args.out)[folder].splitlines()[0]}")
+    return 1 if failed else 0
 
 
-def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
-    """How often the VLM, asked with the class names alone, is right on the test images, in percent."""
-    weights = vlm.text_weights(data.classnames, data.templates)
-    return accuracy_pct(vlm.zero_shot_probs(data.test.images, weights), data.test.labels)
+def _grid(args: argparse.Namespace) -> sweep.Grid:
+    """The file's, or the default one, with what was said on the command line in its place."""
+    given = {k: v for k, v in vars(args).items() if v is not None and k in {f.name for f in fields(sweep.Grid)}}
+    if train := _train_changes(args):
+        given["train"] = train
+    return sweep.Grid.read(args.grid, **given) if args.grid else sweep.Grid(**given)
+
+
+def _dry_run(grid: sweep.Grid, args: argparse.Namespace) -> int:
+    count = args.workers or len(cluster.visible_gpus()) or cluster.cores()
+    plan, seconds = sweep.estimate(grid, args.out, count)
+    print(plan.to_string(index=False))
+    left = plan[plan["done"] < plan["trainings"]]
+    trainings = (left["trainings"] - left["done"]).sum()
+    print(f"\n{len(plan) - len(left)} of {len(plan)} runs are finished; {trainings} trainings are left", end="")
+    if len(left):
+        time = f"about {datetime.timedelta(seconds=round(seconds))}" if math.isfinite(seconds) else "nobody knows how long"
+        print(f": {time} with {count} workers" + ("" if math.isfinite(seconds) else ", before one is done"))
+    return 0
 
 
 def run_cache(args: argparse.Namespace) -> int:
@@ -202,15 +219,18 @@ def doctor(args: argparse.Namespace) -> int:
 
 
 def _train_config(args: argparse.Namespace, base: TrainConfig) -> TrainConfig:
+    return replace(base, **_train_changes(args))
+
+
+def _train_changes(args: argparse.Namespace) -> dict:
+    """What was said on the command line of training."""
     given = {
         k: v for k, v in vars(args).items() if v is not None and k in {f.name for f in fields(TrainConfig)} - {"pretrained"}
     }
     weights = getattr(args, "student_weights", None)
     if weights is not None:
         given["pretrained"] = False if weights == "random" else weights
-    if "steps" in given:
-        given.setdefault("passes", None)
-    return replace(base, **given)
+    return {"passes": None} | given if "steps" in given else given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,7 +242,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name, function, *options):
         sub = commands.add_parser(name, help=function.__doc__, description=function.__doc__)
-        sub.set_defaults(command=function, paper=False, distill=True, teacher="zero-shot")
+        sub.set_defaults(command=function)
         for option in options:
             option(sub)
 
@@ -240,12 +260,6 @@ def _parser() -> argparse.ArgumentParser:
 
     def training(sub):
         train = defaults.train
-        sub.add_argument(
-            "--teacher", choices=TEACHERS, default="zero-shot", help="clap: few-shot, refitted each round (zero-shot)"
-        )
-        sub.add_argument(
-            "--student", help=f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
-        )
         sub.add_argument("--student-weights", metavar="FILE", help="a file for its backbone, or 'random' (its own pre-trained)")
         sub.add_argument("--rounds", type=int, help=f"queries; one more student is trained ({defaults.rounds})")
         sub.add_argument("--query-size", type=int, help="labels a round (as many as there are classes)")
@@ -258,7 +272,12 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--precision", help="of the student: float32, bfloat16, float16 (auto: bfloat16 on CUDA)")
         sub.add_argument("--compile", action="store_true", default=None, help="torch.compile the student")
 
+    few_shot = "clap: few-shot, refitted each round (zero-shot)"
+    students = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
+
     def one(sub):
+        sub.add_argument("--teacher", choices=TEACHERS, default="zero-shot", help=few_shot)
+        sub.add_argument("--student", help=students)
         sub.add_argument("--paper", action="store_true", help="the paper's protocol; what else is given goes before it")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
         sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
@@ -272,12 +291,24 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there (runs/first)")
 
     def many(sub):
-        sub.add_argument("--dataset", nargs="+", default=["digits"], help=sets + " (digits)")
-        sub.add_argument("--strategy", nargs="+", default=list(PAPER_STRATEGIES), help=f"{named} (the paper's six)")
-        sub.add_argument("--seeds", nargs="+", type=int, default=[0], help="(0)")
+        several = {"nargs": "+", "default": None}
+        sub.add_argument("grid", nargs="?", metavar="GRID.yaml", help="a file of what follows; what is said here goes before it")
+        sub.add_argument("--dataset", dest="datasets", **several, help=sets + " (digits)")
+        sub.add_argument("--teacher", dest="teachers", choices=TEACHERS, **several, help=few_shot)
+        sub.add_argument("--student", dest="students", **several, help=students)
+        sub.add_argument("--strategy", dest="strategies", **several, help=f"{named} (the paper's six)")
+        sub.add_argument("--no-distill", dest="distill", action="store_const", const=[False], help="without a teacher only")
+        sub.add_argument("--seeds", type=int, **several, help="(0)")
+        sub.add_argument("--paper", action="store_true", default=None, help="the paper's protocol")
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones stay (runs/sweep)")
+        sub.add_argument("--dry-run", action="store_true", help="list the runs and estimate the time that they take")
+        sub.add_argument("--notebook", metavar="FILE", help="execute this notebook for each run, instead of training")
+        sub.add_argument("--workers", type=int, help="processes (one for each core or GPU; 0: none, one run after another)")
+        sub.add_argument("--memory-limit", default="auto", help="of each worker, such as 4GB (an equal share)")
+        sub.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs, such as tcp://node1:8786")
 
     def jobs(sub):
+        sub.set_defaults(paper=False, distill=True, teacher="zero-shot")
         sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
         sub.add_argument("--pool-size", type=int, help="a random part of the pool, as in `run`")

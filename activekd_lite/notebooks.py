@@ -24,10 +24,9 @@ import psutil
 
 from activekd_lite.figures import PNG_WIDTH, fewer_colours
 from activekd_lite.files import PACKAGE, make_folder, write_atomic
-from activekd_lite.pages import PLOTLY, index, memory_text, needs, page, read_notebook, time_text, title
+from activekd_lite.pages import PATHS, PLOTLY, index, memory_text, needs, page, read_notebook, time_text, title
 
 FOLDER = PACKAGE.parent / "notebooks"  # beside the package in a clone; not part of a wheel
-PATHS = ("out", "cache", "data_root")  # parameters that name folders
 MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
 PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
 TOLD = "{} and {} on two CPU cores, without a GPU."
@@ -126,20 +125,20 @@ def run(
     sources = {path: read_notebook(path) for path in paths}
     known = {path: parameters_of(notebook) for path, notebook in sources.items()}
     _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
-    parameters, outcomes = _absolute(parameters), []
+    parameters, outcomes = absolute(parameters), []
     try:
         for path, source in sources.items():
             own = {name: value for name, value in parameters.items() if name in known[path]}
             if parameters and "out" in known[path]:
                 own["out"] = str(Path(parameters.get("out") or out) / _runs(path))
-            outcomes.append(_run_one(path, source, out / path.name, own, progress))
+            outcomes.append(run_one(path, source, out / path.name, own, progress))
     finally:
         index(out)
     return outcomes
 
 
-def _run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
-    """Execute a notebook into `target` and make its page, unless both are there already."""
+def run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
+    """Execute the notebook `path`, whose content is `source`, into `target` and make its page, unless both are there already."""
     asked = _fingerprint(source, parameters)
     if done := _earlier(target, asked):
         return done
@@ -156,7 +155,7 @@ def _runs(path: Path) -> str:
     return f"notebook-{path.stem.split('_')[0]}"
 
 
-def _absolute(parameters: Mapping) -> dict:
+def absolute(parameters: Mapping) -> dict:
     """Paths as seen from here, made independent of where the notebook runs."""
     absolute = dict(parameters)
     for name, value in parameters.items():

@@ -11,6 +11,7 @@ from pathlib import Path
 from activekd_lite.figures import html_of
 from activekd_lite.files import write_atomic
 
+PATHS = ("out", "cache", "data_root")  # parameters of notebooks that name folders
 PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
 
 
@@ -64,6 +65,9 @@ def index(out: str | os.PathLike) -> Path:
         learn = needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
         name = html.escape(title(executed))
         linked = f'<a href="{path.stem}.html">{name}</a>' if path.with_suffix(".html").is_file() else name
+        if given := executed.metadata.papermill.get("parameters"):
+            said = ", ".join(f"{k} {v}" for k, v in given.items() if k not in PATHS)
+            linked += f"<br>{html.escape(said)}"
         rows.append(ROW.format(title=linked, learn=learn, seconds=seconds, memory=memory, state=state, file=path.name))
     target = Path(out) / "index.html"
     write_atomic(target, INDEX.format(rows="\n".join(rows)))

@@ -1,0 +1,124 @@
+"""Which runs a grid is made of, where they lie, and what it refuses."""
+
+import pytest
+
+from activekd_lite.grid import Grid, run_folder
+from activekd_lite.protocol import RunConfig
+from activekd_lite.training import TrainConfig
+
+
+def test_the_product_with_plain_runs_once():
+    grid = Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), strategies=("random", "badge"), seeds=(0, 1, 2))
+    runs = grid.runs()
+    assert len(runs) == 2 * 2 * 3 * 3  # data sets, strategies, seeds; two teachers and none
+    plain = [p for p in runs.values() if p.config.teacher is None]
+    assert len(plain) == 2 * 2 * 3
+    assert {p.teacher for p in plain} == {"none"}
+    found = runs["shapes/badge-clap/seed2"].config
+    assert found == RunConfig("shapes", teacher="clap", strategy="badge", seed=2)
+    assert list(runs)[0] == "digits/random-activekd/seed0"
+
+
+def test_what_belongs_together_is_run_together():
+    runs = list(Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), seeds=(0, 1)).runs().values())
+    order = [(p.config.dataset, p.config.seed, p.teacher) for p in runs]
+    assert order == sorted(order, key=order.index)  # each combination in one piece
+    assert [o[0] for o in order] == sorted(o[0] for o in order)
+
+
+def test_excludes_name_axes_and_values():
+    grid = Grid(
+        datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), strategies=("random", "badge"), seeds=(0, 1),
+        exclude=[{"dataset": "shapes", "teacher": "clap"}, {"seed": [1], "strategy": "badge"}, {"distill": False, "seed": 0}],
+    )  # fmt: skip
+    runs = grid.runs()
+    assert not any(name.startswith("shapes/") and "clap" in name for name in runs)
+    assert "digits/badge-clap/seed1" not in runs
+    assert "digits/random-plain/seed0" not in runs
+    assert "digits/random-plain/seed1" in runs
+    assert len(runs) == 3 * 2 + 3 * 1 + 2 * 1  # three taught: both strategies with seed 0, random with 1; plain random with 1
+
+
+def test_settings_reach_every_run_and_entries_of_teachers_go_first():
+    grid = Grid(
+        teachers=("zero-shot", {"name": "three", "views": 3, "average": "raw"}), strategies=("random",), rounds=2, views=5,
+        vlm="RN50", pretrained="openai", train={"steps": 7, "lr": 0.1}, clap={"passes": 3},
+    )  # fmt: skip
+    runs = {name: p.config for name, p in grid.runs().items()}
+    assert set(runs) == {"digits/random-activekd/seed0", "digits/random-three/seed0", "digits/random-plain/seed0"}
+    taught, three, plain = (runs[f"digits/random-{name}/seed0"] for name in ("activekd", "three", "plain"))
+    assert (taught.views, three.views, three.average, plain.views) == (5, 3, "raw", 5)
+    assert (taught.vlm, taught.pretrained, plain.vlm) == ("RN50", "openai", "tiny-clip")
+    assert {c.rounds for c in runs.values()} == {2}
+    assert {(c.train.steps, c.train.lr, c.train.batch_size) for c in runs.values()} == {(7, 0.1, TrainConfig().batch_size)}
+    assert three.clap.passes == 3
+
+
+def test_the_papers_protocol_for_each_data_set():
+    runs = Grid(datasets=("caltech101", "imagenet"), teachers=("clap",), paper=True, strategies=("pcoreset",)).runs()
+    assert runs["imagenet/pcoreset-clap/seed0"].config == RunConfig.paper("imagenet", teacher="clap")
+    assert runs["caltech101/pcoreset-plain/seed0"].config == RunConfig.paper("caltech101", teacher=None)
+    few = Grid(datasets=("dtd",), paper=True, train={"steps": 9}, rounds=3).runs()["dtd/random-activekd/seed0"].config
+    assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
+
+
+def test_a_student_of_features_without_a_teacher_depends_on_the_model():
+    grid = Grid(teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}), students=("linear", "tiny-cnn"), strategies=("random",))
+    plain = [name for name, p in grid.runs().items() if p.teacher == "none"]
+    assert plain == [
+        "digits/random-plain-RN50-linear/seed0", "digits/random-plain-ViT-B-32-linear/seed0", "digits/random-plain-tiny-cnn/seed0"
+    ]  # fmt: skip
+
+
+def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
+    assert list(Grid(strategies=("pcoreset_teacher",)).runs()) == ["digits/pcoreset_teacher-activekd/seed0"]
+    assert all(p.config.teacher for p in Grid(strategies=("random",), shots=0).runs().values())
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"strategies": ("best",)}, "unknown strategy 'best'"),
+        ({"strategies": "random"}, "strategies = 'random': a list is needed"),
+        ({"students": ("big",)}, "unknown student 'big'"),
+        ({"teachers": ("clip",)}, "teacher = 'clip'; 'zero-shot', 'clap' and None are known"),
+        ({"teachers": ({"vlm": "RN50", "view": 3},)}, "unknown 'view', did you mean views?"),
+        ({"teachers": ({"average": "raw"}, {"average": "normalized"})}, "would share the folder digits/random-activekd/seed0"),
+        ({"datasets": ("folder:/a/mine", "csv:/b/mine.csv")}, "would share the folder mine/random-activekd/seed0"),
+        ({"exclude": [{"datasets": "digits"}]}, "exclude {'datasets': 'digits'}: unknown 'datasets', did you mean dataset?"),
+        ({"exclude": [{"seed": 0}]}, "the grid has no runs"),
+        ({"strategies": ("coreset",), "shots": 0}, "shots = 0: coreset start"),
+        ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
+        ({"train": {"lr": -1}}, "lr = -1 must be larger than 0"),
+    ],
+)
+def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
+    with pytest.raises(ValueError) as raised:
+        Grid(**fields)
+    assert complaint in str(raised.value)
+
+
+def test_a_grid_is_read_from_yaml(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text("datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\nseeds: [0, 1]\ntrain: {steps: 5}\n")
+    same = Grid(datasets=["digits"], teachers=["clap", {"name": "raw", "average": "raw"}], seeds=[0, 1], train={"steps": 5})
+    assert Grid.read(path) == same
+    assert Grid.read(path, seeds=[7]).seeds == [7]
+    for text, complaint in (
+        ("stategies: [random]", "unknown 'stategies', did you mean strategies?"),
+        ("- random", "holds list, not a mapping"),
+        ("a: [", "cannot be read as YAML"),
+        ("!!python/object/apply:os.system [echo]", "cannot be read as YAML"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError) as raised:
+            Grid.read(path)
+        assert complaint in str(raised.value)
+    with pytest.raises(FileNotFoundError, match="no grid file"):
+        Grid.read(tmp_path / "none.yaml")
+
+
+def test_the_folder_of_a_run_is_a_name_that_any_system_takes():
+    folder = run_folder("out", "hf:org/cats", "skactiveml:MaxHerding", True, 3, teacher="RN50-clap", student="resnet18@64")
+    assert folder.as_posix() == "out/cats/skactiveml-MaxHerding-RN50-clap-resnet18@64/seed3"
+    assert run_folder("out", "digits", "random", False, 0).as_posix() == "out/digits/random-plain/seed0"
