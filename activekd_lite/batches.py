@@ -1,6 +1,6 @@
 """A notebook over a grid: one executed notebook and one page a run, and an index of them all.
 
-    activekd-lite sweep grid.yaml --notebook notebooks/04_active_learning_run.ipynb --out runs/batch
+activekd-lite sweep grid.yaml --notebook notebooks/04_active_learning_run.ipynb --out runs/batch
 """
 
 import os

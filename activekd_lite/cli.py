@@ -11,16 +11,15 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from activekd_lite import batches, cache, cluster, handouts, notebooks, statistics, sweep
-from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
+from activekd_lite.datasets import EMBEDDED, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
-from activekd_lite.metrics import accuracy_pct
-from activekd_lite.protocol import TEACHERS, RunConfig
+from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
-from activekd_lite.strategies import PAPER_STRATEGIES, STRATEGIES
+from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig
-from activekd_lite.vlm import VLM, load_vlm
+from activekd_lite.vlm import load_vlm
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -292,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def many(sub):
         several = {"nargs": "+", "default": None}
-        sub.add_argument("grid", nargs="?", metavar="GRID.yaml", help="a file of what follows; what is said here goes before it")
+        sub.add_argument("grid", nargs="?", metavar="GRID.yaml", help="a file; what is said here goes before it")
         sub.add_argument("--dataset", dest="datasets", **several, help=sets + " (digits)")
         sub.add_argument("--teacher", dest="teachers", choices=TEACHERS, **several, help=few_shot)
         sub.add_argument("--student", dest="students", **several, help=students)

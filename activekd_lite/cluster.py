@@ -15,9 +15,12 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 import torch
-from dask.distributed import Client, Nanny, Scheduler, Security, SpecCluster, as_completed
+from dask.distributed import CancelledError, Client, Future, Nanny, Scheduler, Security, SpecCluster, as_completed
 from distributed.scheduler import KilledWorker
 from tqdm import tqdm
+
+ALLOWED_DEATHS = 1  # of workers, while they have a task, before it is tried alone
+PATIENCE = 20  # seconds that a scheduler has to answer
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def worker_specs(count: int, gpus: Sequence[str], memory_limit: str | int = "aut
 def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Iterator[Client]:
     if scheduler:
         try:
-            client = Client(scheduler, timeout=20)
+            client = Client(scheduler, timeout=PATIENCE)
         except (OSError, ValueError) as error:
             raise ConnectionError(f"no Dask scheduler at {scheduler} ({error}); start one with `dask scheduler`") from error
         with client:
@@ -93,7 +96,8 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
         return
     security = Security.temporary()
     specs = worker_specs(count, visible_gpus(), memory_limit)
-    listening = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "security": security}}
+    listening = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "security": security,
+                                                    "allowed_failures": ALLOWED_DEATHS}}  # fmt: skip
     for spec in specs.values():
         spec["options"] = spec["options"] | {"security": security}
     with (
@@ -104,24 +108,34 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
 
 
 def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, object]]:
-    batch, futures, names = uuid4().hex, {}, {}  # a key of its own for each call: nothing is taken from an earlier one
-    for task in tasks:
-        future = client.submit(_call, task.function, task.args, threads, futures.get(task.after), key=f"{task.name}-{batch}",
-                               retries=1, pure=False)  # fmt: skip
-        futures[task.name], names[future.key] = future, task
-    for future in as_completed(futures.values()):
-        yield names[future.key], _outcome(future)
-        future.release()
+    batch, futures = uuid4().hex, {}  # a key of its own for each call: nothing is taken from an earlier one
+
+    def submit(task: Task, attempt: int) -> Future:
+        before = futures.get(task.after)
+        futures[task.name] = client.submit(
+            _call, task.function, task.args, threads, before, key=f"{task.name}-{batch}-{attempt}", retries=1, pure=False
+        )
+        return futures[task.name]
+
+    names, suspects = {submit(task, 1).key: task for task in tasks}, []
+    for future in as_completed([futures[task.name] for task in tasks]):
+        if future.status == "error" and isinstance(future.exception(), KilledWorker):
+            suspects.append(names[future.key])
+        else:
+            yield names[future.key], _outcome(future)
+    for task in sorted(suspects, key=tasks.index):  # alone: who only waited on a worker that died is blamed for it, too
+        yield task, _outcome(submit(task, 2))
 
 
-def _outcome(future) -> object:
-    if future.status == "finished":
-        return future.result()
-    if future.status != "error":
-        raise ConnectionError(f"the Dask cluster is gone ({future.status}); the same command goes on where it stopped")
+def _outcome(future: Future) -> object:
+    """What a task has returned, waited for, or its Failure."""
     error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, CancelledError):
+        raise ConnectionError("the Dask cluster is gone; the same command goes on where it stopped") from error
     if isinstance(error, KilledWorker):
-        text = f"{error.allowed_failures + 1} workers died of it: out of memory (see memory_limit), or killed from outside"
+        text = "its worker died, again and again: out of memory (see memory_limit), or killed from outside"
         return Failure(text, f"{text}\n{error}\n")
     return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
 

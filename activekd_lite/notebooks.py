@@ -138,7 +138,7 @@ def run(
 
 
 def run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
-    """Execute the notebook `path`, whose content is `source`, into `target` and make its page, unless both are there already."""
+    """Execute the notebook `path`, whose content is `source`, into `target` and make its page, unless both are there."""
     asked = _fingerprint(source, parameters)
     if done := _earlier(target, asked):
         return done

@@ -12,6 +12,7 @@ import torch
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.loop import RunResult, check_labels, run_active_learning
+from activekd_lite.metrics import accuracy_pct
 from activekd_lite.strategies import get_strategy
 from activekd_lite.students import ON_FEATURES, find_backbone, weights_sha256
 from activekd_lite.teacher import ClapConfig, ClapTeacher, Teacher, ZeroShotTeacher
@@ -147,3 +148,9 @@ def make_teacher(
     if kind == "zero-shot":
         return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "normalized"))
     return ClapTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "raw", unit=False), config=clap)
+
+
+def zero_shot_accuracy_pct(vlm: VLM, data: Dataset, average: str | None = None) -> float:
+    """How often the VLM, asked with the class names alone, is right on the test images, in percent."""
+    weights = vlm.text_weights(data.classnames, data.templates, average or "normalized")
+    return accuracy_pct(vlm.zero_shot_probs(data.test.images, weights), data.test.labels)

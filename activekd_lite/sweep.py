@@ -22,8 +22,8 @@ from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.files import make_folder, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
 from activekd_lite.loop import RunFolder, RunResult, tidy
-from activekd_lite.metrics import accuracy_pct, mean_interval
-from activekd_lite.protocol import Inputs, RunConfig
+from activekd_lite.metrics import mean_interval
+from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.training import TrainConfig
@@ -96,10 +96,7 @@ def _prepare(
     """Encode what is not encoded yet. Returns how often the teacher alone is right on the test images, in percent, under the
     name `measured`; nothing without one."""
     inputs = _inputs(token, shared, cache_root, data_root, device)
-    if not measured:
-        return {}
-    weights = inputs.vlm.text_weights(inputs.data.classnames, inputs.data.templates, shared.average or "normalized")
-    return {measured: accuracy_pct(inputs.vlm.zero_shot_probs(inputs.data.test.images, weights), inputs.data.test.labels)}
+    return {measured: zero_shot_accuracy_pct(inputs.vlm, inputs.data, shared.average)} if measured else {}
 
 
 def _finish(

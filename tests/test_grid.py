@@ -1,5 +1,7 @@
 """Which runs a grid is made of, where they lie, and what it refuses."""
 
+import re
+
 import pytest
 
 from activekd_lite.grid import Grid, run_folder
@@ -16,7 +18,7 @@ def test_the_product_with_plain_runs_once():
     assert {p.teacher for p in plain} == {"none"}
     found = runs["shapes/badge-clap/seed2"].config
     assert found == RunConfig("shapes", teacher="clap", strategy="badge", seed=2)
-    assert list(runs)[0] == "digits/random-activekd/seed0"
+    assert next(iter(runs)) == "digits/random-activekd/seed0"
 
 
 def test_what_belongs_together_is_run_together():
@@ -64,10 +66,8 @@ def test_the_papers_protocol_for_each_data_set():
 
 def test_a_student_of_features_without_a_teacher_depends_on_the_model():
     grid = Grid(teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}), students=("linear", "tiny-cnn"), strategies=("random",))
-    plain = [name for name, p in grid.runs().items() if p.teacher == "none"]
-    assert plain == [
-        "digits/random-plain-RN50-linear/seed0", "digits/random-plain-ViT-B-32-linear/seed0", "digits/random-plain-tiny-cnn/seed0"
-    ]  # fmt: skip
+    plain = [name.split("/")[1] for name, p in grid.runs().items() if p.teacher == "none"]
+    assert plain == ["random-plain-RN50-linear", "random-plain-ViT-B-32-linear", "random-plain-tiny-cnn"]
 
 
 def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
@@ -93,9 +93,8 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
-    assert complaint in str(raised.value)
 
 
 def test_a_grid_is_read_from_yaml(tmp_path):
@@ -111,9 +110,8 @@ def test_a_grid_is_read_from_yaml(tmp_path):
         ("!!python/object/apply:os.system [echo]", "cannot be read as YAML"),
     ):
         path.write_text(text)
-        with pytest.raises(ValueError) as raised:
+        with pytest.raises(ValueError, match=re.escape(complaint)):
             Grid.read(path)
-        assert complaint in str(raised.value)
     with pytest.raises(FileNotFoundError, match="no grid file"):
         Grid.read(tmp_path / "none.yaml")
 
