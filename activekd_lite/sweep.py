@@ -10,16 +10,16 @@ from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
 
-import pandas as pd
 import torch
 from tqdm import tqdm
 
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.datasets import load_dataset
 from activekd_lite.loop import RunResult, check_labels, load_run, run_active_learning
-from activekd_lite.metrics import mean_interval
 from activekd_lite.protocol import make_teacher
 from activekd_lite.sources import short_name
+from activekd_lite.statistics import aulc as to_frame  # noqa: F401, until notebook 05 asks `statistics` itself
+from activekd_lite.statistics import summary  # noqa: F401
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES, get_strategy
 from activekd_lite.students import ON_FEATURES, find_backbone
 from activekd_lite.training import TrainConfig
@@ -104,40 +104,3 @@ def load(out: str | os.PathLike) -> list[RunResult]:
     if not folders:
         raise FileNotFoundError(f"no runs under {out}; make some with `activekd-lite sweep --out {out}`")
     return [load_run(folder) for folder in folders]
-
-
-def to_frame(results: Sequence[RunResult]) -> pd.DataFrame:
-    """One row a run: dataset, strategy, distill, seed, aulc_pct, first_pct (round 0), last_pct."""
-    return pd.DataFrame(
-        {
-            "dataset": r.config["dataset"], "strategy": r.config["strategy"], "distill": r.config["teacher"] is not None,
-            "seed": r.config["seed"], "aulc_pct": r.aulc_pct, "first_pct": r.records[0].accuracy_pct,
-            "last_pct": r.records[-1].accuracy_pct,
-        }
-        for r in results
-    )  # fmt: skip
-
-
-def summary(results: Sequence[RunResult], value: str = "aulc_pct") -> pd.DataFrame:
-    """A row for each data set and strategy: mean +- half-width of the 95 % interval over the seeds, with and without
-    distillation, and of their difference paired by seed. Text columns, ready to print; one seed has no interval."""
-    runs = to_frame(results)
-    order = [s for s in STRATEGIES if s in set(runs["strategy"])] + sorted(set(runs["strategy"]) - set(STRATEGIES))
-    rows = []
-    for dataset in dict.fromkeys(runs["dataset"]):
-        for strategy in order:
-            of = runs[(runs["dataset"] == dataset) & (runs["strategy"] == strategy)]
-            table = of.pivot(index="seed", columns="distill", values=value)
-            row = {"data set": dataset, "strategy": strategy, "seeds": len(table)}
-            row |= {"with": _shown(table.get(True)), "without": _shown(table.get(False))}
-            row["gain"] = _shown(table[True] - table[False], "+") if {True, False} <= set(table) else ""
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _shown(values: pd.Series | None, sign: str = "") -> str:
-    values = values.dropna() if values is not None else []
-    if len(values) == 0:
-        return ""
-    mean, half = mean_interval(values)
-    return f"{mean:{sign}.1f}" + (f" ± {half:.1f}" if len(values) > 1 else "")
