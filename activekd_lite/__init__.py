@@ -11,6 +11,7 @@ from activekd_lite import (
     notebooks,
     plots,
     seeding,
+    statistics,
     strategies,
     students,
     sweep,
@@ -34,7 +35,7 @@ __all__ = [
     "LabelState", "Oracle", "Pool", "Predictions", "RoundRecord", "RunConfig", "RunResult", "TeacherCache",
     "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "doctor", "kcenter", "load_dataset", "load_run",
     "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "notebooks", "plots", "predict",
-    "run_active_learning", "seeding", "strategies", "students", "sweep", "teacher", "train_student", "views",
+    "run_active_learning", "seeding", "statistics", "strategies", "students", "sweep", "teacher", "train_student", "views",
 ]  # fmt: skip
 
 

@@ -1,4 +1,7 @@
-"""Plotly figures of runs, predictions and picks: each a `figures.Figure`, with `.table`, its data, and `.alt`, its words."""
+"""Plotly figures, all by one name: of a run, of predictions and pictures, and those of `maps` and `comparisons`.
+
+Each is a `figures.Figure`, with `.table`, its data, and `.alt`, its words.
+"""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,127 +12,27 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
+from activekd_lite.comparisons import (
+    aulc_intervals,
+    critical_differences,
+    first_counts,
+    gain_intervals,
+    interval_dots,
+    learning_curves,
+    win_tie_loss,
+)
 from activekd_lite.figures import INK, NAMED, Figure, colour, data_uri, marker, squares, tiled
 from activekd_lite.images import ImageFiles
 from activekd_lite.loop import RunResult
 from activekd_lite.maps import maps, pick_by_pick, picks_on_map, simplex
-from activekd_lite.metrics import calibration_error_pct, mean_interval, reliability
-from activekd_lite.sweep import to_frame
+from activekd_lite.metrics import calibration_error_pct, reliability
+from activekd_lite.statistics import curves_frame
 
 __all__ = [
-    "Figure", "aulc_intervals", "confusions", "curves_frame", "image_rows", "interval_dots", "learning_curves",
-    "loop_picture", "maps", "pick_by_pick", "picks_on_map", "query_montage", "reliability_diagram", "simplex", "win_tie_loss",
+    "Figure", "aulc_intervals", "confusions", "critical_differences", "curves_frame", "first_counts", "gain_intervals",
+    "image_rows", "interval_dots", "learning_curves", "loop_picture", "maps", "pick_by_pick", "picks_on_map", "query_montage",
+    "reliability_diagram", "simplex", "win_tie_loss",
 ]  # fmt: skip
-
-
-def curves_frame(results: Sequence[RunResult], value: str = "accuracy_pct") -> pd.DataFrame:
-    """What `learning_curves` draws: strategy, distill, labeled_count, mean and half-width (95 %, over the seeds), n."""
-    frame = pd.concat([r.to_frame() for r in results], ignore_index=True)
-    groups = frame.groupby(["strategy", "distill", "labeled_count"], sort=False)[value]
-    rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
-    return pd.DataFrame(rows, columns=["strategy", "distill", "labeled_count", "mean", "half_width", "n"])
-
-
-def learning_curves(
-    results: Sequence[RunResult],
-    *,
-    value: str = "accuracy_pct",
-    teacher_accuracy_pct: float | None = None,
-    title: str = "",
-) -> Figure:
-    """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
-
-    value: a field of `RoundRecord`; teacher_accuracy_pct: drawn as a horizontal line. The runs must share a data set.
-    """
-    names = {r.config["dataset"] for r in results}
-    if len(names) != 1:
-        raise ValueError(f"learning curves of {len(names)} data sets {sorted(names)} do not share an axis; give one at a time")
-    axis = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
-            "covering_radius": "covering radius in probability space"}.get(value, value)  # fmt: skip
-    curves, said, lines = curves_frame(results, value), [], []
-    strategies = list(dict.fromkeys(curves["strategy"]))
-    for (strategy, distill), curve in curves.groupby(["strategy", "distill"], sort=False):
-        place, name = strategies.index(strategy), f"{strategy}{'' if distill else ', no distillation'}"
-        first, last = curve.iloc[0], curve.iloc[-1]
-        said.append(f"{name} {first['mean']:.3g} at {first['labeled_count']} to {last['mean']:.3g} at {last['labeled_count']}")
-        lines.append(go.Scatter(
-            x=curve["labeled_count"], y=curve["mean"], mode="lines+markers", name=name, legendgroup=strategy,
-            error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
-            line=dict(color=colour(place), dash="solid" if distill else "dash"),
-            marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
-            hovertemplate="%{y:.3f}" if value == "covering_radius" else "%{y:.1f}",
-        ))  # fmt: skip
-    figure = Figure(lines, table=curves, alt=f"{axis} against the number of labels. {'; '.join(said)}.")
-    if teacher_accuracy_pct is not None:
-        figure.add_hline(teacher_accuracy_pct, line_dash="dot", line_color="#555555",
-                         annotation_text=f"teacher alone {teacher_accuracy_pct:.1f}")  # fmt: skip
-    figure.update_xaxes(title="labels")
-    figure.update_yaxes(title=axis)
-    title = title or f"{names.pop()}: {'learning curves' if value == 'accuracy_pct' else axis}"
-    return figure.update_layout(title=title, hovermode="x unified")
-
-
-def aulc_intervals(results: Sequence[RunResult], title: str = "") -> Figure:
-    """Mean accuracy over the rounds (AULC) of each strategy with and without the teacher: mean and 95 % interval over seeds."""
-    runs = to_frame(results).assign(series=lambda f: np.where(f["distill"], "with teacher", "without"))
-    groups = runs.groupby(["strategy", "series"], sort=False)["aulc_pct"]
-    rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
-    table = pd.DataFrame(rows, columns=["group", "series", "mean", "half_width", "n"])
-    return interval_dots(table, x_title="mean accuracy over the rounds (%)", title=title or "Area under the learning curve")
-
-
-def interval_dots(table: pd.DataFrame, *, x_title: str, title: str = "") -> Figure:
-    """Means with their intervals, a line for each `group`, a colour and marker for each `series`.
-
-    table: columns group, series, mean, half_width (NaN: none) and n.
-    """
-    groups, series = (list(dict.fromkeys(table[name])) for name in ("group", "series"))
-    dots = []
-    for place, name in enumerate(series):
-        of = table[table["series"] == name]
-        shift = (place - (len(series) - 1) / 2) * min(0.25, 0.8 / len(series))
-        dots.append(go.Scatter(
-            x=of["mean"], y=[groups.index(g) + shift for g in of["group"]], mode="markers", name=str(name),
-            error_x=dict(array=of["half_width"], thickness=2, width=5), customdata=of[["half_width", "n"]].to_numpy(),
-            marker=dict(color=colour(place), symbol=marker(place), size=11), text=of["group"].astype(str),
-            hovertemplate="%{text}: %{x:.1f} ± %{customdata[0]:.1f} (n = %{customdata[1]})",
-        ))  # fmt: skip
-    said = "; ".join(
-        f"{r.group}{f' ({r.series})' if len(series) > 1 else ''} {r.mean:.1f}"
-        + (f" ± {r.half_width:.1f}" if np.isfinite(r.half_width) else "")
-        for r in table.itertuples()
-    )
-    figure = Figure(dots, table=table, alt=f"{x_title}: {said}.")
-    figure.update_xaxes(title=x_title)
-    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=[str(g) for g in groups], range=[len(groups) - 0.5, -0.5])
-    return figure.update_layout(title=title, height=170 + 52 * len(groups), showlegend=len(series) > 1)
-
-
-def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
-    """Each row against each column, from `metrics.paired_comparisons`: the mean difference (row - column) as colour and
-    number, wins/ties/losses over the paired runs, and a star where it is more than luck (Holm-corrected p < 0.05)."""
-    names = list(dict.fromkeys([*table["a"], *table["b"]]))
-    size = len(names)
-    z, text = np.full((size, size), np.nan), np.full((size, size), "", dtype=object)
-    for r in table.round({"difference": 1}).itertuples():
-        i, j, star = names.index(r.a), names.index(r.b), " *" if r.p_holm < 0.05 else ""
-        z[i, j], z[j, i] = r.difference, 0.0 - r.difference
-        text[i, j] = f"{z[i, j] + 0.0:+.1f}{star}<br>{r.wins}/{r.ties}/{r.losses}"
-        text[j, i] = f"{z[j, i]:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
-    most = max(1e-9, np.nanmax(np.abs(z)))
-    sure = table[table["p_holm"] < 0.05]
-    beats = [f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()]
-    alt = f"Differences between {size} strategies, paired. More than luck: {', '.join(beats) or 'none'}."
-    heat = go.Heatmap(
-        z=z, x=names, y=names, text=text, texttemplate="%{text}", zmin=-most * 1.6, zmax=most * 1.6, colorscale="RdBu",
-        colorbar_title="points", hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
-    )  # fmt: skip
-    figure = Figure(heat, table=table, alt=alt)
-    figure.update_yaxes(autorange="reversed", title="this ...")
-    figure.update_xaxes(title="... minus this")
-    figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
-    title = title or "Mean difference in points, wins/ties/losses; * more than luck"
-    return figure.update_layout(title=title, height=190 + 62 * size)
 
 
 def reliability_diagram(predictions: Mapping[str, Tensor], labels: Tensor, bins: int = 10) -> Figure:

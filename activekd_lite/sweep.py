@@ -9,7 +9,7 @@ import contextlib
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
@@ -21,11 +21,11 @@ from tqdm import tqdm
 from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.files import make_folder, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
-from activekd_lite.loop import RunFolder, RunResult, tidy
-from activekd_lite.metrics import mean_interval
+from activekd_lite.loop import RunFolder, tidy
 from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import short_name
-from activekd_lite.strategies import STRATEGIES
+from activekd_lite.statistics import aulc as to_frame  # until notebook 05 asks `statistics` itself
+from activekd_lite.statistics import summary
 from activekd_lite.training import TrainConfig
 
 __all__ = ["Grid", "estimate", "failures", "load", "run", "run_folder", "summary", "teachers", "to_frame"]
@@ -181,40 +181,3 @@ def _noted(path: Path) -> dict:
 def _note(path: Path, more: Mapping) -> None:
     """Add to what a sweep, or an earlier one in the same folder, has noted."""
     write_atomic(path, json.dumps(_noted(path) | dict(more), indent=1) + "\n")
-
-
-def to_frame(results: Sequence[RunResult]) -> pd.DataFrame:
-    """One row a run: dataset, strategy, distill, seed, aulc_pct, first_pct (round 0), last_pct."""
-    return pd.DataFrame(
-        {
-            "dataset": r.config["dataset"], "strategy": r.config["strategy"], "distill": r.config["teacher"] is not None,
-            "seed": r.config["seed"], "aulc_pct": r.aulc_pct, "first_pct": r.records[0].accuracy_pct,
-            "last_pct": r.records[-1].accuracy_pct,
-        }
-        for r in results
-    )  # fmt: skip
-
-
-def summary(results: Sequence[RunResult], value: str = "aulc_pct") -> pd.DataFrame:
-    """A row for each data set and strategy: mean +- half-width of the 95 % interval over the seeds, with and without
-    distillation, and of their difference paired by seed. Text columns, ready to print; one seed has no interval."""
-    runs = to_frame(results)
-    order = [s for s in STRATEGIES if s in set(runs["strategy"])] + sorted(set(runs["strategy"]) - set(STRATEGIES))
-    rows = []
-    for dataset in dict.fromkeys(runs["dataset"]):
-        for strategy in order:
-            of = runs[(runs["dataset"] == dataset) & (runs["strategy"] == strategy)]
-            table = of.pivot(index="seed", columns="distill", values=value)
-            row = {"data set": dataset, "strategy": strategy, "seeds": len(table)}
-            row |= {"with": _shown(table.get(True)), "without": _shown(table.get(False))}
-            row["gain"] = _shown(table[True] - table[False], "+") if {True, False} <= set(table) else ""
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def _shown(values: pd.Series | None, sign: str = "") -> str:
-    values = values.dropna() if values is not None else []
-    if len(values) == 0:
-        return ""
-    mean, half = mean_interval(values)
-    return f"{mean:{sign}.1f}" + (f" ± {half:.1f}" if len(values) > 1 else "")

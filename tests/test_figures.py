@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from activekd_lite import figures, kcenter, maps, metrics, plots
+from activekd_lite import figures, kcenter, maps, metrics, plots, statistics
 from activekd_lite.images import ImageFiles
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", "eel"]
@@ -36,7 +36,9 @@ def images():
 
 @pytest.fixture(scope="module")
 def comparisons():
-    values = pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0, 5.0], "b": [0.0, 1.1, 1.9, 3.05, 3.9], "c": [1.0, 2.5, 2.0, 4.0, 5.5]})
+    a = np.arange(1.0, 9.0)
+    values = pd.DataFrame({"a": a, "b": a - [1, 0.9, 1.1, 0.95, 1.1, 1, 1, 0.95], "c": a})
+    values["c"] += [0, 0.5, -1, 0, 0.5, 0, 1, -0.5]
     return metrics.paired_comparisons(values)
 
 
@@ -54,6 +56,10 @@ def every_figure(probs, xy, images, comparisons):
         "confusions": plots.confusions({"teacher": matrix}, NAMES),
         "interval_dots": plots.interval_dots(dots, x_title="points"),
         "win_tie_loss": plots.win_tie_loss(comparisons),
+        "critical_differences": plots.critical_differences(
+            statistics.Ranking(pd.DataFrame({"a": [1, 1], "b": [2, 2]}), "settings", 0)
+        ),
+        "first_counts": plots.first_counts(pd.DataFrame({"strategy": ["a"], "first": [2], "tied": [0], "of": [3]})),
         "reliability_diagram": plots.reliability_diagram({"model": probs}, labels),
     }
 
@@ -64,6 +70,7 @@ def test_every_figure_has_a_table_words_and_the_template(every_figure):
         "curves_frame",
         "learning_curves",
         "aulc_intervals",
+        "gain_intervals",
         "query_montage",
         "loop_picture",
     }  # need runs: see the sweep's tests
@@ -246,12 +253,39 @@ def test_rows_of_pictures_show_the_pictures_they_name(every_figure, images):
 def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparisons):
     heat = every_figure["win_tie_loss"].data[0]
     assert list(heat.x) == ["a", "b", "c"]
-    assert heat.text[0][1] == "+1.0 *<br>5/0/0"  # a beats b by about 1 in every seed
-    assert heat.text[1][0] == "-1.0 *<br>0/0/5"
+    assert heat.text[0][1] == "+1.0 *<br>8/0/0"  # a beats b by about 1 in every seed
+    assert heat.text[1][0] == "-1.0 *<br>0/0/8"
     assert "*" not in heat.text[0][2]
-    assert heat.text[0][2].endswith("1/2/2")
+    assert heat.text[0][2].endswith("2/3/3")
     assert "a over b" in every_figure["win_tie_loss"].alt
     np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0].round(1))
+    few = plots.win_tie_loss(metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]})))
+    assert "4 paired runs cannot show" in few.layout.title.subtitle.text
+    assert "6 can" in few.alt
+
+
+def test_critical_differences_join_what_is_not_told_apart():
+    ranks = pd.DataFrame([[1, 2, 3, 4]] * 5 + [[2, 1, 3, 4]] * 5, columns=list("abcd"))  # means 1.5, 1.5, 3, 4; difference 1.48
+    figure = plots.critical_differences(statistics.Ranking(ranks, "data sets", 0))
+    dots, bars = figure.data[:4], figure.data[4:]
+    assert [(d.name, d.x[0]) for d in dots] == [("a", 1.5), ("b", 1.5), ("c", 3), ("d", 4)]
+    assert len({(d.marker.color, d.marker.symbol) for d in dots}) == 4
+    assert [[round(x) for x in bar.x] for bar in bars] == [[1, 2], [3, 4]]
+    assert "Not told apart: a, b; c, d." in figure.alt
+    ruler = figure.layout.shapes[0]
+    assert ruler.x1 - ruler.x0 == pytest.approx(statistics.nemenyi_critical_difference(4, 10))
+    many = pd.DataFrame([range(1, 13)], columns=[f"s{i}" for i in range(12)])
+    figure = plots.critical_differences(statistics.Ranking(many, "settings", 0))
+    assert "1 settings cannot tell 12 strategies apart" in figure.layout.title.subtitle.text
+    assert len({(d.marker.color, d.marker.symbol) for d in figure.data[:12]}) == 12
+
+
+def test_first_counts_show_firsts_and_ties():
+    table = pd.DataFrame({"strategy": ["a", "b"], "first": [3, 0], "tied": [1, 1], "of": [4, 4]})
+    figure = plots.first_counts(table)
+    assert [list(bar.x) for bar in figure.data] == [[3, 0], [1, 1]]
+    assert figure.layout.shapes[0].x0 == 2  # 4 comparisons, 2 strategies
+    assert "a 3 of 4, tied in 1" in figure.alt
 
 
 def test_picks_lie_above_points_that_webgl_draws():

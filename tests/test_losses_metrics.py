@@ -1,3 +1,5 @@
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,14 +74,48 @@ def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
     row = table.loc[("a", "b")]
     assert (row["wins"], row["ties"], row["losses"]) == (2, 1, 0)
     assert row["difference"] == pytest.approx(0.5)
-    assert row["p"] == pytest.approx(stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).pvalue)
+    assert row["p"] == pytest.approx(4 / 8)  # gaps 1, 0, 0.5: the 0 has no sign, and of four ways two are all of one sign
     low, high = stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).confidence_interval(0.95)
     assert row["half_width"] == pytest.approx((high - low) / 2)
-    assert table.loc[("a", "c"), "p"] == 0  # always the same difference
+    assert table.loc[("a", "c"), "p"] == pytest.approx(2 / 8)  # 2, 2, 2: all three signs alike
+    assert table["least"].tolist() == [3 * 2 / 8] * 3
     single = metrics.paired_comparisons(values[["a", "b"]].head(1))
     assert single[["p", "p_holm"]].isna().all(axis=None)
     with pytest.raises(ValueError, match="1 methods in 4 whole paired runs"):
         metrics.paired_comparisons(values[["a"]])
+
+
+def test_the_permutation_test_is_the_enumeration_of_all_signs():
+    rng = np.random.default_rng(0)
+    for gap in ([0.3, -0.1, 0.2], [1.0, 1.0, -1.0, 2.0, 0.0], rng.normal(0.5, size=6), [0.1, 0.2, -0.3]):
+        means = [abs(np.mean(np.multiply(gap, signs))) for signs in product([1, -1], repeat=len(gap))]
+        expected = np.mean([mean >= abs(np.mean(gap)) - 1e-9 for mean in means])
+        assert metrics.permutation_p(gap) == pytest.approx(expected)
+        assert metrics.permutation_p(np.multiply(gap, -1e-12)) == pytest.approx(expected)  # neither sign nor unit matters
+    assert metrics.permutation_p([0.0, 0.0]) == 1
+    assert np.isnan(metrics.permutation_p([1.0]))
+
+
+def test_the_permutation_test_agrees_with_scipys_t_test_on_a_bell_curve():
+    gap = np.random.default_rng(1).normal(0.35, size=40)
+    p = metrics.permutation_p(gap)
+    assert p == pytest.approx(stats.ttest_1samp(gap, 0).pvalue, abs=0.01)
+    assert 0.001 < p < 0.2
+    assert metrics.permutation_p(gap) == p  # seeded
+
+
+def test_so_few_runs_can_give_so_small_a_p():
+    for n in (2, 5, 9, 14):
+        assert metrics.permutation_p(np.arange(1.0, n + 1)) == pytest.approx(metrics.smallest_p_holm(n, 1)) == 2 / 2**n
+    assert metrics.permutation_p(np.ones(40)) == pytest.approx(metrics.smallest_p_holm(40, 1))
+    values = pd.DataFrame({"a": np.arange(6) * 2.0, "b": np.arange(6) * 1.0 - 1, "c": -np.arange(6) * 3.0 - 9})
+    table = metrics.paired_comparisons(values)
+    assert (table["p_holm"] == table["least"]).all()  # all three are as sure as six runs can be
+    assert table["least"][0] == pytest.approx(3 * 2 / 64)
+    assert [metrics.runs_needed(m) for m in (1, 3, 15)] == [6, 7, 10]
+    for m in (1, 3, 15):
+        n = metrics.runs_needed(m)
+        assert metrics.smallest_p_holm(n, m) < 0.05 <= metrics.smallest_p_holm(n - 1, m)
 
 
 def test_holm_by_hand():
@@ -102,6 +138,9 @@ def test_the_verdict_names_the_best_and_what_can_be_luck():
     assert "ahead of random by more than luck explains" in said
     assert "its lead over coreset can be luck" in said
     assert "says nothing about luck" in metrics.verdict(values.head(1))
+    few = metrics.verdict(values.head(5))
+    assert "5 paired runs cannot show that any difference is more than luck (smallest p for 3 comparisons: 0.19); 7 can" in few
+    assert "can be luck" not in few
 
 
 def test_confusions_by_hand():

@@ -78,7 +78,7 @@ def test_learning_curves_show_what_was_recorded(grid_runs):
 def test_curves_of_two_data_sets_are_refused(grid_runs):
     a = grid_runs[2][0]
     b = akd.RunResult(a.config | {"dataset": "other"}, a.records, a.state, a.student)
-    with pytest.raises(ValueError, match="learning curves of 2 data sets"):
+    with pytest.raises(ValueError, match="2 settings .digits; other. are not to be mixed"):
         plots.learning_curves([a, b])
 
 
