@@ -91,8 +91,9 @@ class RunConfig:
     def run(
         self, out: str | os.PathLike | None = None, *, cache_root: str | os.PathLike = ".cache",
         data_root: str | os.PathLike = "data", device: str | torch.device = "auto", progress: bool = True,
+        keep_students: bool = False,
     ) -> RunResult:  # fmt: skip
-        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`."""
+        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out` and `keep_students`."""
         data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size)
         data = replace(data, templates=tuple(self.templates or data.templates))
         query_size = data.pool.num_classes if self.query_size is None else self.query_size
@@ -110,7 +111,7 @@ class RunConfig:
         return run_active_learning(
             data, teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
             query_size=query_size, student=self.student, train=self.train, views=views if self.views else None,
-            features=features, out=out, device=device, progress=progress,
+            features=features, out=out, device=device, progress=progress, keep_students=keep_students,
         )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ FLOORS = (
     "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
     "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
-    "loop", "protocol", "sweep",
+    "runs", "loop", "protocol", "sweep",
     "figures", "maps", "plots", "live", "scatter", "explorer", "stepper", "prompts", "viewer", "answers", "labeller",
     "widgets", "pages", "notebooks", "handouts", "cli",
 )  # fmt: skip
