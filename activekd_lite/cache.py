@@ -4,7 +4,6 @@ Prompts are no part of it: text weights are cheap, and another prompt must not c
 """
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,9 +14,9 @@ from tqdm import tqdm
 
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device, send
-from activekd_lite.files import make_folder, require_same
+from activekd_lite.files import alone, digest, make_folder, remove_partials, require_same
 from activekd_lite.pool import Pool
-from activekd_lite.store import FORMAT, REMEDY, FeatureStore, alone, info, prune, verify
+from activekd_lite.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
 from activekd_lite.views import Augmentation, Views, pixels
 from activekd_lite.vlm import VLM
 
@@ -56,11 +55,11 @@ class TeacherCache:
             vlm.model.to(resolve_device(device))
         views = Views(views, augmentation=pool.augmentation) if isinstance(views, int) else views
         fingerprint = fingerprint_of(vlm, pool, views)
-        digest = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()[:12]
-        folder = Path(root) / f"{_safe(vlm.name)}-{digest}"
+        folder = Path(root) / f"{_safe(vlm.name)}-{digest(fingerprint)[:12]}"
         if FeatureStore.resume(folder, fingerprint, views.count, len(pool)).missing:
             make_folder(folder)
             with alone(folder):
+                remove_partials(folder, *OWN_FILES)
                 store = FeatureStore.resume(folder, fingerprint, views.count, len(pool))
                 _fill(store, vlm, pool, views, batch_size, progress)
         return cls._opened(folder, fingerprint)

@@ -14,6 +14,7 @@ from activekd_lite import batches, cache, cluster, handouts, notebooks, statisti
 from activekd_lite.datasets import EMBEDDED, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
+from activekd_lite.loop import finished_rounds
 from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.strategies import STRATEGIES
@@ -37,9 +38,10 @@ def main(argv: list[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> None:
     """One run of active learning."""
     config = _run_config(args)
-    stored = Path(args.out, "rounds.jsonl")
-    before = len(stored.read_text(encoding="utf-8").splitlines()) if stored.is_file() else 0
-    result = config.run(args.out, cache_root=args.cache, data_root=args.root, device=args.device)
+    before = len(finished_rounds(args.out))
+    result = config.run(
+        args.out, cache_root=args.cache, data_root=args.root, device=args.device, keep_students=args.keep_students
+    )
     columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "covering_radius"]
     print(result.to_frame()[columns].to_string(index=False, float_format="%.2f"))
     print(f"\nmean accuracy over the rounds (AULC): {result.aulc_pct:.1f} %")
@@ -288,6 +290,7 @@ def _parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--seed", type=int, help=f"({defaults.seed})")
         sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there (runs/first)")
+        sub.add_argument("--keep-students", action="store_true", help="keep the student of every round, not only of the last")
 
     def many(sub):
         several = {"nargs": "+", "default": None}

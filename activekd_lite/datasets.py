@@ -5,6 +5,7 @@
 Any other is made of files or comes from Hugging Face `datasets`, see `sources.py`, or from torchvision.
 """
 
+import hashlib
 import inspect
 import os
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from activekd_lite import shapes
-from activekd_lite.files import make_folder, write_atomic
+from activekd_lite.files import alone, make_folder, remove_partials, write_atomic
 from activekd_lite.images import ImageFiles, read_images, square
-from activekd_lite.pool import Oracle, Pool, check_images
+from activekd_lite.pool import Oracle, Pool, check_images, images_sha256
 from activekd_lite.seeding import generator
 from activekd_lite.sources import LAYOUTS, find
 from activekd_lite.views import Augmentation
@@ -42,6 +43,11 @@ class TestSet:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    def fingerprint(self) -> dict[str, str]:
+        """sha256 of the images (files are read once) and of the labels."""
+        labels = hashlib.sha256(self.labels.cpu().numpy()).hexdigest()
+        return {"images": images_sha256(self.images), "labels": labels}
 
 
 @dataclass(frozen=True)
@@ -185,16 +191,36 @@ def colours_of_shapes(images: Tensor) -> Tensor:
     return torch.tensor([known.get(image.numpy().tobytes(), -1) for image in images.cpu()])
 
 
-def _shapes(root: Path) -> Dataset:
-    path = root / "shapes-v1.safetensors"
+def _whole_shapes(path: Path) -> dict[str, Tensor] | None:
+    """Images and labels of the file; None where it is missing, half-written, changed since, or without a checksum."""
     try:
         parts = load_file(path)
-    except (FileNotFoundError, SafetensorError):  # not made yet, or a half-written file of a killed process
-        parts = {}
-        for part, (count, seed) in SHAPES_PARTS.items():
-            parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(count, seed)
-        make_folder(root)
-        write_atomic(path, save(parts))
+    except (FileNotFoundError, SafetensorError):
+        return None
+    found = parts.pop("sha256", torch.empty(0)).tolist()
+    return parts if found == _checksum(parts) else None
+
+
+def _checksum(parts: dict[str, Tensor]) -> list[int]:
+    """sha256 over names, shapes and numbers, 32 bytes."""
+    digest = hashlib.sha256()
+    for name, values in sorted(parts.items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.view(torch.uint8).numpy())
+    return list(digest.digest())
+
+
+def _shapes(root: Path) -> Dataset:
+    path = root / "shapes-v1.safetensors"
+    parts = _whole_shapes(path)
+    if parts is None:
+        with alone(make_folder(root)):
+            remove_partials(root, path.name)
+            if (parts := _whole_shapes(path)) is None:  # nobody made it meanwhile
+                parts = {}
+                for part, (count, seed) in SHAPES_PARTS.items():
+                    parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(count, seed)
+                write_atomic(path, save(parts | {"sha256": torch.tensor(_checksum(parts), dtype=torch.uint8)}))
     return make_dataset(
         "shapes", parts["pool_images"], parts["pool_labels"], parts["test_images"], parts["test_labels"],
         classnames=shapes.CLASSNAMES, augmentation=Augmentation(scale=(0.5, 1.0)), student="tiny-resnet",

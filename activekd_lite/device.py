@@ -14,6 +14,16 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
         raise ValueError(f"device {device!r} cannot be used here ({error}); use 'auto' or 'cpu'") from error
 
 
+def device_name(device: torch.device) -> str:
+    """Where something is computed, for a record: the GPU's name, or "cpu, 2 threads, AVX512"."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type != "cpu":
+        return device.type
+    threads = torch.get_num_threads()
+    return f"cpu, {threads} thread{'s' * (threads > 1)}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def send(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on `device`; to a GPU through pinned memory, so that nobody waits for what is being computed there."""
     if device.type == "cuda" and tensor.device.type == "cpu":

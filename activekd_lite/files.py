@@ -1,17 +1,26 @@
-"""Files that are whole or absent, and the weights that come with the project."""
+"""Files that are whole or absent, folders in which one works at a time, and the weights that come with the project."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 PACKAGE = Path(__file__).resolve().parent
 EMBEDDED = ("tiny-clip", "tiny-resnet")
+_AT_WORK: dict[Path, tuple[int, int]] = {}  # folder -> process and thread that have it for themselves
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one, never half of it.
+    """Replace `path` by `content` in one step: a reader, or a crash, sees the old file or the new one, never half of it; and
+    after a power loss none that is older than a file written before it.
 
     Raises OSError with the folder named when it is read-only or the disk is full; what was there before stays.
     """
@@ -22,10 +31,54 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise OSError(error.errno, f"cannot write {path.name} ({error.strerror}); free space or choose another folder than",
                       str(path.parent)) from error  # fmt: skip
+
+
+def _sync_folder(folder: Path) -> None:
+    """Names that changed there are on the disk when this returns; Windows does that by itself, some file systems cannot."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_partials(folder: Path, *names: str) -> None:
+    """Delete what killed processes left of files that they were writing. names: of the files, "*" for anything; only for who
+    has the folder for himself."""
+    for name in names:
+        for path in folder.glob(f".{name}.*.partial"):
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait, and say so, until nobody else works in the folder, and keep others waiting; freed when the process dies.
+
+    Raises RuntimeError where the thread that would wait is the one to be waited for.
+    """
+    place, me = folder.resolve(), (os.getpid(), threading.get_ident())
+    there = _AT_WORK.get(place, (0, 0))
+    if there == me:
+        raise RuntimeError(f"what works in {folder} cannot begin there a second time before it is over; take another folder")
+    lock = FileLock(place / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        other = "another thread of this process" if there[0] == me[0] else "another process"
+        tqdm.write(f"{other} works in {folder}: waiting for it", file=sys.stderr)
+        lock.acquire()
+    _AT_WORK[place] = me
+    try:
+        yield
+    finally:
+        del _AT_WORK[place]
+        lock.release()
 
 
 def make_folder(path: str | os.PathLike) -> Path:
@@ -38,6 +91,21 @@ def make_folder(path: str | os.PathLike) -> Path:
     if not os.access(folder, os.W_OK):
         raise PermissionError(13, "the folder is read-only; choose another than", str(folder))
     return folder
+
+
+def digest(content: object) -> str:
+    """sha256 of what is written as JSON, however it is spaced and ordered there."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def sealed(content: dict) -> dict:
+    """`content` with its own digest as `sha256`: for `is_whole`, once it was written as JSON and read again."""
+    return content | {"sha256": digest(content)}
+
+
+def is_whole(content: dict) -> bool:
+    """Is it what was sealed?"""
+    return content.get("sha256") == digest({k: v for k, v in content.items() if k != "sha256"})
 
 
 def sha256_of(path: Path) -> str:

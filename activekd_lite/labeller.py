@@ -5,7 +5,6 @@ says of an image is shown once it is answered. Where a program runs the notebook
 """
 
 import dataclasses
-import json
 import os
 import threading
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from activekd_lite.figures import Figure, data_uri, squares
 from activekd_lite.files import make_folder
 from activekd_lite.journal import Journal, PersonOracle, Stopped
 from activekd_lite.live import Explorer, somebody_there
-from activekd_lite.loop import RoundRecord, RunResult, check_labels, load_run, run_active_learning
+from activekd_lite.loop import RoundRecord, RunResult, check_labels, finished_rounds, load_run, run_active_learning
 from activekd_lite.teacher import Teacher
 
 SIDE = 288  # pixels of the image to be labelled
@@ -92,9 +91,7 @@ class Labeller(Explorer):
     @property
     def records(self) -> list[RoundRecord]:
         """Of the rounds that are finished."""
-        path = self.folder / "rounds.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [RoundRecord(**json.loads(line)) for line in lines]
+        return finished_rounds(self.folder)
 
     @property
     def result(self) -> RunResult:

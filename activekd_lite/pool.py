@@ -24,6 +24,15 @@ def check_images(images: "Tensor | ImageFiles", part: str) -> None:
         )
 
 
+def images_sha256(images: "Tensor | ImageFiles") -> str:
+    """Over shape and pixels, or files, which are read once: equal only for the same images in the same order."""
+    if isinstance(images, ImageFiles):
+        return images.fingerprint()
+    digest = hashlib.sha256(str(tuple(images.shape)).encode())
+    digest.update(np.ascontiguousarray(images.cpu().numpy()))
+    return digest.hexdigest()
+
+
 @dataclass(frozen=True)
 class Pool:
     """N images and the names of the classes they may belong to; no labels.
@@ -56,12 +65,8 @@ class Pool:
         return (self.images[index.to(self.images.device)] for index in batches)
 
     def fingerprint(self) -> str:
-        """sha256 over shape and pixels, or files: equal only for the same images in the same order."""
-        if isinstance(self.images, ImageFiles):
-            return self.images.fingerprint()
-        digest = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        digest.update(np.ascontiguousarray(self.images.cpu().numpy()))
-        return digest.hexdigest()
+        """See `images_sha256`."""
+        return images_sha256(self.images)
 
 
 class Oracle:
@@ -95,6 +100,13 @@ class Oracle:
                 "in the CSV file, or leave images without a label out of the pool"
             )
         return labels
+
+    def fingerprint(self) -> str | None:
+        """sha256 of all labels, for telling whether they changed. None where a subclass has a `label` of its own: nobody knows
+        what a person is going to say; one that does know may say so here."""
+        if type(self).label is not Oracle.label:
+            return None
+        return hashlib.sha256(self._labels.cpu().numpy()).hexdigest()
 
     def initial_indices(self, shots: int, generator: torch.Generator) -> Tensor:
         """`shots` images of each class, drawn at random: what a person would pick out by hand before the first round.

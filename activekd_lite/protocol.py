@@ -114,16 +114,16 @@ class RunConfig:
     def run(
         self, out: str | os.PathLike | None = None, *, cache_root: str | os.PathLike = ".cache",
         data_root: str | os.PathLike = "data", device: str | torch.device = "auto", progress: bool = True,
-        inputs: "Inputs | None" = None,
+        inputs: "Inputs | None" = None, keep_students: bool = False,
     ) -> RunResult:  # fmt: skip
-        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out`. inputs: of `load`, where
-        several runs share them."""
+        """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out` and `keep_students`.
+        inputs: of `load`, where several runs share them."""
         inputs = inputs or self.load(cache_root=cache_root, data_root=data_root, device=device, progress=progress)
         views = Views(self.views, augmentation=inputs.data.pool.augmentation) if self.views else None
         return run_active_learning(
             inputs.data, inputs.teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
             query_size=self.labels_a_round(inputs.data), student=self.student, train=self.train, views=views,
-            features=inputs.features, out=out, device=device, progress=progress,
+            features=inputs.features, out=out, device=device, progress=progress, keep_students=keep_students,
         )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.files import require_same, write_atomic
+from activekd_lite.files import is_whole, require_same, sealed, write_atomic
 
 FORMAT = 2
 OWN_FILES = ("features.f16", "manifest.json")
@@ -48,7 +47,9 @@ class FeatureStore:
         if not path.is_file():
             raise FileNotFoundError(f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)")
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = json.loads(path.read_bytes())
+            if "sha256" in manifest and not is_whole(manifest):  # those of older versions have none of their own
+                raise ValueError("its checksum differs")
             count, size, dim = (int(x) for x in manifest["shape"])
             if min(count, size, dim) < 1 or manifest["fingerprint"]["format"] != FORMAT:
                 raise ValueError(f"shape {count} x {size} x {dim}, format {manifest['fingerprint']['format']}")
@@ -93,7 +94,7 @@ class FeatureStore:
             raise OSError(error.errno, reason, str(self.folder)) from error
         self.shards[f"{start}-{start + block.shape[1]}"] = hashlib.sha256(block).hexdigest()
         manifest = {"fingerprint": self.fingerprint, "shape": [self.count, self.size, self.dim], "shards": self.shards}
-        write_atomic(self.folder / "manifest.json", json.dumps(manifest, indent=1) + "\n")
+        write_atomic(self.folder / "manifest.json", json.dumps(sealed(manifest), indent=1) + "\n")
 
     def open(self, verify: bool = True) -> Tensor:
         """The features (V, N, D) float16, mapped into memory: read from disk when they are looked at.
@@ -130,21 +131,6 @@ class FeatureStore:
             if digest.hexdigest() != self.shards[f"{start}-{stop}"]:
                 bad.append(f"{start}-{stop}")
         return bad
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Wait until no other process builds in the folder, and keep others waiting; freed when the process dies."""
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tqdm.write(f"another process is building {folder}: waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def info(root: str | os.PathLike = ".cache") -> pd.DataFrame:

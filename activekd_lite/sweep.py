@@ -134,8 +134,8 @@ def load(out: str | os.PathLike) -> pd.DataFrame:
 
 
 def _rows(folder: Path, out: Path, planned: Mapping) -> pd.DataFrame:
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    records, name = RunFolder(folder, config).read()[0], folder.relative_to(out).as_posix()
+    config, records, _ = RunFolder(folder).read()
+    name = folder.relative_to(out).as_posix()
     table = tidy(config, records).drop(columns="loss_curve")
     table["seconds"] = [sum(record.seconds.values()) for record in records]
     table["teacher"] = planned.get(name, {}).get("teacher") or table["teacher"]

@@ -1,9 +1,6 @@
 """A run as it happens: what is asked for, the learning curve as it grows, where the seconds go."""
 
 import inspect
-import json
-import os
-from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -14,7 +11,7 @@ from IPython.display import display
 from activekd_lite.datasets import Dataset
 from activekd_lite.figures import INK, Figure, colour
 from activekd_lite.live import Explorer, close_all, gallery, live_figure, somebody_there
-from activekd_lite.loop import RoundRecord, RunFolder, RunResult, run_active_learning
+from activekd_lite.loop import RoundRecord, RunResult, finished_rounds, run_active_learning
 from activekd_lite.teacher import Teacher
 
 STAGES = ("teacher", "train", "predict", "select")  # of a round, as the loop names them
@@ -175,11 +172,3 @@ class RunViewer(Explorer):
         answers = self._answers(self._shown[round])
         shown = gallery(self.data.pool.images, list(answers), answers.__getitem__)
         return w.HTML(f'<div style="font-size:14px;color:{INK}"><b>asked for after round {round}</b>{shown}</div>')
-
-
-def finished_rounds(out: str | os.PathLike | None) -> list[RoundRecord]:
-    """The whole rounds that a run left in `out`; none where there is no run."""
-    if out is None or not (Path(out) / "rounds.jsonl").is_file():
-        return []
-    config = json.loads((Path(out) / "config.json").read_text(encoding="utf-8"))
-    return RunFolder(out, config).read()[0]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import stat
 import tracemalloc
 
 import pytest
@@ -45,14 +46,14 @@ def quick():
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """`with full_disk(writes):` the disk takes that many writes more, then is full."""
+    """`with full_disk(writes):` the disk takes that many files more, then is full."""
 
     @contextlib.contextmanager
     def until(writes):
         original, room = os.fsync, {"writes": writes}
 
         def full(descriptor):
-            room["writes"] -= 1
+            room["writes"] -= stat.S_ISREG(os.fstat(descriptor).st_mode)
             if room["writes"] < 0:
                 raise OSError(28, "No space left on device")
             return original(descriptor)

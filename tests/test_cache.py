@@ -12,7 +12,7 @@ import torch
 
 import activekd_lite as akd
 from activekd_lite import cache as cache_module
-from activekd_lite import store
+from activekd_lite import files, store
 from activekd_lite.cache import TeacherCache
 from activekd_lite.vlm import VLM
 
@@ -28,6 +28,14 @@ def counted(vlm, monkeypatch):
 
 def build(vlm, pool, root, **kwargs):
     return TeacherCache.build(vlm, pool, root=root, progress=False, **{"views": 2} | kwargs)
+
+
+def rewrite(folder, change):
+    """The manifest as if it had been written with something else in it."""
+    manifest = json.loads((folder / "manifest.json").read_text())
+    change(manifest)
+    del manifest["sha256"]
+    (folder / "manifest.json").write_text(json.dumps(files.sealed(manifest)))
 
 
 def test_the_second_build_encodes_nothing(vlm, small, tmp_path, counted):
@@ -158,9 +166,7 @@ def test_opening_another_models_or_pools_cache_is_refused(vlm, small, tmp_path):
 
 def test_a_manifest_of_something_else_in_the_folder_is_refused(vlm, small, tmp_path):
     path = build(vlm, small.pool, tmp_path).path
-    manifest = json.loads((path / "manifest.json").read_text())
-    manifest["fingerprint"]["pool"] = "0" * 64
-    (path / "manifest.json").write_text(json.dumps(manifest))
+    rewrite(path, lambda manifest: manifest["fingerprint"].update(pool="0" * 64))
     with pytest.raises(ValueError, match="pool: "):
         build(vlm, small.pool, tmp_path)
 
@@ -226,7 +232,7 @@ def test_a_damaged_manifest_is_named(vlm, small, tmp_path, content):
 
 BUILD = """
 import sys, time, activekd_lite as akd
-from activekd_lite import store
+from activekd_lite import files, store
 from activekd_lite.vlm import VLM
 encoded, original = [], VLM.encode_images
 def slow(self, x):
@@ -270,8 +276,7 @@ class TestKeepingHouse:
     def test_info_tells_what_there_is(self, vlm, small, tmp_path):
         build(vlm, small.pool, tmp_path)
         half = build(vlm, small.pool, tmp_path, views=3).path
-        manifest = json.loads((half / "manifest.json").read_text())
-        (half / "manifest.json").write_text(json.dumps(manifest | {"shards": {}}))
+        rewrite(half, lambda manifest: manifest["shards"].clear())
         table = store.info(tmp_path).set_index("views")
         assert table.loc[2, ["vlm", "images", "dim", "state"]].tolist() == ["tiny-clip", 150, 128, "whole"]
         assert table.loc[3, "state"] == "unfinished"
@@ -280,8 +285,7 @@ class TestKeepingHouse:
 
     def test_prune_takes_what_is_of_no_use_and_only_when_told(self, vlm, small, tmp_path):
         good, unfinished, damaged, stale = (build(vlm, small.pool, tmp_path, views=v).path for v in (1, 2, 3, 4))
-        manifest = json.loads((unfinished / "manifest.json").read_text())
-        (unfinished / "manifest.json").write_text(json.dumps(manifest | {"shards": {}}))
+        rewrite(unfinished, lambda manifest: manifest["shards"].clear())
         (damaged / "features.f16").write_bytes(b"0" * (3 * 150 * 128 * 2))
         for file in stale.iterdir():
             os.utime(file, (0, time.time() - 40 * 86400))
@@ -302,7 +306,7 @@ class TestKeepingHouse:
     def test_a_cache_that_is_being_built_stays(self, vlm, small, tmp_path):
         path = build(vlm, small.pool, tmp_path).path
         (path / "manifest.json").unlink()
-        with store.alone(path):
+        with files.alone(path):
             assert store.prune(tmp_path, delete=True) == {}
         assert set(store.prune(tmp_path, delete=True)) == {path}
 
@@ -320,9 +324,7 @@ class TestKeepingHouse:
 
     def test_what_an_older_version_left_can_go(self, vlm, small, tmp_path):
         path = build(vlm, small.pool, tmp_path).path
-        manifest = json.loads((path / "manifest.json").read_text())
-        manifest["fingerprint"]["format"] = 1
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        rewrite(path, lambda manifest: manifest["fingerprint"].update(format=1))
         (path / ".manifest.json.1.partial").write_text("half")
         assert store.info(tmp_path)["state"].tolist() == ["damaged"]
         assert list(store.prune(tmp_path, delete=True)) == [path]

@@ -1,15 +1,17 @@
 import functools
 import json
 import os
+import re
 import stat
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import loop
+from activekd_lite import loop, runs
 
 
 def run(data, teacher, quick, **kwargs):
@@ -84,25 +86,25 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("stage", ["train_student", "predict", "labels.csv", "student.safetensors", "rounds.jsonl"])
+@pytest.mark.parametrize("stage", ["train_student", "predict", "labels.csv", "student-", "rounds.jsonl"])
 @pytest.mark.parametrize("round", [0, 1, 3])
 def test_killed_anywhere_and_resumed_gives_the_same_records(small, teacher, quick, tmp_path, monkeypatch, stage, round):
     whole = outcomes(run(small, teacher, quick))
     calls = {"count": 0}
-    name = stage if "." not in stage else "write_atomic"
-    original = getattr(loop, name)
+    module, name = (loop, stage) if hasattr(loop, stage) else (runs, "write_atomic")
+    original = getattr(module, name)
 
     def dies(*args, **kwargs):
-        if "." not in stage or args[0].name == stage:
+        if module is loop or args[0].name.startswith(stage):
             calls["count"] += 1
         if calls["count"] == (2 * round + 1 if stage == "predict" else round + 1):
             raise Killed
         return original(*args, **kwargs)
 
-    monkeypatch.setattr(loop, name, dies)
+    monkeypatch.setattr(module, name, dies)
     with pytest.raises(Killed):
         run(small, teacher, quick, out=tmp_path / "run")
-    monkeypatch.setattr(loop, name, original)
+    monkeypatch.setattr(module, name, original)
     resumed = run(small, teacher, quick, out=tmp_path / "run")
     assert outcomes(resumed) == whole
     assert outcomes(akd.load_run(tmp_path / "run", device="cpu")) == whole
@@ -141,13 +143,18 @@ def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(small, teac
 def test_what_a_run_writes(small, teacher, quick, tmp_path):
     result = run(small, teacher, quick, out=tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
+        ".lock",
         "config.json",
         "labels.csv",
         "rounds.jsonl",
-        "student.safetensors",
+        "student-03.safetensors",
     ]
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
-    assert [akd.RoundRecord(**line) for line in lines] == result.records
+    assert [akd.RoundRecord(**{k: v for k, v in line.items() if k not in runs.SUMS}) for line in lines] == result.records
+    assert pd.read_json(tmp_path / "rounds.jsonl", lines=True)["accuracy_pct"].tolist() == [
+        r.accuracy_pct for r in result.records
+    ]
+    assert re.fullmatch(r"cpu, \d+ threads?, \w+", lines[0]["device"])
     assert json.loads((tmp_path / "config.json").read_text())["train"]["steps"] == quick.steps
     assert set(lines[0]["seconds"]) == {"teacher", "train", "predict", "select"}
     assert lines[0]["peak_memory_bytes"] > 1e8
@@ -179,14 +186,6 @@ def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(small, vlm, 
     names = replace(small, pool=replace(small.pool, classnames=tuple("abcdefghij")))
     with pytest.raises(ValueError, match="classnames"):
         run(names, teacher, quick, out=tmp_path)
-
-
-def test_labels_that_do_not_belong_to_the_records_are_refused(small, teacher, quick, tmp_path):
-    run(small, teacher, quick, out=tmp_path)
-    rows = (tmp_path / "labels.csv").read_text().splitlines()
-    (tmp_path / "labels.csv").write_text("\n".join(rows[:-2]) + "\n")
-    with pytest.raises(ValueError, match="disagree on round 2"):
-        akd.load_run(tmp_path)
 
 
 def test_requests_that_cannot_work_are_refused_before_training(small, digits, teacher, quick, monkeypatch):
@@ -263,6 +262,6 @@ def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, fu
     whole = outcomes(run(small, teacher, quick))
     with full_disk(writes=8), pytest.raises(OSError, match="No space left on device.*free space or choose another folder"):
         run(small, teacher, quick, out=tmp_path)
-    assert not list(tmp_path.glob(".*"))  # no half-written file stays
+    assert not list(tmp_path.glob("*.partial"))  # no half-written file stays
     assert len(akd.load_run(tmp_path, device="cpu").records) == 2
     assert outcomes(run(small, teacher, quick, out=tmp_path)) == whole

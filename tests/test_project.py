@@ -18,10 +18,10 @@ FLOORS = (
     "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
     "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
-    "loop", "protocol", "statistics", "sweep",
+    "runs", "loop", "protocol", "grid", "cluster", "statistics", "sweep",
     "figures", "maps", "comparisons", "plots", "report",
     "live", "scatter", "explorer", "stepper", "prompts", "viewer", "answers", "labeller",
-    "widgets", "pages", "notebooks", "handouts", "cli",
+    "widgets", "pages", "notebooks", "handouts", "batches", "cli",
 )  # fmt: skip
 
 
