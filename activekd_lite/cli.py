@@ -91,15 +91,17 @@ def _grid(args: argparse.Namespace) -> sweep.Grid:
 
 
 def _dry_run(grid: sweep.Grid, args: argparse.Namespace) -> int:
-    count = args.workers or len(cluster.visible_gpus()) or cluster.cores()
+    count = 1 if args.workers == 0 else args.workers or len(cluster.visible_gpus()) or cluster.cores()
     plan, seconds = sweep.estimate(grid, args.out, count)
     print(plan.to_string(index=False))
     left = plan[plan["done"] < plan["trainings"]]
     trainings = (left["trainings"] - left["done"]).sum()
-    print(f"\n{len(plan) - len(left)} of {len(plan)} runs are finished; {trainings} trainings are left", end="")
+    time = (
+        f"about {datetime.timedelta(seconds=round(seconds))}" if math.isfinite(seconds) else "no training is done yet to go by"
+    )
+    print(f"\n{len(plan) - len(left)} of {len(plan)} runs are finished; {trainings} trainings are left")
     if len(left):
-        time = f"about {datetime.timedelta(seconds=round(seconds))}" if math.isfinite(seconds) else "nobody knows how long"
-        print(f": {time} with {count} workers" + ("" if math.isfinite(seconds) else ", before one is done"))
+        print(f"time left with {count} workers: {time}")
     return 0
 
 

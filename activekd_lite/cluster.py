@@ -19,6 +19,7 @@ from dask.distributed import CancelledError, Client, Future, Nanny, Scheduler, S
 from distributed.scheduler import KilledWorker
 from tqdm import tqdm
 
+LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else can reach it
 ALLOWED_DEATHS = 1  # of workers, while they have a task, before it is tried alone
 PATIENCE = 20  # seconds that a scheduler has to answer
 
@@ -77,7 +78,7 @@ def visible_gpus() -> list[str]:
 
 def worker_specs(count: int, gpus: Sequence[str], memory_limit: str | int = "auto") -> dict:
     """What `SpecCluster` starts: `count` processes of one thread; with GPUs the i-th sees one of them, in turn."""
-    options = {"nthreads": 1, "memory_limit": memory_limit, "silence_logs": logging.CRITICAL}
+    options = {"nthreads": 1, "memory_limit": memory_limit, "silence_logs": logging.CRITICAL, **LOCAL}
     pinned = [{"env": {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}} if gpus else {} for i in range(count)]
     return {i: {"cls": Nanny, "options": options | env} for i, env in enumerate(pinned)}
 
@@ -96,8 +97,8 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
         return
     security = Security.temporary()
     specs = worker_specs(count, visible_gpus(), memory_limit)
-    listening = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard": False, "security": security,
-                                                    "allowed_failures": ALLOWED_DEATHS}}  # fmt: skip
+    options = {"dashboard": False, "security": security, "allowed_failures": ALLOWED_DEATHS, **LOCAL}
+    listening = {"cls": Scheduler, "options": options}
     for spec in specs.values():
         spec["options"] = spec["options"] | {"security": security}
     with (

@@ -12,7 +12,7 @@ from activekd_lite.device import resolve_device
 
 CORE = (
     "torch", "torchvision", "open_clip_torch", "timm", "filelock", "numpy", "pandas", "scikit-learn", "scipy", "safetensors",
-    "plotly",
+    "plotly", "distributed", "pyarrow", "pyyaml",
 )  # fmt: skip
 OPTIONAL = (
     "jupyterlab", "papermill", "ipywidgets", "umap-learn", "nbval", "transformers", "datasets", "scikit-activeml", "matplotlib",

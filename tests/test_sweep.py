@@ -1,0 +1,203 @@
+"""A grid, run: paired runs, nothing twice, failures that stop nobody, one table of all."""
+
+import dataclasses
+import json
+import shutil
+
+import pandas as pd
+import pytest
+import torch
+
+import activekd_lite as akd
+from activekd_lite import cli, loop, sweep
+from activekd_lite.protocol import RunConfig
+
+GRID = sweep.Grid(
+    strategies=("random", "pcoreset"), teachers=("zero-shot", "clap"), seeds=(0, 1), rounds=1, query_size=3, views=2,
+    train={"steps": 4, "batch_size": 8}, clap={"passes": 2},
+)  # fmt: skip
+SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--device", "cpu", "--workers", "0"]
+
+
+def run(grid, root, **changes):
+    how = {"cache_root": root / "cache", "device": "cpu", "workers": 0, "progress": False}
+    return sweep.run(grid, root / "runs", **how | changes)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("sweep")
+    return root, run(GRID, root)
+
+
+def test_the_table_has_every_round_of_every_run(finished):
+    root, table = finished
+    assert set(table["run"]) == set(GRID.runs())
+    assert (table.groupby("run").size() == 2).all()
+    assert (table["rounds"] == 1).all()
+    for name, planned in GRID.runs().items():
+        result, rows = akd.load_run(root / "runs" / name, "cpu"), table[table["run"] == name]
+        assert rows["accuracy_pct"].tolist() == [r.accuracy_pct for r in result.records]
+        assert [list(q) for q in rows["query_indices"]] == [r.query_indices for r in result.records]
+        assert rows["seconds"].tolist() == pytest.approx([sum(r.seconds.values()) for r in result.records])
+        assert set(rows["teacher"]) == {planned.teacher}
+        assert set(rows["distill"]) == {planned.teacher != "none"}
+        assert set(rows["seed"]) == {planned.config.seed}
+    assert set(table["vlm"].dropna()) == {"tiny-clip"}
+    stored = pd.read_parquet(root / "runs/results.parquet")
+    assert sweep.load(root / "runs/results.parquet").to_json() == stored.to_json() == sweep.load(root / "runs").to_json()
+
+
+def test_a_folder_of_runs_that_no_sweep_made_is_read_too(finished, tmp_path):
+    root, table = finished
+    shutil.copytree(root / "runs/digits/random-clap", tmp_path / "mine")
+    assert set(sweep.load(tmp_path)["run"]) == {"mine/seed0", "mine/seed1"}
+    assert set(sweep.load(tmp_path)["teacher"]) == {"clap"}
+    only = tmp_path / "only"
+    only.mkdir()
+    shutil.copy(root / "runs/results.parquet", only)
+    assert len(sweep.load(only)) == len(table)
+    with pytest.raises(FileNotFoundError, match="no runs under"):
+        sweep.load(tmp_path / "nothing")
+
+
+def test_the_strategy_changes_nothing_before_it_is_asked(finished):
+    """The same start, seeds and steps: round 0 is identical whatever the strategy, all but what is then asked for."""
+    root, _ = finished
+    for teacher in ("activekd", "clap", "plain"):
+        for seed in (0, 1):
+            a, b = (
+                akd.load_run(
+                    root / f"runs/digits/{s}-{teacher}/seed{seed}",
+                    "cpu",
+                )
+                for s in ("random", "pcoreset")
+            )
+            first, other = (r.records[0].outcome() for r in (a, b))
+            assert first.pop("query_indices") != other.pop("query_indices")
+            assert first == other
+            assert torch.equal(a.state.labeled_round == 0, b.state.labeled_round == 0)
+            assert a.config["train"] == b.config["train"]
+    starts = [akd.load_run(root / f"runs/digits/random-plain/seed{seed}", "cpu").state.labeled_round == 0 for seed in (0, 1)]
+    assert not torch.equal(*starts)
+
+
+def test_a_second_sweep_trains_nothing_and_more_seeds_only_what_is_new(finished, monkeypatch):
+    root, table = finished
+    trained = []
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trained.append(k["seed"]) or pytest.fail("trained again"))
+    assert run(GRID, root).to_json() == table.to_json()
+    monkeypatch.undo()
+    real = loop.train_student
+    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trained.append(k["seed"]) or real(*a, **k))
+    more = dataclasses.replace(GRID, strategies=("random",), teachers=("zero-shot",), seeds=(0, 1, 2))
+    table = run(more, root)
+    assert len(trained) == 2 * 2  # with and without the teacher, two trainings each
+    assert set(table["run"]) == set(more.runs())
+    assert len(set(sweep.load(root / "runs")["run"])) == len(GRID.runs()) + 2
+    shutil.rmtree(root / "runs/digits/random-plain/seed2")
+    shutil.rmtree(root / "runs/digits/random-activekd/seed2")
+
+
+def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished, tmp_path, monkeypatch, capsys):
+    root, table = finished
+    out = tmp_path / "runs"
+    shutil.copytree(root / "runs", out)
+    broken, other = "digits/random-plain/seed1", "digits/pcoreset-clap/seed0"
+    config = json.loads((out / broken / "config.json").read_text())
+    shutil.rmtree(out / broken)
+    shutil.rmtree(out / other)
+    data = akd.load_dataset("digits")
+    akd.run_active_learning(
+        data, rounds=0, seed=5, device="cpu", train=akd.TrainConfig(steps=1), out=out / broken, progress=False
+    )
+    again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
+    noted = sweep.failures(out)
+    assert list(noted) == [broken]
+    assert "seed: 5 there, 1 asked for" in noted[broken].splitlines()[0]
+    assert "Traceback" in noted[broken]
+    assert set(again["run"]) >= {other}
+    shutil.rmtree(out / broken)
+    run_again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
+    assert sweep.failures(out) == {}
+    assert run_again["accuracy_pct"].tolist() == table["accuracy_pct"].tolist()
+    assert json.loads((out / broken / "config.json").read_text()) == config
+
+
+def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path):
+    grid = sweep.Grid(strategies=("random",), distill=(False,), rounds=5000)
+    with pytest.raises(RuntimeError, match="none of the 1 runs could be finished: ValueError: .*5000 rounds of 10"):
+        run(grid, tmp_path)
+
+
+def test_time_is_estimated_from_what_is_done(tmp_path):
+    grid = sweep.Grid(strategies=("random", "badge"), distill=(True, False), rounds=2)
+
+    def done(folder, seconds):
+        (tmp_path / folder).mkdir(parents=True)
+        lines = [json.dumps({"seconds": {"train": s / 2, "select": s / 2}}) + "\n" for s in seconds]
+        (tmp_path / folder / "rounds.jsonl").write_text("".join(lines))
+
+    plan, seconds = sweep.estimate(grid, tmp_path)
+    assert plan["trainings"].tolist() == [3] * 4
+    assert seconds != seconds  # nobody knows
+    done("digits/random-activekd/seed0", [2, 4, 6])
+    done("digits/badge-activekd/seed0", [4])
+    plan, seconds = sweep.estimate(grid, tmp_path, workers=2)
+    assert plan["done"].tolist() == [3, 1, 0, 0]
+    assert seconds == pytest.approx((2 * 4 + 6 * 4) / 2)  # plain runs: as all that are done
+    done("digits/random-plain/seed0", [1, 1, 1])
+    assert sweep.estimate(grid, tmp_path)[1] == pytest.approx(2 * 4 + 3 * 1)
+
+
+def test_what_runs_share_is_loaded_once(monkeypatch, tmp_path):
+    loads, real = [], RunConfig.load
+    monkeypatch.setattr(RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k))
+    run(dataclasses.replace(GRID, seeds=(0,)), tmp_path)
+    assert sorted(map(str, loads)) == ["None", "None", "clap", "clap", "zero-shot", "zero-shot"]  # to encode, and to train
+    sweep._inputs.cache_clear()
+
+
+def test_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["sweep", "--strategy", "random", "pcoreset", "--seeds", "0", "1", *SHORT, "--out", "runs/s"]
+    assert cli.main([*words, "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert "0 of 8 runs are finished; 16 trainings are left\n" in out
+    assert "time left with 1 workers: no training is done yet to go by" in out
+    assert not (tmp_path / "runs").exists()
+    assert cli.main(words) == 0
+    out = capsys.readouterr().out
+    assert "gain" in out
+    assert "8 of 8 runs are finished" in out
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "8 of 8 runs are finished; 0 trainings are left\n" in capsys.readouterr().out
+    assert cli.main([*words, "--seeds", "0", "2", "--dry-run"]) == 0
+    assert "4 of 8 runs are finished; 8 trainings are left\ntime left with 1 workers: about 0:00:0" in capsys.readouterr().out
+    config = tmp_path / "runs/s/digits/random-plain/seed1/config.json"
+    shutil.rmtree(config.parent)
+    config.parent.mkdir()
+    config.parent.chmod(0o755)
+    (config.parent / "rounds.jsonl").write_text("{}\n")
+    assert cli.main(words) == 1
+    out = capsys.readouterr().out
+    assert "7 of 8 runs are finished" in out
+    assert "FAILED digits/random-plain/seed1: ValueError" in out
+
+
+def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.yaml").write_text(
+        "teachers: [clap]\nstudents: [linear]\nstrategies: [pcoreset, random]\nclap: {passes: 2}\n"
+    )
+    assert cli.main(["sweep", "grid.yaml", *SHORT, "--strategy", "pcoreset", "--out", "runs/s"]) == 0
+    configs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/s/digits/*/seed0/config.json"))]
+    assert [c["teacher"] and c["teacher"]["kind"] for c in configs] == ["clap", None]
+    assert {c["student"] for c in configs} == {"linear"}
+    assert {c["train"]["steps"] for c in configs} == {4}
+    assert cli.main(["sweep", "none.yaml"]) == 2
+    assert "no grid file none.yaml" in capsys.readouterr().err
+    for words in (["--average", "raw"], ["--templates", "a {}"], ["--pool-size", "50"]):
+        with pytest.raises(SystemExit):
+            cli.main(["sweep", *words])
+        assert f"unrecognized arguments: {words[0]}" in capsys.readouterr().err
