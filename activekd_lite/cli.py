@@ -8,7 +8,7 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from activekd_lite import cache, handouts, notebooks, plots, sweep
+from activekd_lite import cache, handouts, notebooks, plots, report, statistics, sweep
 from activekd_lite.datasets import EMBEDDED, Dataset, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
@@ -77,6 +77,14 @@ def run_sweep(args: argparse.Namespace) -> None:
         alone = zero_shot_accuracy_pct(vlm, data)
         plots.learning_curves(of, teacher_accuracy_pct=alone).write_html(page, include_plotlyjs=True)
         print(f"\n{data.name}: the teacher alone is right on {alone:.1f} % of the test images; learning curves in {page}")
+
+
+def run_report(args: argparse.Namespace) -> None:
+    """What finished runs say, as one page that opens without a network: curves, gains, wins and losses, ranks."""
+    results = sweep.load(args.runs)
+    print(statistics.summary(results).to_string(index=False))
+    page = report.write(results, args.out or Path(args.runs, "report.html"))
+    print(f"\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds; the whole report is in {page}")
 
 
 def zero_shot_accuracy_pct(vlm: VLM, data: Dataset) -> float:
@@ -277,6 +285,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--seeds", nargs="+", type=int, default=[0], help="(0)")
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones stay (runs/sweep)")
 
+    def finished(sub):
+        sub.add_argument("runs", help="folder of finished runs, of `sweep --out` or several of `run --out`")
+        sub.add_argument("--out", metavar="FILE", help="the page (report.html in that folder)")
+
     def jobs(sub):
         sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
@@ -307,6 +319,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("run", run, folders, one, training, teacher)
     command("sweep", run_sweep, folders, many, training, teacher)
+    command("report", run_report, finished)
     command("cache", run_cache, folders, jobs, teacher)
     command("data", data, folders, check)
     command("notebooks", run_notebooks, course)

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, doctor, loop, plots, protocol, sweep
+from activekd_lite import cli, doctor, loop, plots, protocol, statistics, sweep
 
 SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
 
@@ -25,7 +25,7 @@ def grid_runs(tmp_path_factory):
 
 def test_a_grid_runs_every_combination_paired_by_seed(grid_runs):
     _, root, results = grid_runs
-    frame = sweep.to_frame(results)
+    frame = statistics.aulc(results)
     assert len(frame) == 8
     assert not frame.duplicated(["strategy", "distill", "seed"]).any()
     starts = {}
@@ -45,13 +45,14 @@ def test_a_second_sweep_trains_nothing(grid_runs, monkeypatch):
 
 def test_the_summary_is_means_and_paired_intervals(grid_runs):
     results = grid_runs[2]
-    frame, table = sweep.to_frame(results), sweep.summary(results)
+    frame, table = statistics.aulc(results), statistics.summary(results)
     assert table["strategy"].tolist() == ["random", "pcoreset"]
     of = frame[frame["strategy"] == "random"].pivot(index="seed", columns="distill", values="aulc_pct")
     mean, half = akd.metrics.mean_interval(of[True] - of[False])
     assert table["gain"][0] == f"{mean:+.1f} ± {half:.1f}"
     assert table["with"][0].startswith(f"{of[True].mean():.1f} ± ")
-    assert sweep.summary([r for r in results if r.config["seed"] == 0])["gain"][0] == f"{of[True][0] - of[False][0]:+.1f}"
+    single = statistics.summary([r for r in results if r.config["seed"] == 0])
+    assert single["gain"][0] == f"{of[True][0] - of[False][0]:+.1f}"
 
 
 def test_an_unknown_strategy_in_a_grid_is_refused_at_once():
@@ -73,6 +74,20 @@ def test_learning_curves_show_what_was_recorded(grid_runs):
     assert list(figure.data[0].x) == [10, 13]
     assert (figure.data[0].line.dash, figure.data[1].line.dash) == ("solid", "dash")
     assert figure.data[0].marker.symbol != figure.data[2].marker.symbol
+
+
+def test_a_folder_of_runs_becomes_one_page(grid_runs, tmp_path, capsys):
+    _, root, results = grid_runs
+    assert cli.main(["report", str(root / "runs"), "--out", str(tmp_path / "page.html")]) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "page.html").read_text()
+    gain = statistics.summary(results)["gain"][0]
+    assert gain in printed
+    assert str(tmp_path / "page.html") in printed
+    assert f"<td>{gain}</td>" in page
+    assert "8 runs, 16 trainings." in page
+    assert "2 paired runs cannot show" in page
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    assert "no runs under" in capsys.readouterr().err
 
 
 def test_curves_of_two_data_sets_are_refused(grid_runs):
