@@ -89,9 +89,8 @@ def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -
         dots = comparisons.gain_intervals(part)
         shown += ["<h3>What the teacher adds</h3>", _p(gain_said(gain)), _figure(dots, wide=False, legend=True)]
     for distill, pairs in _pairs(part).items():
-        rank = statistics.ranking(part, "seed", distill=distill)
         shown += [f"<h3>{SIDES[distill]}: who beats whom</h3>", _p(pairs_said(pairs)), _figure(comparisons.win_tie_loss(pairs))]
-        shown += [_p(ranks_said(rank)), _figure(comparisons.critical_differences(rank), wide=False)]
+        shown += _ranks(statistics.ranking(part, "seed", distill=distill))
     if "calibration_error_pct" in part:
         figure = comparisons.learning_curves(part, value="calibration_error_pct")
         shown += ["<h3>Calibration</h3>", _p(curves_said(figure.table, "calibration error")), _figure(figure, legend=True)]
@@ -106,10 +105,11 @@ def all_settings(table: pd.DataFrame, count: int) -> list[str]:
         if len(firsts):
             figure = comparisons.first_counts(firsts)
             shown += [f"<h3>{words}: first in x of y</h3>", _p(firsts_said(firsts)), _figure(figure, wide=False)]
-        if count > 1 and len(firsts):
-            rank = statistics.ranking(table, "setting", distill=distill)
-            figure = comparisons.critical_differences(rank)
-            shown += [_p(ranks_said(rank)), _figure(figure, wide=False)] if len(rank.ranks) > 1 else []
+        if len(firsts) and count > 1:
+            try:
+                shown += _ranks(statistics.ranking(table, "setting", distill=distill))
+            except ValueError as error:  # each setting lacks a strategy that another has
+                shown.append(_p(f"no ranks over settings: {error}."))
     return shown or [_p("One strategy only: there is nobody to be ahead of.")]
 
 
@@ -210,6 +210,12 @@ def _pairs(part: pd.DataFrame) -> dict[bool, pd.DataFrame]:
             if values.shape[1] > 1 and len(values.dropna()):
                 found[distill] = paired_comparisons(values)
     return found
+
+
+def _ranks(ranking: Ranking) -> list[str]:
+    if len(ranking.ranks) < 2:
+        return []
+    return [_p(ranks_said(ranking)), _figure(comparisons.critical_differences(ranking), wide=False)]
 
 
 def _figure(figure: Figure, *, wide: bool = True, legend: bool = False) -> str:

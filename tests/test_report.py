@@ -105,5 +105,10 @@ def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_p
     assert "nobody to be ahead of" in text
     assert "who beats whom" not in text
     assert "What the teacher adds" not in text
+    shapes = PLAIN | {"dataset": "shapes"}
+    apart = [run(s, seed, [seed, 50.0]) for s in ("random", "badge") for seed in (0, 1)]
+    apart += [run(s, seed, [seed, 50.0], SETTING | {"dataset": "shapes"}) for s in ("random", "coreset") for seed in (0, 1)]
+    text = report.write(table(*apart, run("random", 0, [1.0, 2.0], shapes)), tmp_path / "apart.html").read_text()
+    assert "No ranks over settings: 3 strategies in 0 seeds that have them all" in text
     with pytest.raises(ValueError, match="a table of no runs"):
         report.write([], tmp_path / "none.html")
