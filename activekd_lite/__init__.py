@@ -10,6 +10,7 @@ from activekd_lite import (
     metrics,
     notebooks,
     plots,
+    report,
     seeding,
     statistics,
     strategies,
@@ -34,7 +35,7 @@ __all__ = [
     "STRATEGIES", "VLM", "Augmentation", "ClapConfig", "ClapTeacher", "Dataset", "DualHeadStudent", "FrozenFeatures",
     "LabelState", "Oracle", "Pool", "Predictions", "RoundRecord", "RunConfig", "RunResult", "TeacherCache",
     "TrainConfig", "Views", "ZeroShotTeacher", "build_student", "cache", "doctor", "kcenter", "load_dataset", "load_run",
-    "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "notebooks", "plots", "predict",
+    "load_vlm", "losses", "make_dataset", "metrics", "mix_heads", "notebooks", "plots", "predict", "report",
     "run_active_learning", "seeding", "statistics", "strategies", "students", "sweep", "teacher", "train_student", "views",
 ]  # fmt: skip
 

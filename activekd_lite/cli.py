@@ -10,7 +10,9 @@ import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
-from activekd_lite import batches, cache, cluster, handouts, notebooks, statistics, sweep
+import pandas as pd
+
+from activekd_lite import batches, cache, cluster, handouts, notebooks, report, statistics, sweep
 from activekd_lite.datasets import EMBEDDED, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.images import damaged
@@ -73,13 +75,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         print(f"{len(grid.runs()) - len(failed)} of {len(grid.runs())} notebooks ran through; open {args.out}/index.html")
         return 1 if failed else 0
     results = sweep.run(grid, args.out, **folders, device=args.device, **how)
-    failed = [folder for folder in sweep.failures(args.out) if folder in grid.runs()]
-    print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
-    print(statistics.summary(results).to_string(index=False))
-    print(f"\n{len(grid.runs()) - len(failed)} of {len(grid.runs())} runs are finished, in {args.out}")
-    for folder in failed:
-        print(f"FAILED {folder}: {sweep.failures(args.out)[folder].splitlines()[0]}")
-    return 1 if failed else 0
+    return _report(results, Path(args.out))
 
 
 def _grid(args: argparse.Namespace) -> sweep.Grid:
@@ -103,6 +99,24 @@ def _dry_run(grid: sweep.Grid, args: argparse.Namespace) -> int:
     if len(left):
         print(f"time left with {count} workers: {time}")
     return 0
+
+
+def run_report(args: argparse.Namespace) -> int:
+    """What finished runs say, as one page that opens without a network: curves, gains, wins and losses, ranks."""
+    return _report(sweep.load(args.runs), Path(args.runs), args.out)
+
+
+def _report(results: pd.DataFrame, folder: Path, page: str | None = None) -> int:
+    """Print the summary, and write the page. Returns 1 where a run has failed."""
+    failed = sweep.failures(folder)
+    page = page or (folder if folder.is_dir() else folder.parent) / "report.html"
+    report.write(results, page, teacher_accuracy_pct=sweep.teachers(folder), failed=failed)
+    print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
+    print(statistics.summary(results).to_string(index=False))
+    print(f"\n{results['run'].nunique()} runs; figures and tests of what they say are in {page}")
+    for run, why in failed.items():
+        print(f"FAILED {run}: {why.splitlines()[0]}")
+    return 1 if failed else 0
 
 
 def run_cache(args: argparse.Namespace) -> int:
@@ -311,6 +325,10 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--memory-limit", default="auto", help="of each worker, such as 4GB (an equal share)")
         sub.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster that runs, such as tcp://node1:8786")
 
+    def finished(sub):
+        sub.add_argument("runs", help="folder of finished runs, of `sweep --out` or several of `run --out`")
+        sub.add_argument("--out", metavar="FILE", help="the page (report.html in that folder)")
+
     def jobs(sub):
         sub.set_defaults(paper=False, distill=True, teacher="zero-shot")
         sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
@@ -342,6 +360,7 @@ def _parser() -> argparse.ArgumentParser:
 
     command("run", run, folders, one, training, teacher)
     command("sweep", run_sweep, folders, many, training, teacher)
+    command("report", run_report, finished)
     command("cache", run_cache, folders, jobs, teacher)
     command("data", data, folders, check)
     command("notebooks", run_notebooks, course)

@@ -5,7 +5,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from activekd_lite.figures import INK, PALE, Figure, colour, marker
-from activekd_lite.metrics import cannot_show, mean_interval
+from activekd_lite.metrics import cannot_show, mean_interval, runs_needed
 from activekd_lite.statistics import VALUES, Ranking, Results, aulc, curves_frame, gains, one_setting
 
 AXES = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
@@ -108,8 +108,9 @@ def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
     most = max(1e-9, np.nanmax(np.abs(z)))
     sure, n = table[table["p_holm"] < 0.05], int(table["n"].iloc[0])
     beats = [f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()]
-    note = cannot_show(n, len(table)) if table["least"].iloc[0] >= 0.05 else "* more than luck"
-    said = note if "*" not in note else f"More than luck: {', '.join(beats) or 'none'}"
+    said, note = f"More than luck: {', '.join(beats) or 'none'}", "* more than luck"
+    if table["least"].iloc[0] >= 0.05:
+        said, note = cannot_show(n, len(table)), f"{n} pairs are too few for a star; {runs_needed(len(table))} can have one"
     heat = go.Heatmap(
         z=z, x=names, y=names, text=text, texttemplate="%{text}", zmin=-most * 1.6, zmax=most * 1.6, colorscale="RdBu",
         colorbar_title="points", hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
@@ -148,13 +149,13 @@ def critical_differences(ranking: Ranking, title: str = "") -> Figure:
         figure.add_shape(type="line", x0=1, x1=1 + width, y0=-1, y1=-1, line=dict(color=INK, width=3))
         figure.add_annotation(x=1, y=-1, xanchor="left", yanchor="bottom", showarrow=False,
                               text=f"critical difference {width:.2f}")  # fmt: skip
-        note = f"over {n} {ranking.blocks}; grey bars join what is not told apart"
+        note = f"over {n} {ranking.blocks}; grey: not told apart"
     else:
-        note = f"{n} {ranking.blocks} cannot tell {size} strategies apart (critical difference {width:.2f})"
+        note = f"{n} {ranking.blocks} cannot tell {size} strategies apart"
     bottom = size - 0.25 + 0.35 * len(groups)
     figure.update_xaxes(title="mean rank (1: always the best)", range=[0.7, size + 0.3], dtick=1, zeroline=False)
     figure.update_yaxes(tickvals=list(range(size)), ticktext=table["strategy"].tolist(), range=[bottom, -1.7], gridcolor=PALE)
-    title = title or "Who ranks first, and who is told apart"
+    title = title or "Who ranks first?"
     return figure.update_layout(
         title=_with_note(title, note), height=round(200 + 40 * (bottom + 1.7)), showlegend=False, margin_t=90
     )
@@ -177,7 +178,7 @@ def first_counts(table: pd.DataFrame, title: str = "") -> Figure:
     figure.add_vline(chance, line_dash="dot", annotation_text="if all were equal", annotation_position="top")
     figure.update_xaxes(title=f"first, of {most} comparisons (a round of a setting each)")
     figure.update_yaxes(autorange="reversed")
-    title = title or "Who is first, and how often"
+    title = title or "Who is first, how often?"
     return figure.update_layout(title=title, barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1)
 
 

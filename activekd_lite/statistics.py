@@ -117,12 +117,16 @@ def paired(results: Results, value: str = "aulc_pct", *, distill: bool = True) -
 
 
 def _runs(results: Results, value: str, distill: bool) -> pd.DataFrame:
-    if value not in VALUES:
-        raise ValueError(f"value = {value!r}: one of {', '.join(VALUES)} is needed")
+    _check(value)
     runs = aulc(results)
     if (runs["distill"] != distill).all():
         raise ValueError(f"no run {'with' if distill else 'without'} distillation in this table")
     return runs[runs["distill"] == distill]
+
+
+def _check(value: str) -> None:
+    if value not in VALUES:
+        raise ValueError(f"value = {value!r}: one of {', '.join(VALUES)} is needed")
 
 
 def gains(results: Results) -> pd.DataFrame:
@@ -143,6 +147,7 @@ def gains(results: Results) -> pd.DataFrame:
 def summary(results: Results, value: str = "aulc_pct") -> pd.DataFrame:
     """A row for each setting and strategy: mean +- half-width of the 95 % interval over the seeds, with and without
     distillation, and of their difference paired by seed. Text columns, ready to print; one seed has no interval."""
+    _check(value)
     rows, gain = [], gains(results)
     gain = gain[gain["value"] == value].set_index(["setting", "strategy"])
     for name, table in settings(results).items():

@@ -121,6 +121,8 @@ def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
         statistics.aulc([])
     with pytest.raises(ValueError, match="value = 'accuracy': one of first_pct, aulc_pct, last_pct"):
         statistics.paired(two_seeds, "accuracy")
+    with pytest.raises(ValueError, match="value = 'accuracy'"):
+        statistics.summary(two_seeds, "accuracy")
     with pytest.raises(ValueError, match="no run without distillation"):
         statistics.paired(two_seeds[two_seeds["distill"]], distill=False)
     with pytest.raises(ValueError, match="blocks = 'round': one of dataset, setting, seed"):

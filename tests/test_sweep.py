@@ -169,7 +169,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "gain" in out
-    assert "8 of 8 runs are finished" in out
+    assert "8 runs; figures and tests of what they say are in runs/s/report.html" in out
+    assert "https://cdn" not in (tmp_path / "runs/s/report.html").read_text().partition("<script")[0]
     assert cli.main([*words, "--dry-run"]) == 0
     assert "8 of 8 runs are finished; 0 trainings are left\n" in capsys.readouterr().out
     assert cli.main([*words, "--seeds", "0", "2", "--dry-run"]) == 0
@@ -181,7 +182,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     (config.parent / "rounds.jsonl").write_text("{}\n")
     assert cli.main(words) == 1
     out = capsys.readouterr().out
-    assert "7 of 8 runs are finished" in out
+    assert "7 runs; figures" in out
     assert "FAILED digits/random-plain/seed1: ValueError" in out
 
 

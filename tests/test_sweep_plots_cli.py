@@ -8,20 +8,36 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, doctor, plots, protocol, sweep
+from activekd_lite import cli, doctor, plots, protocol, statistics, sweep
 
 SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")
-def grid_runs(tmp_path_factory):
-    """RunResults: random and pcoreset, with and without the teacher, two seeds."""
+def folder(tmp_path_factory):
+    """A finished sweep: random and pcoreset, with and without the teacher, two seeds."""
     root = tmp_path_factory.mktemp("sweep")
     grid = sweep.Grid(
         strategies=("random", "pcoreset"), seeds=(0, 1), rounds=1, query_size=3, views=2, train={"steps": 4, "batch_size": 8}
     )
     sweep.run(grid, root / "runs", cache_root=root / "cache", device="cpu", workers=0, progress=False)
-    return [akd.load_run(root / "runs" / folder, "cpu") for folder in grid.runs()]
+    return root / "runs"
+
+
+@pytest.fixture(scope="module")
+def grid_runs(folder):
+    return [akd.load_run(path.parent, "cpu") for path in folder.rglob("rounds.jsonl")]
+
+
+def test_the_summary_is_means_and_paired_intervals(grid_runs):
+    frame, table = statistics.aulc(grid_runs), statistics.summary(grid_runs)
+    assert table["strategy"].tolist() == ["random", "pcoreset"]
+    of = frame[frame["strategy"] == "random"].pivot(index="seed", columns="distill", values="aulc_pct")
+    mean, half = akd.metrics.mean_interval(of[True] - of[False])
+    assert table["gain"][0] == f"{mean:+.1f} ± {half:.1f}"
+    assert table["with"][0].startswith(f"{of[True].mean():.1f} ± ")
+    single = statistics.summary([r for r in grid_runs if r.config["seed"] == 0])
+    assert single["gain"][0] == f"{of[True][0] - of[False][0]:+.1f}"
 
 
 def test_learning_curves_show_what_was_recorded(grid_runs):
@@ -36,6 +52,19 @@ def test_learning_curves_show_what_was_recorded(grid_runs):
     assert list(figure.data[0].x) == [10, 13]
     assert (figure.data[0].line.dash, figure.data[1].line.dash) == ("solid", "dash")
     assert figure.data[0].marker.symbol != figure.data[2].marker.symbol
+
+
+def test_a_folder_of_runs_becomes_one_page(folder, grid_runs, tmp_path, capsys):
+    assert cli.main(["report", str(folder), "--out", str(tmp_path / "page.html")]) == 0
+    printed, page = capsys.readouterr().out, (tmp_path / "page.html").read_text()
+    gain = statistics.summary(grid_runs)["gain"][0]
+    assert gain in printed
+    assert str(tmp_path / "page.html") in printed
+    assert f"<td>{gain}</td>" in page
+    assert "8 runs, 16 trainings." in page
+    assert "2 paired runs cannot show" in page
+    assert cli.main(["report", str(tmp_path / "nothing")]) == 2
+    assert "no runs under" in capsys.readouterr().err
 
 
 def test_curves_of_two_data_sets_are_refused(grid_runs):
@@ -105,15 +134,8 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
         assert complaint in capsys.readouterr().err
 
 
-def test_sweep_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
+def test_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["sweep", *SHORT, "--strategy", "random", "pcoreset", "--out", "runs/s"]) == 0
-    out = capsys.readouterr().out
-    assert "pcoreset" in out
-    assert "gain" in out
-    page = (tmp_path / "runs/s/digits-learning-curves.html").read_text()
-    assert "https://cdn" not in page[: page.index("<script")]
-    assert len(page) > 1_000_000  # plotly.js is inside: it opens without a network
     assert cli.main(["cache", "--views", "2", "--device", "cpu"]) == 0
     assert "2 views x 1100 images x 128 numbers" in capsys.readouterr().out
     assert cli.main(["doctor"]) == 0

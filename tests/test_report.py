@@ -1,0 +1,114 @@
+"""The report says what the tables say, and as plainly what cannot be told; its page needs no network."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_statistics import PLAIN, SETTING, run, table
+
+from activekd_lite import metrics, report, statistics
+
+
+def gain_rows(*rows, value="aulc_pct"):
+    return pd.DataFrame([("digits", s, value, mean, half, 5, 0) for s, mean, half in rows],
+                        columns=["setting", "strategy", "value", "mean", "half_width", "n", "left_out"])  # fmt: skip
+
+
+def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
+    said = report.gain_said(gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5)), ["aulc_pct"])
+    assert said == (
+        "Mean of the rounds: the teacher adds +1.0 points on average, beyond the 95 % interval for 1 of 3 strategies; "
+        "plain learning is ahead for badge (-2.0 ± 0.5); it cannot be told from 0 for coreset."
+    )
+    single = report.gain_said(gain_rows(("random", 4.0, np.nan), value="last_pct"), ["last_pct"])
+    assert single == "Last round: the teacher adds +4.0 points, from a single seed, which says nothing about luck."
+
+
+def test_pairs_that_hold_are_named_the_better_first():
+    a = np.arange(10.0)
+    noise = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1]) / 10
+    sure = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + 2 + noise, "c": a + noise}))
+    assert report.pairs_said(sure) == (
+        "2 of 3 differences hold after Holm's correction (10 paired seeds): b over a (+2.0); b over c (+2.0)."
+    )
+    luck = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + noise}))
+    assert report.pairs_said(luck).startswith("none of 1 differences holds after Holm's correction (10 paired seeds)")
+    few = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + 9}).head(5))
+    assert report.pairs_said(few).startswith("5 paired runs cannot show that any difference is more than luck")
+    assert "nothing about luck" in report.pairs_said(metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a}).head(1)))
+
+
+def test_ranks_say_what_they_rank_over_and_when_they_cannot_tell():
+    def said(ranks, blocks, names="abcd"):
+        return report.ranks_said(statistics.Ranking(pd.DataFrame(ranks, columns=list(names)), blocks, 1))
+
+    clear = said([[1, 2, 3, 4]] * 10, "paired seeds")
+    assert "Over 10 paired seeds a has the best mean rank by AULC (1.00); c, d ranks lower" in clear
+    assert "1 seed that lacks a strategy is left out" in clear
+    assert "says nothing of other data" in clear
+    few = said([[1, 2, 3, 4]] * 2, "settings")
+    assert "2 settings cannot tell 4 strategies apart" in few
+    assert "takes settings as independent" in few
+    even = said([[1, 2, 3, 4], [4, 3, 2, 1]] * 5, "paired seeds")
+    assert "can be luck (Friedman's test, p = 1)" in even
+
+
+def test_firsts_say_the_count_and_its_weakness():
+    firsts = pd.DataFrame([("pcoreset", 9, 1, 15, 8, 12, -0.1)],
+                          columns=["strategy", "first", "tied", "of", "after_2", "of_after_2", "mean_lead"])  # fmt: skip
+    assert report.firsts_said(firsts) == (
+        "First most often: pcoreset, in 9 of 15 comparisons (60 %), level with another in 1, 8 of 12 after the first two "
+        "rounds; on average -0.1 points from the best other. Rounds of a run hang together, so these are far fewer "
+        "than 15 independent draws."
+    )
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """Two teachers on one data set, a second data set, a run that is cut short, one that failed, a strategy of odd name."""
+    rng, runs = np.random.default_rng(0), []
+    clap, shapes = SETTING | {"teacher": "clap"}, SETTING | {"dataset": "shapes"}
+    for setting, level in ((SETTING, 80), (clap, 85), (PLAIN, 50), (shapes, 40)):
+        for place, strategy in enumerate(("random", "<b>mine</b>")):
+            for seed in range(6):
+                rounds = 2 if (setting, place, seed) == (clap, 1, 5) else 4
+                runs.append(run(strategy, seed, level + 5 * place + rng.random(rounds), setting))
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    failed = {"shapes/random-plain/seed0": "RuntimeError: <out of memory>"}
+    report.write(table(*runs), path, teacher_accuracy_pct={("digits", "zero-shot"): 71.234}, failed=failed)
+    return path.read_text()
+
+
+def test_the_page_has_each_setting_with_its_findings(page):
+    assert re.findall(r"<h2>(.*?)</h2>", page) == ["In short", "digits, zero-shot", "digits, clap", "shapes", "All settings"]
+    assert "48 runs, 190 trainings." in page
+    assert "stopped after 2 of 4 trainings" in page
+    short = page[page.index("In short") : page.index("<nav>")]
+    assert "1 of 1 differences hold after Holm's correction (6 paired seeds)" in short.replace("&#x27;", "'")
+    assert "5 paired runs cannot show" in short  # of clap, where a seed is left out
+    assert "in 9 of 9 comparisons (100 %)" in page  # three settings, three rounds after the first
+    assert page.count("teacher alone 71.2") == 2  # both teachers of digits have that model, shapes was not given
+
+
+def test_the_page_needs_no_network_and_is_safe_from_names(page):
+    own = page[page.index("</head>") :]
+    assert not [link for link in ("src=", "https://", "http://") if link in own]
+    assert "<b>mine" not in own
+    assert "<out of memory>" not in own
+    assert len(page) > 1_000_000  # plotly.js is inside
+
+
+def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_path):
+    runs = table(run("random", 0, [50.0, 60.0], PLAIN), run("random", 1, [50.0, 61.0], PLAIN))
+    text = report.write(runs.drop(columns="calibration_error_pct"), tmp_path / "report.html").read_text()
+    assert "nobody to be ahead of" in text
+    assert "who beats whom" not in text
+    assert "What the teacher adds" not in text
+    shapes = PLAIN | {"dataset": "shapes"}
+    apart = [run(s, seed, [seed, 50.0]) for s in ("random", "badge") for seed in (0, 1)]
+    apart += [run(s, seed, [seed, 50.0], SETTING | {"dataset": "shapes"}) for s in ("random", "coreset") for seed in (0, 1)]
+    text = report.write(table(*apart, run("random", 0, [1.0, 2.0], shapes)), tmp_path / "apart.html").read_text()
+    assert "No ranks over settings: 3 strategies in 0 seeds that have them all" in text
+    with pytest.raises(ValueError, match="a table of no runs"):
+        report.write([], tmp_path / "none.html")
