@@ -74,7 +74,11 @@ def run_sweep(args: argparse.Namespace) -> int:
         failed = batches.run(grid, args.notebook, args.out, **folders, device=args.device, **how)
         print(f"{len(grid.runs()) - len(failed)} of {len(grid.runs())} notebooks ran through; open {args.out}/index.html")
         return 1 if failed else 0
-    results = sweep.run(grid, args.out, **folders, device=args.device, **how)
+    try:
+        results = sweep.run(grid, args.out, **folders, device=args.device, **how)
+    except RuntimeError as error:
+        print(f"activekd-lite: {error}", file=sys.stderr)
+        return 1
     return _report(results, Path(args.out))
 
 

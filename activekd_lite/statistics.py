@@ -27,7 +27,8 @@ Results = pd.DataFrame | Sequence[RunResult]
 
 
 def tidy_table(results: Results) -> pd.DataFrame:
-    """The tidy table, checked; strategies in the package's order, then the rounds. `vlm` is "none" where there is none.
+    """The tidy table, checked: strategies in the package's order, with distillation before without, then the rounds. `vlm` is
+    "none" where there is none.
 
     Raises ValueError for no runs, missing columns, and for a round that is there twice: such runs differ in something that the
     table does not tell, so they cannot be paired.
@@ -43,7 +44,9 @@ def tidy_table(results: Results) -> pd.DataFrame:
         run = ", ".join(f"{k} {v}" for k, v in twice.iloc[0][[*RUN, "round"]].items())
         raise ValueError(f"two runs of {run}: they differ in what the table does not tell; give one of them")
     places = {name: place for place, name in enumerate(dict.fromkeys([*STRATEGIES, *table["strategy"]]))}
-    table = table.assign(place=table["strategy"].map(places)).sort_values(["place", "round"], kind="stable", ignore_index=True)
+    table = table.assign(place=table["strategy"].map(places)).sort_values(
+        ["place", "distill", "round"], ascending=[True, False, True], kind="stable", ignore_index=True
+    )
     return table.drop(columns="place")
 
 

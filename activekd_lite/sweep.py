@@ -117,11 +117,12 @@ def load(out: str | os.PathLike) -> pd.DataFrame:
     """Every round of every run under `out` as a tidy table: `run` (its folder), the columns of `loop.tidy`, `rounds` (planned).
 
     `teacher` is the name in the grid; seconds are of a whole round. The table is also kept as `results.parquet` in `out`. out:
-    the folder of a sweep or of any runs, or such a parquet file. Raises FileNotFoundError for no runs.
+    the folder of a sweep or of any runs, or such a parquet file. Runs that failed (see `failures`) are left out. Raises
+    FileNotFoundError for no runs, ValueError for one whose files are damaged.
     """
     out = Path(out)
     stored = out if out.suffix == ".parquet" else out / "results.parquet"
-    folders = sorted(path.parent for path in out.rglob("rounds.jsonl"))
+    folders = sorted(path.parent for path in out.rglob("rounds.jsonl") if not path.with_name(FAILED).is_file())
     if not folders and stored.is_file():
         return pd.read_parquet(stored)
     if not folders:

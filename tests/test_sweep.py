@@ -124,10 +124,12 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished
     assert json.loads((out / broken / "config.json").read_text()) == config
 
 
-def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path):
+def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path, capsys):
     grid = sweep.Grid(strategies=("random",), distill=(False,), rounds=5000)
-    with pytest.raises(RuntimeError, match="none of the 1 runs could be finished: ValueError: .*5000 rounds of 10"):
+    with pytest.raises(RuntimeError, match=r"none of the 1 runs .* says why: ValueError: .*5000 rounds of 10"):
         run(grid, tmp_path)
+    assert cli.main(["sweep", "--no-distill", "--rounds", "5000", "--workers", "0", "--out", str(tmp_path / "cli")]) == 1
+    assert "5000 rounds of 10" in capsys.readouterr().err
 
 
 def test_time_is_estimated_from_what_is_done(tmp_path):
