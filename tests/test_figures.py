@@ -259,6 +259,9 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     assert heat.text[0][2].endswith("2/3/3")
     assert "a over b" in every_figure["win_tie_loss"].alt
     np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0].round(1))
+    six = metrics.paired_comparisons(pd.DataFrame({"a": range(6), "b": range(-1, 5), "c": range(-2, 4)}))
+    assert (six["p"] < 0.05).all()
+    assert "*" not in "".join(plots.win_tie_loss(six).data[0].text.ravel())  # not after Holm's correction
     few = plots.win_tie_loss(metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]})))
     assert few.layout.title.subtitle.text == "4 pairs are too few for a star; 6 can have one"
     assert "4 paired runs cannot show" in few.alt

@@ -87,7 +87,7 @@ def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
 
 def test_the_permutation_test_is_the_enumeration_of_all_signs():
     rng = np.random.default_rng(0)
-    for gap in ([0.3, -0.1, 0.2], [1.0, 1.0, -1.0, 2.0, 0.0], rng.normal(0.5, size=6), [0.1, 0.2, -0.3]):
+    for gap in ([0.3, -0.1, 0.2], [1.0, 1.0, -1.0, 2.0, 0.0], rng.normal(0.5, size=6), [0.7, -0.8, 0.8, 0.1, -0.8]):
         means = [abs(np.mean(np.multiply(gap, signs))) for signs in product([1, -1], repeat=len(gap))]
         expected = np.mean([mean >= abs(np.mean(gap)) - 1e-9 for mean in means])
         assert metrics.permutation_p(gap) == pytest.approx(expected)
