@@ -17,6 +17,7 @@ import torch
 
 import activekd_lite as akd
 from activekd_lite import datasets, files, runs
+from activekd_lite.journal import Journal
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, SIGKILL and tmpfs, as on Linux")
 SETTINGS = "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6 --device cpu".split()
@@ -251,6 +252,24 @@ def test_a_changed_byte_of_the_generated_images_is_found_and_they_are_made_again
     header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
     places = [*range(0, header, 13), *random.Random(0).sample(range(header, size), 15), size - 1]
     assert same_or_refused(path, places, read, expected, "") == 0
+
+
+def test_a_changed_byte_of_a_persons_answers_is_found_or_harmless(small, tmp_path):
+    path = tmp_path / "answers.jsonl"
+    journal = Journal(path, small.pool)
+    for index in (5, 7, 9):
+        journal.answer(index, 3, 1.5)
+    journal.close()
+
+    def read():
+        opened = Journal(path, small.pool)
+        opened.close()
+        if opened.note:  # the newline at the end is gone, and with it the last line
+            raise ValueError(f"{path.name}: {opened.note}")
+        return opened.labels, opened.seconds, [event["time"] for event in opened.events]
+
+    places = range(path.stat().st_size)
+    assert same_or_refused(path, places, read, read(), "") > 0.6 * len(places)
 
 
 def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_path):
