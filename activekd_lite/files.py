@@ -103,9 +103,9 @@ def sealed(content: dict) -> dict:
     return content | {"sha256": digest(content)}
 
 
-def is_whole(content: dict) -> bool:
+def is_whole(content: object) -> bool:
     """Is it what was sealed?"""
-    return content.get("sha256") == digest({k: v for k, v in content.items() if k != "sha256"})
+    return isinstance(content, dict) and content.get("sha256") == digest({k: v for k, v in content.items() if k != "sha256"})
 
 
 def sha256_of(path: Path) -> str:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.files import make_folder, require_same, write_atomic
+from activekd_lite.files import is_whole, make_folder, require_same, sealed, write_atomic
 from activekd_lite.pool import Oracle, Pool
 
 FORMAT = 1
@@ -35,8 +35,8 @@ class Journal:
     """The answers in the file `path`, about the images of `pool`; made where there is none.
 
     events: dicts with `event` ("answer", "undo", "skip"), `index` (pool index), `seconds` (since the image was shown), `time`
-    (UTC) and, of an answer, `label` (a class name). changed: the condition that is notified of each. note: what was found
-    odd when the file was read, else "".
+    (UTC), of an answer `label` (a class name), and `sha256` of all this. changed: the condition that is notified of each. note:
+    what was found odd when the file was read, else "".
 
     Raises ValueError for the journal of other images or classes and for a damaged line, RuntimeError while another process has
     it open. A last line that was cut off is ignored, and said. Within a process the newest has the file and closes the others.
@@ -91,6 +91,8 @@ class Journal:
         """A line as a dict. Raises ValueError naming it."""
         try:
             event = json.loads(line)
+            if "sha256" in event and not is_whole(event):  # those of older versions have none
+                raise ValueError("its checksum differs")
             kind = event["journal"] and "head" if place == 1 else event["event"]
             if kind in EVENTS:
                 self._check(event["index"], event["seconds"], event["label"] if kind == "answer" else None)
@@ -135,6 +137,7 @@ class Journal:
             "seconds": seconds,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
+        event = sealed(event)
         line = json.dumps(event).encode() + b"\n"
         with self.changed:
             if self.closed:

@@ -89,7 +89,7 @@ def run_active_learning(
         if finished := _finished(folder, config, device):  # by the process that was waited for
             return finished
         _, records, state = folder.read(config)
-        folder.clean()
+        folder.clean(keep_students)
         if not records:
             initial = _initial_indices(data, teacher, choose, query_size, shots, seed)
             state = state.with_labels(initial, data.oracle.label(initial), round=0)

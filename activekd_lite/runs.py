@@ -172,11 +172,11 @@ class RunFolder:
         content = path.read_bytes() if path.is_file() else b""
         for place, text in enumerate(filter(bytes.strip, content.split(b"\n"))):
             try:
-                line = dict(json.loads(text))
-            except (ValueError, TypeError):
-                line = {"damaged": text}
+                line = json.loads(text)
+            except ValueError:
+                line = None
             if not is_whole(line) or line.get("round") != place:
-                if line.keys() >= FIELDS - {*SUMS, "device"} and not line.keys() & SUMS:
+                if isinstance(line, dict) and "accuracy_pct" in line and not line.keys() & SUMS:
                     raise ValueError(f"{path} was written by an older version of activekd-lite; {self.remedy(0)}")
                 raise ValueError(f"line {place + 1} of {path} is damaged, or was edited; {self.remedy(place)}")
             if line.keys() != FIELDS:
@@ -245,17 +245,20 @@ class RunFolder:
             raise ValueError(f"{path} does not fit what {config['student']!r} is here and now: {error}") from error
         return net.eval()
 
-    def clean(self) -> None:
-        """Remove what a killed process left: half-written files, and the student of a round without a line."""
+    def clean(self, keep_students: bool) -> None:
+        """Remove what a killed process left: half-written files, the student of a round without a line, and where they are not
+        kept the one before the last."""
         if self.path is None:
             return
         remove_partials(self.path, "config.json", "labels.csv", "rounds.jsonl", "student-*.safetensors")
         for round in self.kept():
-            if round >= len(self.lines):
+            if round >= len(self.lines) or (round == len(self.lines) - 2 and not keep_students):
                 self.student_path(round).unlink(missing_ok=True)
 
-    def write(self, config: dict, record: RoundRecord, state: LabelState, student: DualHeadStudent, keep: bool) -> None:
-        """Put one more round there. keep: also the student of the round before."""
+    def write(
+        self, config: dict, record: RoundRecord, state: LabelState, student: DualHeadStudent, keep_students: bool
+    ) -> None:
+        """Put one more round there; where they are not kept, its student takes the place of the one before."""
         if self.path is None:
             return
         if not self.lines:
@@ -270,7 +273,7 @@ class RunFolder:
         lines = [*self.lines, sealed(asdict(record) | dict(zip(SUMS, sums, strict=False)))]
         write_atomic(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.lines = lines
-        if record.round and not keep:
+        if record.round and not keep_students:
             self.student_path(record.round - 1).unlink(missing_ok=True)
 
 

@@ -374,6 +374,22 @@ def test_running_the_cell_again_takes_over(hand):
     assert second.journal.labels == {index: 1}
 
 
+def test_running_the_cell_again_while_the_student_trains_waits_for_the_end_of_it(hand):
+    busy, enough = threading.Event(), threading.Event()
+    first = hand(on_round=lambda record: (busy.set(), enough.wait(60)))
+    for _ in range(4):
+        send(first, "answer", label=1)
+        until(lambda: first.oracle.current is not None or not first.oracle.asked)
+    assert busy.wait(60)
+    second = hand()
+    assert second.widget.shown["busy"]
+    assert len(second.records) == 1
+    enough.set()
+    finish(second)
+    assert second.done, second._error
+    assert not first.done or first.records == second.records
+
+
 def test_a_cold_start_asks_for_the_first_images_too(hand, small):
     labeller = hand(shots=0, strategy="random", rounds=1, truth=False)
     asked(labeller)
