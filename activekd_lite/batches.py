@@ -33,30 +33,30 @@ def run(
 
     A notebook is given what it knows of a run: `strategy`, or `strategies` with one in it, and so on. Runs that are the same to
     it (04 compares with and without distillation itself) are one. workers, scheduler, memory_limit: see `cluster.run_tasks`.
-    Returns the cell and the error of those that failed, by name; they are kept as far as they came, and named in the index.
+    Returns by name the cell and the error of those that failed, which are kept as far as they came, and "" for the others.
 
     Raises FileNotFoundError for no such notebook, ValueError for settings of the grid that the notebook does not know.
     """
     path, out = Path(notebook).resolve(), make_folder(out).resolve()
     if not path.is_file():
         raise FileNotFoundError(f"no notebook {notebook}; those of the course are in {notebooks.FOLDER}")
-    known, failed, tasks = notebooks.parameters_of(read_notebook(path)), {}, []
+    known, done, tasks = notebooks.parameters_of(read_notebook(path)), {}, []
     places = {"cache": os.path.abspath(cache_root), "data_root": os.path.abspath(data_root), "device": str(device)}
     for name, given in parameters(grid, list(known)).items():
         own = {k: v for k, v in (places | {"out": str(out / "runs" / name)}).items() if k in known}
         tasks.append(Task(name, _execute, (str(path), str(out / f"{name}.ipynb"), notebooks.absolute(given) | own)))
     try:
         with tqdm(total=len(tasks), unit="notebook", desc=path.stem, disable=not progress) as bar:
-            for task, done in run_tasks(tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit):
-                if isinstance(done, Failure):
-                    failed[task.name] = done.error
-                elif done.error:
-                    failed[task.name] = f"{done.failed_cell}: {done.error}"
-                bar.set_postfix(failed=len(failed))
+            for task, result in run_tasks(tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit):
+                if isinstance(result, Failure):
+                    done[task.name] = result.error
+                else:
+                    done[task.name] = f"{result.failed_cell}: {result.error}" if result.error else ""
+                bar.set_postfix(failed=sum(map(bool, done.values())))
                 bar.update()
     finally:
         index(out)
-    return failed
+    return done
 
 
 def parameters(grid: Grid, known: Sequence[str]) -> dict[str, dict]:

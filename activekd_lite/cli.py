@@ -71,8 +71,11 @@ def run_sweep(args: argparse.Namespace) -> int:
     how = {"workers": args.workers, "scheduler": args.scheduler, "memory_limit": args.memory_limit}
     folders = {"cache_root": args.cache, "data_root": args.root}
     if args.notebook:
-        failed = batches.run(grid, args.notebook, args.out, **folders, device=args.device, **how)
-        print(f"{len(grid.runs()) - len(failed)} of {len(grid.runs())} notebooks ran through; open {args.out}/index.html")
+        done = batches.run(grid, args.notebook, args.out, **folders, device=args.device, **how)
+        failed = {name: why for name, why in done.items() if why}
+        for name, why in failed.items():
+            print(f"FAILED {name}: {why}")
+        print(f"{len(done) - len(failed)} of {len(done)} notebooks ran through; open {Path(args.out, 'index.html')}")
         return 1 if failed else 0
     try:
         results = sweep.run(grid, args.out, **folders, device=args.device, **how)

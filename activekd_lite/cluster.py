@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import traceback
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from uuid import uuid4
@@ -46,7 +47,8 @@ def run_tasks(
     tasks: Sequence[Task], *, workers: int | None = None, scheduler: str | None = None, memory_limit: str | int = "auto",
     threads: int = 1,
 ) -> Iterator[tuple[Task, object]]:  # fmt: skip
-    """Do all tasks, and yield each with its result, or its `Failure`, as they are done.
+    """Do all tasks, and yield each with its result, or its `Failure`, as they are done. What comes `after` one that failed has
+    its Failure.
 
     workers: processes of the local cluster; None: one for each core or GPU; 0: none, one task after another in this process.
     scheduler: the address of a cluster that runs, instead. memory_limit: of each local worker, such as "4GB"; "auto" shares
@@ -109,23 +111,38 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
 
 
 def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, object]]:
-    batch, futures = uuid4().hex, {}  # a key of its own for each call: nothing is taken from an earlier one
+    """All tasks at once; those whose workers died go alone at the end: who only waited on such a worker is blamed, too."""
+    after, suspects = defaultdict(list), deque()
+    for task in tasks:
+        after[task.after].append(task)
+    ready = after.pop(None, [])
+    while ready or suspects:
+        alone = not ready
+        futures, running = {}, as_completed()
 
-    def submit(task: Task, attempt: int) -> Future:
-        before = futures.get(task.after)
-        futures[task.name] = client.submit(
-            _call, task.function, task.args, threads, before, key=f"{task.name}-{batch}-{attempt}", retries=1, pure=False
-        )
-        return futures[task.name]
+        def begin(task: Task, futures: dict = futures, running: as_completed = running) -> None:
+            key = f"{task.name}-{uuid4().hex}"  # new in each call: nothing is taken from an earlier one
+            future = client.submit(_call, task.function, task.args, threads, key=key, retries=1, pure=False)
+            futures[future.key] = task
+            running.add(future)
 
-    names, suspects = {submit(task, 1).key: task for task in tasks}, []
-    for future in as_completed([futures[task.name] for task in tasks]):
-        if future.status == "error" and isinstance(future.exception(), KilledWorker):
-            suspects.append(names[future.key])
-        else:
-            yield names[future.key], _outcome(future)
-    for task in sorted(suspects, key=tasks.index):  # alone: who only waited on a worker that died is blamed for it, too
-        yield task, _outcome(submit(task, 2))
+        for task in ready or [suspects.popleft()]:
+            begin(task)
+        ready = []
+        for future in running:
+            task = futures.pop(future.key)
+            if not alone and isinstance(future.exception(), KilledWorker):
+                suspects.append(task)
+                continue
+            outcome = _outcome(future)
+            yield task, outcome
+            for later in after.pop(task.name, []):
+                if isinstance(outcome, Failure):
+                    yield later, outcome
+                elif alone:
+                    ready.append(later)
+                else:
+                    begin(later)
 
 
 def _outcome(future: Future) -> object:
@@ -141,8 +158,8 @@ def _outcome(future: Future) -> object:
     return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
 
 
-def _call(function: Callable, args: tuple, threads: int, _before: object) -> object:
-    """What a worker does. _before: only there to be waited for."""
+def _call(function: Callable, args: tuple, threads: int) -> object:
+    """What a worker does."""
     with torch_threads(threads):
         return function(*args)
 
@@ -159,7 +176,7 @@ def _one_by_one(tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, obj
 def _tried_twice(task: Task, threads: int) -> object:
     for _ in range(2):
         try:
-            return _call(task.function, task.args, threads, None)
+            return _call(task.function, task.args, threads)
         except Exception as error:  # whatever it is, the other tasks go on
             failure = Failure(_line(error), traceback.format_exc())
     return failure

@@ -126,7 +126,7 @@ def test_each_worker_sees_one_gpu_and_has_one_thread(monkeypatch):
     assert cluster.visible_gpus() == ["0", "1"]
 
 
-GRID = sweep.Grid(strategies=("random", "pcoreset"), seeds=(0, 1), rounds=5, train={"steps": 40, "batch_size": 16})
+GRID = sweep.Grid(strategies=("random", "pcoreset"), rounds=5, train={"steps": 20, "batch_size": 16})
 
 
 def half_done(out):
