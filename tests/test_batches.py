@@ -56,9 +56,8 @@ def notebook(tmp_path):
     ]
     cells[1].metadata["tags"] = ["parameters"]
     path = tmp_path / "04_small.ipynb"
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": ""}}), path
-    )
+    spoken = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spoken), path)
     return path
 
 
@@ -77,7 +76,7 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(noteboo
     assert texts["digits-random-seed1"] == f"digits random 1 {out}/runs/digits-random-seed1\n"
     assert texts["digits-badge-seed1"].startswith("digits badge 1 ")  # what it did before it failed is kept
     index = (out / "index.html").read_text()
-    assert "dataset digits, strategy badge, seed 1" in index
+    assert "dataset digits, seed 1, strategy badge" in index
     assert 'href="digits-random-seed1.html"' in index
     assert index.count("failed</b> in cell [4] under “The part that fails”") == 1
     assert index.count("ran through") == 1
