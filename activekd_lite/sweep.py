@@ -48,11 +48,11 @@ def run(
     """
     runs, out = grid.runs(), make_folder(out).resolve()
     _note(out / "runs.json", {f: {"teacher": p.teacher, "config": asdict(p.config)} for f, p in runs.items()})
-    tasks = _tasks(runs, out, (os.path.abspath(cache_root), os.path.abspath(data_root), str(device)))
+    todo = tasks(runs, out, (os.path.abspath(cache_root), os.path.abspath(data_root), str(device)))
     failed = 0
     with tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar:
         how = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit, "threads": threads}
-        for task, outcome in run_tasks(tasks, **how):
+        for task, outcome in run_tasks(todo, **how):
             if task.name not in runs:
                 _note(out / "teachers.json", {} if isinstance(outcome, Failure) else outcome)
                 continue
@@ -73,7 +73,7 @@ def run(
     return found[found["run"].isin(runs)].reset_index(drop=True)
 
 
-def _tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
+def tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
     """First what encodes the images of runs that share them, then the runs."""
     token, first, after, known = uuid4().hex, {}, [], _noted(out / "teachers.json")
     for folder, planned in runs.items():
