@@ -4,8 +4,8 @@
     python benchmarks/sweep.py --runs 8 --tiny 50
 
 Throughput: the same runs on one worker and on two, each of one thread, from the first run's begin to the last one's end;
-starting the processes, which import torch, is told apart. Overhead: the share of the workers' time, over many tiny runs, in which no run
-was under way.
+starting the processes, which import torch, is told apart. Overhead: the share of the workers' time, over many tiny runs, in
+which no run was under way.
 """
 
 import argparse
