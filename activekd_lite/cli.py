@@ -115,7 +115,7 @@ def run_report(args: argparse.Namespace) -> int:
 
 def _report(results: pd.DataFrame, folder: Path, page: str | None = None) -> int:
     """Print the summary, and write the page. Returns 1 where a run has failed."""
-    failed = sweep.failures(folder)
+    failed = {run: why.splitlines()[0] for run, why in sweep.failures(folder).items()}
     page = page or (folder if folder.is_dir() else folder.parent) / "report.html"
     report.write(results, page, teacher_accuracy_pct=sweep.teachers(folder), failed=failed)
     print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")

@@ -1,6 +1,7 @@
 """Which runs a grid is made of, where they lie, and what it refuses."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -114,6 +115,14 @@ def test_a_grid_is_read_from_yaml(tmp_path):
             Grid.read(path)
     with pytest.raises(FileNotFoundError, match="no grid file"):
         Grid.read(tmp_path / "none.yaml")
+
+
+def test_the_grid_of_the_readme_is_one(tmp_path):
+    text = re.search(r"```yaml\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)[1]
+    (tmp_path / "grid.yaml").write_text(text)
+    runs = Grid.read(tmp_path / "grid.yaml").runs()
+    taught, plain = 3 * (2 * 2 - 1) * 3 * 5, (2 * 2 - 1) * 3 * 5 + 3 * 5  # a linear student learns from a model's features
+    assert len(runs) == taught + plain
 
 
 def test_the_folder_of_a_run_is_a_name_that_any_system_takes():
