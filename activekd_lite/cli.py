@@ -122,7 +122,7 @@ def _report(results: pd.DataFrame, folder: Path, page: str | None = None) -> int
     print(statistics.summary(results).to_string(index=False))
     print(f"\n{results['run'].nunique()} runs; figures and tests of what they say are in {page}")
     for run, why in failed.items():
-        print(f"FAILED {run}: {why.splitlines()[0]}")
+        print(f"FAILED {run}: {why}")
     return 1 if failed else 0
 
 
