@@ -26,7 +26,8 @@ demo: $(INSTALLED) ## notebooks 00 to 05, executed, as pages with live figures: 
 	@$(BIN)/activekd-lite notebooks --out $(DEMO)
 
 test: $(INSTALLED) ## all tests, the notebooks among them
-	@$(BIN)/python -m pytest notebooks tests --nbval-lax
+	@$(BIN)/python -m pytest notebooks --nbval-lax
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
 
 lint: $(INSTALLED) ## ruff: errors and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
