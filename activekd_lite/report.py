@@ -147,7 +147,7 @@ def gain_said(gains: pd.DataFrame, values: list[str] | None = None) -> str:
             said.append(f"{line}, from a single seed, which says nothing about luck.")
             continue
         line += f", beyond the 95 % interval for {len(more)} of {len(of)} strategies" if several else ""
-        ahead = [f"{r.strategy} ({statistics.shown(r.mean, r.half_width, '+')})" for r in less.itertuples()]
+        ahead = [f"{r.strategy} ({statistics.interval_text(r.mean, r.half_width, '+')})" for r in less.itertuples()]
         line += f"; plain learning is ahead for {', '.join(ahead)}" if ahead else ""
         open_ = [r.strategy for r in of.itertuples() if not abs(r.mean) > r.half_width]
         line += f"; it cannot be told from 0 for {', '.join(open_)}" if open_ else ""

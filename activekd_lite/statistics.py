@@ -158,14 +158,14 @@ def summary(results: Results, value: str = "aulc_pct") -> pd.DataFrame:
         for strategy, of in runs[runs["whole"]].groupby("strategy", sort=False):
             row = {"data set": name, "strategy": strategy, "seeds": of["seed"].nunique()}
             for column, side in (("with", True), ("without", False)):
-                row[column] = shown(*mean_interval(values)) if len(values := of[of["distill"] == side][value]) else ""
+                row[column] = interval_text(*mean_interval(values)) if len(values := of[of["distill"] == side][value]) else ""
             key = (name, strategy)
-            rows.append(row | {"gain": shown(*gain.loc[key, ["mean", "half_width"]], "+") if key in gain.index else ""})
+            rows.append(row | {"gain": interval_text(*gain.loc[key, ["mean", "half_width"]], "+") if key in gain.index else ""})
     return pd.DataFrame(rows)
 
 
-def shown(mean: float, half_width: float, sign: str = "") -> str:
-    """`shown(1.23, 0.45, "+")` -> "+1.2 ± 0.5"; without the half-width where it is NaN."""
+def interval_text(mean: float, half_width: float, sign: str = "") -> str:
+    """`interval_text(1.23, 0.45, "+")` -> "+1.2 ± 0.5"; without the half-width where it is NaN."""
     return f"{mean:{sign}.1f}" + (f" ± {half_width:.1f}" if np.isfinite(half_width) else "")
 
 

@@ -399,11 +399,11 @@ def test_paths_are_meant_as_seen_from_here(tmp_path, monkeypatch):
     (tmp_path / "weights.pt").touch()
     (tmp_path / "digits").mkdir()
     given = {"out": "o", "cache": "/c", "dataset": "folder:images", "pretrained": "weights.pt", "vlm": "digits", "seed": 1}
-    assert notebooks._absolute(given) == {
+    assert notebooks.absolute(given) == {
         "out": f"{tmp_path}/o", "cache": "/c", "dataset": f"folder:{tmp_path}/images", "pretrained": f"{tmp_path}/weights.pt",
         "vlm": "digits", "seed": 1,
     }  # fmt: skip
-    assert notebooks._absolute({"dataset": "digits", "pretrained": "openai"}) == {"dataset": "digits", "pretrained": "openai"}
+    assert notebooks.absolute({"dataset": "digits", "pretrained": "openai"}) == {"dataset": "digits", "pretrained": "openai"}
 
 
 FIGURE = """from IPython.display import display

@@ -89,7 +89,8 @@ def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(views, taugh
     options = {"cache_root": tmp_path, "device": "cpu", "progress": False}
     configs = [akd.RunConfig(teacher=t, views=views, rounds=0, train=quick).run(**options).config for t in ("zero-shot", None)]
     grid = akd.sweep.Grid(strategies=["random"], views=views, rounds=0, train=quick)
-    configs += [result.config for result in akd.sweep.run(grid, tmp_path / "grid", **options)]
+    akd.sweep.run(grid, tmp_path / "grid", **options, workers=0)
+    configs += [akd.load_run(tmp_path / "grid" / folder, "cpu").config for folder in grid.runs()]
     assert [c["views"]["count"] for c in configs] == [taught, plain, taught, plain]
 
 
