@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## notebooks 00 to 05, executed, as pages with live figures: 
 
 test: $(INSTALLED) ## all tests, the notebooks among them
 	@$(BIN)/python -m pytest notebooks --nbval-lax
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(INSTALLED) ## ruff: errors and format
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -9,6 +9,7 @@ settings, never data.
 import contextlib
 import logging
 import os
+import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ from tqdm import tqdm
 
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else can reach it
 ALLOWED_DEATHS = 1  # of workers, while they have a task, before it is tried alone
+CHECKED, ALONE = 5, 60  # seconds: how often workers are looked for, and how long there may be none
 PATIENCE = 20  # seconds that a scheduler has to answer
 
 
@@ -63,7 +65,7 @@ def run_tasks(
         return
     count = min(workers or len(visible_gpus()) or cores(), max(1, len(tasks)))
     with _client(count, scheduler, memory_limit) as client:
-        yield from _distributed(client, tasks, threads)
+        yield from _distributed(client, tasks, threads, patient=scheduler is not None)
 
 
 def cores() -> int:
@@ -110,7 +112,7 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
         yield client
 
 
-def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterator[tuple[Task, object]]:
+def _distributed(client: Client, tasks: Sequence[Task], threads: int, patient: bool) -> Iterator[tuple[Task, object]]:
     """All tasks at once; those whose workers died go alone at the end: who only waited on such a worker is blamed, too."""
     after, suspects = defaultdict(list), deque()
     for task in tasks:
@@ -129,7 +131,7 @@ def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterato
         for task in ready or [suspects.popleft()]:
             begin(task)
         ready = []
-        for future in running:
+        for future in _as_done(running, client, patient):
             task = futures.pop(future.key)
             if not alone and isinstance(future.exception(), KilledWorker):
                 suspects.append(task)
@@ -143,6 +145,21 @@ def _distributed(client: Client, tasks: Sequence[Task], threads: int) -> Iterato
                     ready.append(later)
                 else:
                     begin(later)
+
+
+def _as_done(running: as_completed, client: Client, patient: bool) -> Iterator[Future]:
+    """The futures as they are done. patient: wait for workers however long; else raise ConnectionError where none is left, for
+    one that is killed while it starts is not started again."""
+    seen = time.monotonic()
+    while not running.is_empty():
+        yield from running.next_batch(block=False)
+        time.sleep(0.05)
+        if patient or time.monotonic() - seen < CHECKED:
+            continue
+        if client.nthreads():
+            seen = time.monotonic()
+        elif time.monotonic() - seen > ALONE:
+            raise ConnectionError("every worker has died and none has come back; the same command goes on where it stopped")
 
 
 def _outcome(future: Future) -> object:

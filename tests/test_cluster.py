@@ -106,6 +106,23 @@ def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blame
     assert done["after"].error == done["deadly"].error
 
 
+def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
+    started, instantiate = [], cluster.Nanny.instantiate
+
+    async def once(self):
+        started.append(self)
+        if len(started) > 1:
+            raise RuntimeError("killed while it started")
+        return await instantiate(self)
+
+    monkeypatch.setattr(cluster.Nanny, "instantiate", once)
+    monkeypatch.setattr(cluster, "CHECKED", 0.2)
+    monkeypatch.setattr(cluster, "ALONE", 1)
+    monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 9)
+    with pytest.raises(ConnectionError, match="every worker has died and none has come back; the same command goes on"):
+        list(run_tasks([Task("deadly", die, ())], workers=1))
+
+
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.3)
     with pytest.raises(ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"):
@@ -139,20 +156,17 @@ def half_done(out):
     return found
 
 
-def killed_in_mid_run(out, times):
-    """Kill every worker of this process, `times` over, when a run is under way; what was there when they died."""
+def killed_in_mid_run(out):
+    """Kill every worker of this process once a run is under way; what was there when they died."""
     seen = []
 
     def kill():
-        while len(seen) < times:
+        while not half_done(out):
             time.sleep(0.02)
-            there = half_done(out)
-            if there and all(there.items() != old.items() for old in seen):
-                workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
-                for process in workers:
-                    process.kill()
-                seen.append(half_done(out))
-                time.sleep(2)
+        for process in psutil.Process().children():
+            if "spawn_main" in " ".join(process.cmdline()):
+                process.kill()
+        seen.append(half_done(out))
 
     thread = threading.Thread(target=kill, daemon=True)
     thread.start()
@@ -161,10 +175,10 @@ def killed_in_mid_run(out, times):
 
 def test_runs_of_killed_workers_are_resumed_by_others(tmp_path):
     undisturbed = sweep.run(GRID, tmp_path / "still", cache_root=tmp_path / "a", device="cpu", workers=0, progress=False)
-    seen, thread = killed_in_mid_run(tmp_path / "killed", times=2)
+    seen, thread = killed_in_mid_run(tmp_path / "killed")
     killed = sweep.run(GRID, tmp_path / "killed", cache_root=tmp_path / "b", device="cpu", workers=2, progress=False)
     assert not thread.is_alive(), "no worker was killed in mid-run"
-    assert len(seen) == 2
+    assert len(seen) == 1
     columns = [name for name in killed if name not in ("seconds", "peak_memory_bytes", "device")]
     assert killed[columns].to_json() == undisturbed[columns].to_json()  # to the last digit
     for there in seen:
