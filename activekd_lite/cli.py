@@ -94,7 +94,7 @@ def _grid(args: argparse.Namespace) -> sweep.Grid:
 
 
 def _dry_run(grid: sweep.Grid, args: argparse.Namespace) -> int:
-    count = 1 if args.workers == 0 else args.workers or len(cluster.visible_gpus()) or cluster.cores()
+    count = cluster.worker_count(args.workers)
     plan, seconds = sweep.estimate(grid, args.out, count)
     print(plan.to_string(index=False))
     left = plan[plan["done"] < plan["trainings"]]

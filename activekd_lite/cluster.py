@@ -14,14 +14,18 @@ import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import torch
-from dask.distributed import CancelledError, Client, Future, Nanny, Scheduler, Security, SpecCluster, as_completed
-from distributed.scheduler import KilledWorker
 from tqdm import tqdm
 
+if TYPE_CHECKING:  # Dask is imported where a cluster is used: half a second that nobody else should wait for
+    from distributed import Client, Future, as_completed
+
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else can reach it
+# Dask has its workers give memory back at once, which training asks for again at once: a third of the time, in page faults.
+MALLOC = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
 ALLOWED_DEATHS = 1  # of workers, while they have a task, before it is tried alone
 CHECKED, ALONE = 5, 60  # seconds: how often workers are looked for, and how long there may be none
 PATIENCE = 20  # seconds that a scheduler has to answer
@@ -63,9 +67,13 @@ def run_tasks(
     if workers == 0 and not scheduler:
         yield from _one_by_one(tasks, threads)
         return
-    count = min(workers or len(visible_gpus()) or cores(), max(1, len(tasks)))
-    with _client(count, scheduler, memory_limit) as client:
+    with _client(min(worker_count(workers), max(1, len(tasks))), scheduler, memory_limit) as client:
         yield from _distributed(client, tasks, threads, patient=scheduler is not None)
+
+
+def worker_count(workers: int | None = None) -> int:
+    """How many tasks `run_tasks` does at a time on this machine."""
+    return 1 if workers == 0 else workers or len(visible_gpus()) or cores()
 
 
 def cores() -> int:
@@ -82,13 +90,18 @@ def visible_gpus() -> list[str]:
 
 def worker_specs(count: int, gpus: Sequence[str], memory_limit: str | int = "auto") -> dict:
     """What `SpecCluster` starts: `count` processes of one thread; with GPUs the i-th sees one of them, in turn."""
+    from distributed import Nanny
+
     options = {"nthreads": 1, "memory_limit": memory_limit, "silence_logs": logging.CRITICAL, **LOCAL}
     pinned = [{"env": {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}} if gpus else {} for i in range(count)]
     return {i: {"cls": Nanny, "options": options | env} for i, env in enumerate(pinned)}
 
 
 @contextlib.contextmanager
-def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Iterator[Client]:
+def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iterator[Client]":
+    import dask
+    from distributed import Client, Scheduler, Security, SpecCluster
+
     if scheduler:
         try:
             client = Client(scheduler, timeout=PATIENCE)
@@ -106,14 +119,18 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> Itera
     for spec in specs.values():
         spec["options"] = spec["options"] | {"security": security}
     with (
+        dask.config.set(MALLOC),
         SpecCluster(workers=specs, scheduler=listening, security=security, silence_logs=logging.CRITICAL) as cluster,
         Client(cluster, security=security) as client,
     ):
         yield client
 
 
-def _distributed(client: Client, tasks: Sequence[Task], threads: int, patient: bool) -> Iterator[tuple[Task, object]]:
+def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient: bool) -> Iterator[tuple[Task, object]]:
     """All tasks at once; those whose workers died go alone at the end: who only waited on such a worker is blamed, too."""
+    from distributed import as_completed
+    from distributed.scheduler import KilledWorker
+
     after, suspects = defaultdict(list), deque()
     for task in tasks:
         after[task.after].append(task)
@@ -122,7 +139,7 @@ def _distributed(client: Client, tasks: Sequence[Task], threads: int, patient: b
         alone = not ready
         futures, running = {}, as_completed()
 
-        def begin(task: Task, futures: dict = futures, running: as_completed = running) -> None:
+        def begin(task: Task, futures: dict = futures, running: "as_completed" = running) -> None:
             key = f"{task.name}-{uuid4().hex}"  # new in each call: nothing is taken from an earlier one
             future = client.submit(_call, task.function, task.args, threads, key=key, retries=1, pure=False)
             futures[future.key] = task
@@ -147,7 +164,7 @@ def _distributed(client: Client, tasks: Sequence[Task], threads: int, patient: b
                     begin(later)
 
 
-def _as_done(running: as_completed, client: Client, patient: bool) -> Iterator[Future]:
+def _as_done(running: "as_completed", client: "Client", patient: bool) -> "Iterator[Future]":
     """The futures as they are done. patient: wait for workers however long; else raise ConnectionError where none is left, for
     one that is killed while it starts is not started again."""
     seen = time.monotonic()
@@ -162,8 +179,11 @@ def _as_done(running: as_completed, client: Client, patient: bool) -> Iterator[F
             raise ConnectionError("every worker has died and none has come back; the same command goes on where it stopped")
 
 
-def _outcome(future: Future) -> object:
+def _outcome(future: "Future") -> object:
     """What a task has returned, waited for, or its Failure."""
+    from distributed import CancelledError
+    from distributed.scheduler import KilledWorker
+
     error = future.exception()
     if error is None:
         return future.result()

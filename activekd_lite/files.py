@@ -113,13 +113,18 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def embedded_folder(name: str) -> Path:
+    """Where something that comes with the project lies: in an installed wheel, or in a clone."""
+    folders = [PACKAGE / "data" / name, PACKAGE.parent / "data" / name]
+    return next((folder for folder in folders if folder.is_dir()), folders[-1])
+
+
 def embedded_model(name: str) -> tuple[Path, dict]:
     """Folder and manifest of a model that comes with the project, its weights checked against their sha256.
 
     Raises FileNotFoundError when a file is missing, ValueError when the weights differ from the manifest.
     """
-    folders = [PACKAGE / "data" / name, PACKAGE.parent / "data" / name]  # installed from a wheel, or from a clone
-    folder = next((f for f in folders if f.is_dir()), folders[-1])
+    folder = embedded_folder(name)
     remedy = f"restore it with `git checkout -- data/{name}`, or remake it with `python data/{name}/pretrain.py`"
     weights = folder / "weights.safetensors"
     for path in (weights, folder / "manifest.json"):

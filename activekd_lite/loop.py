@@ -71,10 +71,11 @@ def run_active_learning(
     check_labels(data, rounds, query_size, shots)
     rounds, query_size, shots, seed = (int(x) for x in (rounds, query_size, shots, seed))  # of numpy, too: they go into JSON
     views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
-    _check(data, teacher, views, choose, query_size, shots)
+    pool = data.pool.fingerprint()  # reads all of it: once
+    _check(data, pool, teacher, views, choose, query_size, shots)
     check_features(data.pool, student, views, features)
     config = {
-        "dataset": data.name, "pool": data.pool.fingerprint(), "pool_size": len(data.pool),
+        "dataset": data.name, "pool": pool, "pool_size": len(data.pool),
         "labels": data.oracle.fingerprint(), "test": data.test.fingerprint(),
         "classnames": list(data.classnames), "strategy": _strategy_name(strategy), "rounds": rounds,
         "query_size": query_size, "seed": seed, "shots": shots, "student": student, "train": asdict(train),
@@ -222,8 +223,10 @@ def check_labels(data: Dataset, rounds: int, query_size: int, shots: int) -> Non
         )
 
 
-def _check(data: Dataset, teacher: Teacher | None, views: Views, choose: Strategy, query_size: int, shots: int) -> None:
-    """Refuse what cannot work before anything is trained."""
+def _check(
+    data: Dataset, pool: str, teacher: Teacher | None, views: Views, choose: Strategy, query_size: int, shots: int
+) -> None:  # fmt: skip
+    """Refuse what cannot work before anything is trained. pool: its fingerprint."""
     if shots < 0 or (shots == 0 and (teacher is None or query_size < 1)):
         raise ValueError(
             f"shots = {shots}: at least 1 labelled image of each class is needed to start; 0, a cold start, needs a teacher "
@@ -238,7 +241,7 @@ def _check(data: Dataset, teacher: Teacher | None, views: Views, choose: Strateg
             f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has {data.pool.num_classes}"
         )
     cache = getattr(teacher, "cache", None)  # outputs that were brought have none
-    if len(teacher) != len(data.pool) or (cache and cache.fingerprint["pool"] != data.pool.fingerprint()):
+    if len(teacher) != len(data.pool) or (cache and cache.fingerprint["pool"] != pool):
         raise ValueError(
             f"the teacher's cache or outputs ({len(teacher)} images) were made from other images than {data.name}'s pool "
             f"({len(data.pool)}); build a cache of it with TeacherCache.build"

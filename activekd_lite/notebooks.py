@@ -7,7 +7,6 @@ import ast
 import base64
 import difflib
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from pathlib import Path
 import psutil
 
 from activekd_lite.figures import PNG_WIDTH, fewer_colours
-from activekd_lite.files import PACKAGE, make_folder, write_atomic
+from activekd_lite.files import PACKAGE, digest, make_folder, write_atomic
 from activekd_lite.pages import PATHS, PLOTLY, index, memory_text, needs, page, read_notebook, time_text, title
 
 FOLDER = PACKAGE.parent / "notebooks"  # beside the package in a clone; not part of a wheel
@@ -172,16 +171,12 @@ def absolute(parameters: Mapping) -> dict:
 def _fingerprint(notebook: Mapping, parameters: Mapping) -> str:
     """Changes with the text of the notebook, its parameters and the package."""
     package = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.glob("*.py"))]
-    return _sha256([[cell["source"] for cell in notebook["cells"]], dict(parameters), package])
+    return digest([[cell["source"] for cell in notebook["cells"]], dict(parameters), package])
 
 
 def executed_sha256(notebook: Mapping) -> str:
     """Of the code that made the outputs; `refresh` records it, so that a test sees outputs of other code."""
-    return _sha256([cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
-
-
-def _sha256(content: object) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest([cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
 
 
 def _earlier(target: Path, fingerprint: str) -> Outcome | None:

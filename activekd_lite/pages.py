@@ -11,7 +11,7 @@ from pathlib import Path
 from activekd_lite.figures import html_of
 from activekd_lite.files import write_atomic
 
-PATHS = ("out", "cache", "data_root")  # parameters of notebooks that name folders
+PATHS = ("out", "cache", "data_root", "study")  # parameters of notebooks that name folders
 PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
 
 

@@ -19,17 +19,16 @@ import torch
 from tqdm import tqdm
 
 from activekd_lite.cluster import Failure, Task, run_tasks
-from activekd_lite.files import make_folder, write_atomic
+from activekd_lite.files import embedded_folder, make_folder, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
 from activekd_lite.loop import RunFolder, tidy
 from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import short_name
-from activekd_lite.statistics import aulc as to_frame  # until notebook 05 asks `statistics` itself
-from activekd_lite.statistics import summary
 from activekd_lite.training import TrainConfig
 
-__all__ = ["Grid", "estimate", "failures", "load", "run", "run_folder", "summary", "teachers", "to_frame"]
+__all__ = ["STUDY", "Grid", "estimate", "failures", "load", "run", "run_folder", "teachers"]
 
+STUDY = embedded_folder("study")  # 270 finished runs of both embedded data sets, to `load`
 FAILED = "failure.txt"  # in a run's folder: why it could not be finished
 
 
@@ -50,7 +49,8 @@ def run(
     _note(out / "runs.json", {f: {"teacher": p.teacher, "config": asdict(p.config)} for f, p in runs.items()})
     todo = tasks(runs, out, (os.path.abspath(cache_root), os.path.abspath(data_root), str(device)))
     failed = 0
-    with tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar:
+    with tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar, contextlib.ExitStack() as stack:
+        stack.callback(_inputs.cache_clear)
         how = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit, "threads": threads}
         for task, outcome in run_tasks(todo, **how):
             if task.name not in runs:
@@ -63,7 +63,6 @@ def run(
             else:
                 (out / task.name / FAILED).unlink(missing_ok=True)
             bar.update()
-    _inputs.cache_clear()
     if failed == len(runs):
         first = next(iter(failures(out).values())).splitlines()[0]
         raise RuntimeError(

@@ -4,18 +4,20 @@
     python benchmarks/sweep.py --runs 8 --tiny 50
 
 Throughput: the same runs on one worker and on two, each of one thread, from the first run's begin to the last one's end;
-starting the processes, which import torch, is told apart. Overhead: the share of the workers' time, over many tiny runs, in
-which no run was under way.
+starting the processes, which import torch, is told apart; and on two as Dask starts them by itself, which give memory back to
+the system at once (`cluster.MALLOC`). Overhead: the share of the workers' time, over many tiny runs, in which no run was under
+way.
 """
 
 import argparse
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 import pandas as pd
 
-from activekd_lite import sweep
+from activekd_lite import cluster, sweep
 from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.protocol import RunConfig
 
@@ -49,11 +51,12 @@ def throughput(count: int, folder: Path) -> pd.DataFrame:
     grid = sweep.Grid(**DIGITS, seeds=range(count // 4), rounds=3, train={"steps": 60})
     RunConfig().load(cache_root=folder / "cache", progress=False)  # encoded before the clock starts
     rows = []
-    for workers in (1, 2):
-        tasks, names = tasks_of(grid, folder / f"workers{workers}", folder / "cache")
-        start_up, table = timed(tasks, workers)
+    for name, workers, malloc in (("1", 1, cluster.MALLOC), ("2", 2, cluster.MALLOC), ("2, Dask's default", 2, {})):
+        tasks, names = tasks_of(grid, folder / name, folder / "cache")
+        with mock.patch.object(cluster, "MALLOC", malloc):
+            start_up, table = timed(tasks, workers)
         of = table.loc[names]
-        rows.append((workers, len(of), start_up, of["end"].max() - of["begin"].min(), (of["end"] - of["begin"]).mean()))
+        rows.append((name, len(of), start_up, of["end"].max() - of["begin"].min(), (of["end"] - of["begin"]).mean()))
     table = pd.DataFrame(rows, columns=["workers", "runs", "start-up, s", "runs done in, s", "a run, s"])
     return table.assign(throughput=table["runs done in, s"][0] / table["runs done in, s"])
 

@@ -9,6 +9,7 @@ import threading
 import time
 from pathlib import Path
 
+import distributed
 import psutil
 import pytest
 import torch
@@ -64,6 +65,12 @@ def test_a_task_is_tried_once_more_in_this_process(tmp_path):
     assert dict((t.name, r) for t, r in run_tasks([Task("n", torch.get_num_threads, ())], workers=0, threads=3)) == {"n": 3}
 
 
+def test_workers_do_not_give_memory_back_at_once_but_allocate_as_this_process_does(monkeypatch):
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    [(_, found)] = run_tasks([Task("environment", os.environ.get, ("MALLOC_TRIM_THRESHOLD_", "as here"))], workers=1)
+    assert found == "as here"
+
+
 @pytest.fixture(scope="module")
 def scheduler():
     """A Dask cluster that somebody else started: a scheduler and one worker, as on the command line."""
@@ -107,7 +114,7 @@ def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blame
 
 
 def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
-    started, instantiate = [], cluster.Nanny.instantiate
+    started, instantiate = [], distributed.Nanny.instantiate
 
     async def once(self):
         started.append(self)
@@ -115,7 +122,7 @@ def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
             raise RuntimeError("killed while it started")
         return await instantiate(self)
 
-    monkeypatch.setattr(cluster.Nanny, "instantiate", once)
+    monkeypatch.setattr(distributed.Nanny, "instantiate", once)
     monkeypatch.setattr(cluster, "CHECKED", 0.2)
     monkeypatch.setattr(cluster, "ALONE", 1)
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 9)
