@@ -165,7 +165,7 @@ def first_counts(table: pd.DataFrame, title: str = "") -> Figure:
     """How often each strategy is first, and tied for first, of how many comparisons. table: of `statistics.firsts`."""
     bars = [go.Bar(
         y=table["strategy"], x=table[column], name=name, orientation="h", marker=dict(color=shade, pattern_shape=pattern),
-        text=table[column].where(table[column] > 0, "").astype(str), textposition="inside", insidetextanchor="middle",
+        text=table[column].where(table[column] > 0, "").astype(str), textposition="inside", insidetextanchor="end",
         hovertemplate=f"%{{y}}: {name} in %{{x}}<extra></extra>",
     ) for column, name, shade, pattern in (
         ("first", "first", colour(0), ""), ("tied", "tied for first", PALE, "/"),

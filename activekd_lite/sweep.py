@@ -28,7 +28,7 @@ from activekd_lite.training import TrainConfig
 
 __all__ = ["STUDY", "Grid", "estimate", "failures", "load", "run", "run_folder", "teachers"]
 
-STUDY = embedded_folder("study")  # 270 finished runs of both embedded data sets, to `load`
+STUDY = embedded_folder("study")  # 318 finished runs of both embedded data sets, to `load`
 FAILED = "failure.txt"  # in a run's folder: why it could not be finished
 
 
