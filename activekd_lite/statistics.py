@@ -149,14 +149,16 @@ def gains(results: Results) -> pd.DataFrame:
 
 def summary(results: Results, value: str = "aulc_pct") -> pd.DataFrame:
     """A row for each setting and strategy: mean +- half-width of the 95 % interval over the seeds, with and without
-    distillation, and of their difference paired by seed. Text columns, ready to print; one seed has no interval."""
+    distillation, and of their difference paired by seed. seeds: how many, "3 and 10" where there are more on one side. Text
+    columns, ready to print; one seed has no interval."""
     _check(value)
     rows, gain = [], gains(results)
     gain = gain[gain["value"] == value].set_index(["setting", "strategy"])
     for name, table in settings(results).items():
         runs = aulc(table)
         for strategy, of in runs[runs["whole"]].groupby("strategy", sort=False):
-            row = {"data set": name, "strategy": strategy, "seeds": of["seed"].nunique()}
+            counts = [n for side in (True, False) if (n := (of["distill"] == side).sum())]
+            row = {"data set": name, "strategy": strategy, "seeds": " and ".join(map(str, dict.fromkeys(counts)))}
             for column, side in (("with", True), ("without", False)):
                 row[column] = interval_text(*mean_interval(values)) if len(values := of[of["distill"] == side][value]) else ""
             key = (name, strategy)
