@@ -357,16 +357,28 @@ def test_prompts_are_asked_while_they_are_typed(browser):
     notebook.close()
 
 
+PATIENT = """
+import pathlib, time
+
+def patient(predictions, state, query_size, *, generator):
+    while len(state.labeled_indices) > 10 and not pathlib.Path("seen").exists():  # the second query waits for whoever watches
+        time.sleep(0.05)
+    return state.unlabeled_indices[:query_size]
+
+viewer = akd.widgets.RunViewer(data)
+result = viewer.run(teacher, strategy=patient, rounds=2, query_size=5, train=akd.TrainConfig(steps=60))
+"""
+
+
 def test_a_run_is_watched(browser):
-    settings = "teacher, rounds=2, query_size=5, train=akd.TrainConfig(steps=60)"
-    run = f"viewer = akd.widgets.RunViewer(data)\nresult = viewer.run({settings})"
-    notebook = browser("viewer", [DIGITS, run])
+    notebook = browser("viewer", [DIGITS, PATIENT])
     notebook.run(0)
     notebook.start(1)
     out = notebook.output(1)
     pictures = out.locator(".activekd-queries img")
     pictures.first.wait_for(timeout=60_000)
     assert "*" in (notebook.cell(1).locator(".jp-InputPrompt").text_content() or ""), "shown only when the run was over"
+    (browser.root / "seen").touch()
     notebook.finished(1)
     queries = notebook.ask(2, "[r.query_indices for r in result.records]")
     lab.wait(lambda: pictures.count() >= 10, 20, lambda: f"{pictures.count()} pictures")
