@@ -112,6 +112,7 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iter
                 tqdm.write(f"the scheduler at {scheduler} has no workers yet: waiting for them")
             yield client
         return
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # `silence_logs` misses what goes to a handler of the root's
     security = Security.temporary()
     specs = worker_specs(count, visible_gpus(), memory_limit)
     options = {"dashboard": False, "security": security, "allowed_failures": ALLOWED_DEATHS, **LOCAL}

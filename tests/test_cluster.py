@@ -71,6 +71,12 @@ def test_workers_do_not_give_memory_back_at_once_but_allocate_as_this_process_do
     assert found == "as here"
 
 
+def test_what_dask_does_is_not_told_in_detail(caplog):
+    caplog.set_level("INFO")
+    assert [result for _, result in run_tasks([Task("one", double, (1,))], workers=1)] == [2]
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("distributed")] == []
+
+
 @pytest.fixture(scope="module")
 def scheduler():
     """A Dask cluster that somebody else started: a scheduler and one worker, as on the command line."""
