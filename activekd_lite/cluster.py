@@ -112,7 +112,7 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iter
                 tqdm.write(f"the scheduler at {scheduler} has no workers yet: waiting for them")
             yield client
         return
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # `silence_logs` misses what goes to a handler of the root's
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the cluster's `silence_logs` misses the root's handlers
     security = Security.temporary()
     specs = worker_specs(count, visible_gpus(), memory_limit)
     options = {"dashboard": False, "security": security, "allowed_failures": ALLOWED_DEATHS, **LOCAL}
@@ -121,7 +121,7 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iter
         spec["options"] = spec["options"] | {"security": security}
     with (
         dask.config.set(MALLOC),
-        SpecCluster(workers=specs, scheduler=listening, security=security, silence_logs=logging.CRITICAL) as cluster,
+        SpecCluster(workers=specs, scheduler=listening, security=security) as cluster,
         Client(cluster, security=security) as client,
     ):
         yield client
