@@ -21,7 +21,7 @@ from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
-from activekd_lite.training import TrainConfig
+from activekd_lite.training import TrainConfig, with_length
 from activekd_lite.vlm import load_vlm
 
 
@@ -254,7 +254,7 @@ def _train_changes(args: argparse.Namespace) -> dict:
     weights = getattr(args, "student_weights", None)
     if weights is not None:
         given["pretrained"] = False if weights == "random" else weights
-    return {"passes": None} | given if "steps" in given else given
+    return with_length(given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -290,7 +290,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--shots", type=int, help=f"labelled images a class at the start; 0: a cold start ({defaults.shots})")
         length = sub.add_mutually_exclusive_group()
         length.add_argument("--steps", type=int, help=f"training steps a round ({train.steps})")
-        length.add_argument("--passes", type=float, help="passes of the labelled images a round, instead")
+        length.add_argument("--passes", type=float, help="passes over the labelled images per round, instead")
+        length.add_argument("--pool-passes", type=float, help="passes over the unlabelled images per round, instead")
+        sub.add_argument("--last-round-pool-passes", type=float, help="the same in the last round (--pool-passes)")
         sub.add_argument("--batch-size", type=int, help=f"labelled images a step ({train.batch_size})")
         sub.add_argument("--lr", type=float, help=f"largest learning rate of AdamW ({train.lr})")
         sub.add_argument("--precision", help="of the student: float32, bfloat16, float16 (auto: bfloat16 on CUDA)")
@@ -307,6 +309,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
         sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
         sub.add_argument("--pool-size", type=int, help="a random part of the pool")
+        sub.add_argument("--pool-per-seed", action="store_true", default=None, help="draw that part anew for each seed")
         sub.add_argument("--strategy", help=f"{named} ({defaults.strategy})")
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"

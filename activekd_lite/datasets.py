@@ -68,7 +68,7 @@ class Dataset:
 
 def load_dataset(
     name: str = "digits", root: str | os.PathLike = "data", *, cache_root: str | os.PathLike = ".cache", side: int = 256,
-    pool_size: int | None = None, budget_bytes: int = 2**31,
+    pool_size: int | None = None, pool_seed: int = 0, pool_shots: int = 0, budget_bytes: int = 2**31,
 ) -> Dataset:  # fmt: skip
     """Load a data set by name: an embedded one (`digits`, `shapes`), one of the paper's eleven (`sources.LAYOUTS`), a folder of
     class folders ("folder:/my/images"), a CSV file ("csv:/my/list.csv"), one of Hugging Face `datasets` ("hf:org/name", with a
@@ -76,23 +76,24 @@ def load_dataset(
 
     root: the folder that holds the data sets; cache_root: where the generated images of `shapes` are kept.
     Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
-    they are asked for. pool_size: a random part of the pool, drawn with seed 0, its order kept (the paper takes 100,000 of
-    ImageNet). A pool in memory and the same one left on disk have caches of their own.
+    they are asked for. A pool in memory and the same one left on disk have caches of their own.
+    pool_size: a random part of the pool, drawn with pool_seed, beside pool_shots images per class; its order is kept. The paper
+    takes 100,000 of ImageNet beside one image per class, anew for each seed.
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
     lacks its package (`pip install -e '.[hf]'`).
     """
     if name in EMBEDDED:
-        return _smaller(EMBEDDED[name](Path(cache_root)), pool_size)
+        return _smaller(EMBEDDED[name](Path(cache_root)), pool_size, pool_seed, pool_shots)
     root = Path(root)
     if name.startswith("torchvision:"):
-        return _from_torchvision(name.removeprefix("torchvision:"), root, side, pool_size)
+        return _from_torchvision(name.removeprefix("torchvision:"), root, side, (pool_size, pool_seed, pool_shots))
     if name not in LAYOUTS and not name.startswith(("folder:", "csv:", "hf:")):
         raise ValueError(
             f"unknown data set {name!r}; known are {', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path/to/images, "
             "csv:/path/to/file.csv, hf:org/name, torchvision:CIFAR10 and the like"
         )
     source = find(name, root)
-    chosen = _part_of(len(source.pool[0]), pool_size)
+    chosen = _part_of(source.pool[1], pool_size, pool_seed, pool_shots)
     paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
     return make_dataset(
         source.name, read_images(paths, side, budget_bytes, check=False), labels,
@@ -125,23 +126,34 @@ def make_dataset(
     return Dataset(name, pool, Oracle(torch.as_tensor(labels), len(classnames)), test, tuple(templates), student)
 
 
-def _part_of(size: int, pool_size: int | None) -> Tensor:
-    """Pool positions, ascending: all, or `pool_size` of them drawn with seed 0."""
-    if pool_size is not None and not 1 <= pool_size <= size:
-        raise ValueError(f"pool_size = {pool_size}, but the data set has {size} images to draw from; ask for 1 to {size}")
-    order = torch.randperm(size, generator=generator(0, "part of the pool"))
-    return order[: pool_size or size].sort().values
+def _part_of(labels: Sequence[int], pool_size: int | None, pool_seed: int = 0, pool_shots: int = 0) -> Tensor:
+    """Pool positions, ascending: all, or `pool_size` drawn at random beside `pool_shots` of each class (label -1: of none)."""
+    labels = torch.as_tensor(labels, dtype=torch.int64)
+    order = torch.randperm(len(labels), generator=generator(pool_seed, "part of the pool"))
+    if pool_size is None:
+        return order.sort().values
+    classes = labels.unique()[labels.unique() >= 0].tolist() if pool_shots else []
+    shots = torch.cat([order[:0], *(order[labels[order] == c][:pool_shots] for c in classes)])
+    most = len(labels) - len(shots)
+    if not 1 <= pool_size <= most:
+        beside = f" beside {pool_shots} per class" if pool_shots else ""
+        raise ValueError(
+            f"pool_size = {pool_size}, but the data set has {most} images to draw from{beside}; ask for 1 to {most}"
+        )
+    rest = order[~torch.isin(order, shots)]
+    return torch.cat([shots, rest[:pool_size]]).sort().values
 
 
-def _smaller(data: Dataset, pool_size: int | None) -> Dataset:
+def _smaller(data: Dataset, pool_size: int | None, pool_seed: int, pool_shots: int) -> Dataset:
     if pool_size is None:
         return data
-    chosen = _part_of(len(data.pool), pool_size)
-    oracle = Oracle(data.oracle.label(chosen), data.pool.num_classes)
+    labels = data.oracle.label(torch.arange(len(data.pool)))
+    chosen = _part_of(labels, pool_size, pool_seed, pool_shots)
+    oracle = Oracle(labels[chosen], data.pool.num_classes)
     return replace(data, pool=replace(data.pool, images=data.pool.images[chosen]), oracle=oracle)
 
 
-def _from_torchvision(name: str, root: Path, side: int, pool_size: int | None) -> Dataset:
+def _from_torchvision(name: str, root: Path, side: int, part: tuple[int | None, int, int]) -> Dataset:
     """A classification data set of torchvision.datasets with `train` and `classes`, downloaded before: CIFAR10, MNIST, ..."""
     kind = getattr(torchvision.datasets, name, None)
     if not isinstance(kind, type) or not {"train", "download"} <= set(inspect.signature(kind).parameters):
@@ -155,7 +167,7 @@ def _from_torchvision(name: str, root: Path, side: int, pool_size: int | None) -
         ) from error
     if not hasattr(train, "classes"):
         raise ValueError(f"torchvision:{name} names no classes; ActiveKD needs names to ask the teacher with")
-    chosen = _part_of(len(train), pool_size).tolist()
+    chosen = _part_of(train.targets if hasattr(train, "targets") else [c for _, c in train], *part).tolist()
     parts = [[data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))]
     side = min(side, max(parts[0][0][0].size))  # small pictures are not blown up
     (x, y), (test_x, test_y) = ((torch.stack([square(i, side) for i, _ in part]), [c for _, c in part]) for part in parts)

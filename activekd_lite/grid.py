@@ -15,10 +15,10 @@ from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import ON_FEATURES
 from activekd_lite.teacher import ClapConfig
-from activekd_lite.training import TrainConfig
+from activekd_lite.training import TrainConfig, with_length
 
 OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "average", "templates", "views")  # what an entry of `teachers` may say
-SHARED = ("rounds", "query_size", "shots", "views", "pool_size")  # of all runs, as in `RunConfig`
+SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")  # of all runs, as in `RunConfig`
 AXES = ("dataset", "teacher", "student", "strategy", "distill", "seed")
 
 
@@ -53,6 +53,7 @@ class Grid:
     shots: int | None = None
     views: int | None = None
     pool_size: int | None = None
+    pool_per_seed: bool | None = None
     vlm: str | None = None
     pretrained: str | None = None
     train: TrainConfig | Mapping | None = None
@@ -143,9 +144,7 @@ def _changed(base, changes: object):
     if changes is None or isinstance(changes, type(base)):
         return changes or base
     _known(changes, [f.name for f in fields(base)], type(base).__name__)
-    if "steps" in changes:
-        changes = {"passes": None} | dict(changes)
-    return replace(base, **changes)
+    return replace(base, **(with_length(changes) if isinstance(base, TrainConfig) else changes))
 
 
 def _known(given: Mapping, known: Sequence[str], where: str) -> None:

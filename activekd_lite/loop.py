@@ -137,7 +137,7 @@ def _one_round(
     clock.lap("teacher")
     net = train_student(
         data.pool, state, teacher, student=student, config=train, bank=bank,
-        seed=derive_seed(seed, "training", round), device=bank.device, progress=progress,
+        seed=derive_seed(seed, "training", round), last_round=not query_size, device=bank.device, progress=progress,
     )  # fmt: skip
     clock.lap("train")
     distilled = teacher is not None

@@ -154,6 +154,11 @@ class LabelState:
         """(L,) pool indices, ascending."""
         return torch.nonzero(self.labels >= 0).flatten()
 
+    def in_labeling_order(self) -> Tensor:
+        """(L,) pool indices: those of the initial set, then each round's, ascending within a round."""
+        labeled = self.labeled_indices
+        return labeled[self.labeled_round[labeled].argsort(stable=True)]
+
     @property
     def unlabeled_indices(self) -> Tensor:
         """(N - L,) pool indices, ascending."""

@@ -263,7 +263,7 @@ class RunFolder:
             return
         if not self.lines:
             write_atomic(self.path / "config.json", _as_text(config))
-        order = state.labeled_indices[state.labeled_round[state.labeled_indices].argsort(stable=True)]
+        order = state.in_labeling_order()
         columns = {"round": state.labeled_round[order], "index": order, "label": state.labels[order]}
         labels = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode()
         weights = save({k: v.cpu().contiguous() for k, v in student.state_dict().items()})

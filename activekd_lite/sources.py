@@ -35,21 +35,25 @@ class Layout:
     folder: str
     images: str
     split: str
-    template: str = "a photo of a {}."
+    templates: tuple[str, ...] = ("a photo of a {}.",)
 
 
+IMAGENET_TEMPLATES = (  # the short list of CLIP's authors (arXiv:2103.00020), which arXiv:2506.00910 uses
+    "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.", "a {} in a video game.",
+    "art of the {}.", "a photo of the small {}.",
+)  # fmt: skip
 LAYOUTS = {
     "caltech101": Layout("caltech-101", "101_ObjectCategories", "split_zhou_Caltech101.json"),
-    "dtd": Layout("dtd", "images", "split_zhou_DescribableTextures.json", "{} texture."),
-    "eurosat": Layout("eurosat", "2750", "split_zhou_EuroSAT.json", "a centered satellite photo of {}."),
-    "fgvc_aircraft": Layout("fgvc_aircraft", "images", "variants.txt", "a photo of a {}, a type of aircraft."),
-    "food101": Layout("food-101", "images", "split_zhou_Food101.json", "a photo of {}, a type of food."),
-    "flowers102": Layout("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", "a photo of a {}, a type of flower."),
-    "oxford_pets": Layout("oxford_pets", "images", "split_zhou_OxfordPets.json", "a photo of a {}, a type of pet."),
+    "dtd": Layout("dtd", "images", "split_zhou_DescribableTextures.json", ("{} texture.",)),
+    "eurosat": Layout("eurosat", "2750", "split_zhou_EuroSAT.json", ("a centered satellite photo of {}.",)),
+    "fgvc_aircraft": Layout("fgvc_aircraft", "images", "variants.txt", ("a photo of a {}, a type of aircraft.",)),
+    "food101": Layout("food-101", "images", "split_zhou_Food101.json", ("a photo of {}, a type of food.",)),
+    "flowers102": Layout("oxford_flowers", "jpg", "split_zhou_OxfordFlowers.json", ("a photo of a {}, a type of flower.",)),
+    "oxford_pets": Layout("oxford_pets", "images", "split_zhou_OxfordPets.json", ("a photo of a {}, a type of pet.",)),
     "stanford_cars": Layout("stanford_cars", "", "split_zhou_StanfordCars.json"),
     "sun397": Layout("sun397", "SUN397", "split_zhou_SUN397.json"),
-    "ucf101": Layout("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", "a photo of a person doing {}."),
-    "imagenet": Layout("imagenet", "images", "classnames.txt"),
+    "ucf101": Layout("ucf101", "UCF-101-midframes", "split_zhou_UCF101.json", ("a photo of a person doing {}.",)),
+    "imagenet": Layout("imagenet", "images", "classnames.txt", IMAGENET_TEMPLATES),
 }
 
 
@@ -118,7 +122,7 @@ def _coop(name: str, folder: Path, layout: Layout) -> Source:
     parts = [
         ([_inside(folder / layout.images, path, file) for path, _, _ in r], [label for _, label, _ in r]) for r in rows.values()
     ]
-    return Source(name, *parts, [_words(words[i]) for i in range(len(words))], (layout.template,))
+    return Source(name, *parts, [_words(words[i]) for i in range(len(words))], layout.templates)
 
 
 def _fgvc(name: str, folder: Path, layout: Layout) -> Source:
@@ -133,7 +137,7 @@ def _fgvc(name: str, folder: Path, layout: Layout) -> Source:
             raise ValueError(f"{file} names classes that {layout.split} does not: {unknown[:5]}; fetch both again")
         paths = [_inside(folder / layout.images, f"{number}.jpg", file) for number, _ in rows]
         parts.append((paths, [label[word.strip()] for _, word in rows]))
-    return Source(name, *parts, [word.strip() for word in classnames], (layout.template,))
+    return Source(name, *parts, [word.strip() for word in classnames], layout.templates)
 
 
 def _imagenet(name: str, folder: Path, layout: Layout) -> Source:
@@ -141,7 +145,7 @@ def _imagenet(name: str, folder: Path, layout: Layout) -> Source:
     lines = (folder / layout.split).read_text(encoding="utf-8").splitlines()
     numbers, words = zip(*(line.strip().split(" ", 1) for line in lines if line.strip()), strict=True)
     parts = [_tree(folder / layout.images / part, numbers) for part in ("train", "val")]
-    return Source(name, *parts, _distinct(words), (layout.template,))
+    return Source(name, *parts, _distinct(words), layout.templates)
 
 
 def _folder(path: Path) -> Source:

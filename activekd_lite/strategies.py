@@ -3,12 +3,13 @@
     strategy(predictions, state, query_size, *, generator) -> (query_size,) int64 pool indices, in pick order
 
 of the student's predictions over the pool and of what is labelled; no strategy sees a hidden label. All of them pick
-unlabelled images only, never one twice, and the first q of q + 1 picks are the q picks. Equal scores go to the lowest pool
-index (but for typiclust and probcover, where rounding tells copies of one image apart). All raise ValueError for a query that
-the pool cannot give.
+unlabelled images only, never one twice, and, except for classbalanced_reference, the first q of q + 1 picks are the q picks.
+Equal scores go to the lowest pool index (but for typiclust and probcover, where rounding tells copies of one image apart). All
+raise ValueError for a query that the pool cannot give.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
@@ -114,6 +115,43 @@ def classbalanced(predictions: Predictions, state: LabelState, query_size: int, 
         picks.append(members[c].pop())
         taken[c] += 1
     return torch.tensor(picks)
+
+
+def classbalanced_reference(
+    predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator
+) -> Tensor:
+    """Class balancing as the code of arXiv:2506.00910 allocates it, for comparisons only.
+
+    Class c of those predicted has weight 1 / (n_c + 1), n_c its labels, counted as 1 where there are none. Of the query it
+    gets the whole part of its share; what is left goes one each to the largest weights. At random inside a class; where a
+    class has too few images, and for what is left after that, from all others. Unlike with the other strategies a smaller
+    query is no prefix of a larger one.
+    """
+    unlabeled = _unlabeled(predictions, state, query_size)
+    predicted = predictions.probs.argmax(dim=1).cpu()[unlabeled]
+    present = predicted.unique()
+    labeled = torch.bincount(state.labels[state.labeled_indices], minlength=predictions.probs.shape[1])
+    shares = reference_shares(labeled[present].tolist(), query_size)
+    order = torch.randperm(len(unlabeled), generator=generator)
+    members = [order[predicted[order] == c][:share] for c, share in zip(present.tolist(), shares, strict=True)]
+    picks = torch.cat(members)
+    rest = order[~torch.isin(order, picks)]
+    return unlabeled[torch.cat([picks, rest])[:query_size]]
+
+
+def reference_shares(labeled_counts: Sequence[int], query_size: int) -> list[int]:
+    """How many of `query_size` labels each class gets in `classbalanced_reference`, by its count of labels so far.
+
+    >>> reference_shares([1, 2, 3, 4], 10)
+    [4, 3, 2, 1]
+    """
+    weights = [Fraction(1, max(count, 1) + 1) for count in labeled_counts]
+    total = sum(weights)
+    shares = [int(query_size * weight / total) for weight in weights]
+    largest = sorted(range(len(weights)), key=lambda c: -weights[c])  # of equal weights the lowest class
+    for c in largest[: query_size - sum(shares)]:
+        shares[c] += 1
+    return shares
 
 
 def typiclust(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -238,7 +276,7 @@ STRATEGIES: dict[str, Strategy] = {
     f.__name__: f
     for f in (
         random, uncertainty, margin, least_confidence, coreset, badge, classbalanced, typiclust, probcover, pcoreset,
-        pcoreset_teacher, badge_reference,
+        pcoreset_teacher, badge_reference, classbalanced_reference,
     )
 }  # fmt: skip
 PAPER_STRATEGIES = ("random", "uncertainty", "coreset", "badge", "classbalanced", "pcoreset")  # those arXiv:2506.00910 compares

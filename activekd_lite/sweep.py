@@ -86,7 +86,8 @@ def tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
 
 def _inputs_of(config: RunConfig) -> RunConfig:
     """The same for all runs that load the same data, teacher and features."""
-    return replace(config, strategy="random", seed=0, train=TrainConfig(pretrained=config.train.pretrained))
+    seed = config.seed if config.pool_per_seed else 0
+    return replace(config, strategy="random", seed=seed, train=TrainConfig(pretrained=config.train.pretrained))
 
 
 def _prepare(

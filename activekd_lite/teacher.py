@@ -6,7 +6,7 @@ A teacher has `num_classes`, `views` (None: any), `logits(indices, view)`, `prob
 
 import hashlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.device import resolve_device
 from activekd_lite.files import name_of
 from activekd_lite.pool import LabelState
+from activekd_lite.schedules import check_schedule, lr_factor
 from activekd_lite.seeding import generator
 from activekd_lite.views import Views
 
@@ -80,16 +81,22 @@ class ZeroShotTeacher:
 
 @dataclass(frozen=True)
 class ClapConfig:
-    """How the prototypes are fitted: SGD with momentum over `passes` passes of the labels, linear warm-up, linear decay to 0.
+    """How the prototypes are fitted: by SGD with momentum, for `passes` passes over the L labelled images.
 
-    constraint: factor of the penalty that holds each prototype to where it started (0: none). lag: 1 leaves out the newest
-    round's labels, so that the student learns from a teacher one round old, as in the ten-data-set code of arXiv:2506.00910.
+    sampling: how these become batches. "pass" cuts each pass into ceil(L / batch_size) batches, "chained" all passes together
+    into ceil(passes * L / batch_size), and "replacement" draws floor(passes * L / batch_size) whole batches with replacement.
+    schedule, warmup: see `schedules.lr_factor`. constraint: factor of the penalty that holds each prototype to where it
+    started (0: none). lag: 1 leaves out the newest round's labels, so that the student learns from a teacher one round old;
+    the first teacher is fitted on the initial labels either way. The code of arXiv:2506.00910 takes "replacement" and lag 1 on
+    ten data sets, "chained" and lag 0 on ImageNet.
     """
 
     passes: int = 300
     batch_size: int = 256
+    sampling: str = "pass"
     lr: float = 0.01
     momentum: float = 0.9
+    schedule: str = "linear"
     warmup: float = 0.1
     constraint: float = 1.0
     lag: int = 0
@@ -98,10 +105,32 @@ class ClapConfig:
         for name in ("passes", "batch_size", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be larger than 0")
-        if not 0 <= self.momentum < 1 or not 0 <= self.warmup <= 1:
-            raise ValueError(f"momentum = {self.momentum} must lie in [0, 1), warmup = {self.warmup} between 0 and 1")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum = {self.momentum} must lie in [0, 1)")
+        if self.sampling not in ("pass", "chained", "replacement"):
+            raise ValueError(f"sampling = {self.sampling!r}; choose 'pass', 'chained' or 'replacement'")
+        check_schedule(self.schedule, self.warmup)
         if self.constraint < 0 or self.lag not in (0, 1):
             raise ValueError(f"constraint = {self.constraint} must not be negative, and lag = {self.lag} is 0 or 1")
+
+    def steps_for(self, labeled_count: int) -> int:
+        """SGD steps on so many labels."""
+        draws = self.passes * labeled_count
+        if self.sampling == "pass":
+            return self.passes * math.ceil(labeled_count / self.batch_size)
+        return math.ceil(draws / self.batch_size) if self.sampling == "chained" else max(1, draws // self.batch_size)
+
+    def batches(self, labeled_count: int, g: torch.Generator) -> Iterator[Tensor]:
+        """The positions (B,) of the labelled images in each step's batch; drawn as they are asked for."""
+        size = self.batch_size
+        if self.sampling == "pass":
+            for _ in range(self.passes):
+                yield from torch.randperm(labeled_count, generator=g).split(size)
+        elif self.sampling == "chained":
+            yield from torch.cat([torch.randperm(labeled_count, generator=g) for _ in range(self.passes)]).split(size)
+        else:
+            for _ in range(self.steps_for(labeled_count)):
+                yield torch.randint(labeled_count, (size,), generator=g)
 
 
 class ClapTeacher:
@@ -131,9 +160,9 @@ class ClapTeacher:
         return len(self.cache)
 
     def fitted(self, state: LabelState, seed: int) -> "ClapTeacher":
-        """Fitted from the start on the labels of `state` (less the newest round's where `lag` is 1)."""
-        newest = int(state.labeled_round.max())
-        index = torch.nonzero((state.labels >= 0) & (state.labeled_round <= newest - self.config.lag)).flatten()
+        """Fitted from the start on the labels of `state` (less the newest round's where `lag` is 1, but for the first)."""
+        newest = max(0, int(state.labeled_round.max()) - self.config.lag)
+        index = torch.nonzero((state.labels >= 0) & (state.labeled_round <= newest)).flatten()
         if len(index) == 0:
             return ClapTeacher(self.cache, self.start, self.logit_scale, self.config)
         prototypes = self._fit(index, state.labels[index], generator(seed, "few-shot teacher"))
@@ -145,21 +174,19 @@ class ClapTeacher:
         held = config.constraint * self._confidence(index, labels) / self.num_classes  # (C,)
         prototypes = self.start.clone().requires_grad_()
         optimiser = torch.optim.SGD([prototypes], lr=config.lr, momentum=config.momentum)
-        steps = config.passes * math.ceil(len(index) / config.batch_size)
-        warm = max(1, round(config.warmup * steps))
+        steps = config.steps_for(len(index))
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda s: (s + 1) / warm if s < warm else (steps - s) / max(1, steps - warm)
+            optimiser, lambda step: lr_factor(config.schedule, step, steps, config.warmup)
         )
-        for _ in range(config.passes):
-            for part in torch.randperm(len(index), generator=g).split(config.batch_size):
-                view = torch.randint(self.views.count, (len(part),), generator=g)
-                logits = self.logit_scale * self.cache.gather(index[part], view) @ F.normalize(prototypes, dim=0)
-                penalty = (held * (prototypes - self.start).square().sum(dim=0)).sum()
-                loss = F.cross_entropy(logits, labels[part].to(device)) + penalty
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-                schedule.step()
+        for part in config.batches(len(index), g):
+            view = torch.randint(self.views.count, (len(part),), generator=g)
+            logits = self.logit_scale * self.cache.gather(index[part], view) @ F.normalize(prototypes, dim=0)
+            penalty = (held * (prototypes - self.start).square().sum(dim=0)).sum()
+            loss = F.cross_entropy(logits, labels[part].to(device)) + penalty
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
         return prototypes.detach()
 
     def _confidence(self, index: Tensor, labels: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Train a student on labels and cached teacher features, and let it predict."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,28 +14,48 @@ from activekd_lite.device import autocast, resolve_device, resolve_precision
 from activekd_lite.images import ImageFiles
 from activekd_lite.losses import dual_head_loss
 from activekd_lite.pool import LabelState, Pool, Predictions
+from activekd_lite.schedules import check_schedule, lr_factor
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.students import DualHeadStudent, build_student, find_backbone, mix_heads
 from activekd_lite.teacher import Teacher
 from activekd_lite.views import FRESH, Views, pixels, render_center
 
 Batch = tuple[Tensor, Tensor]  # pool indices (B,) and the view of each (B,)
+LENGTHS = ("steps", "passes", "pool_passes")  # a round is as long as one of them says
+SAMPLING = ("replacement", "passes")
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How a student is trained. The optimiser is AdamW with linear warm-up, then linear decay to 0 (or cosine).
+    """How a student is trained, by AdamW.
 
-    batch_size: images of a labelled batch; with a teacher an unlabelled batch of the same size goes with it. passes: of the
-    labelled images, instead of a number of steps. warmup: share of the steps. temperature: of the distillation loss. kd_weight
-    and beta: see `students.mix_heads`; eval_kd_weight and eval_beta: the same for the test set, where they differ from those
-    used for selection. pretrained: see `students.build_student`. precision of the student: "float32", "bfloat16", "float16",
-    or "auto": bfloat16 on CUDA, else float32. compile: by torch.compile, which needs a C++ compiler and pays on long rounds.
+    Length of a round
+        steps, or passes over the labelled images, or pool_passes over the unlabelled ones (last_round_pool_passes in the last
+        round). padded: fill the labelled set up to whole batches with its first images, before passes are counted and batches
+        drawn.
+    Batches
+        batch_size: images of a labelled batch; with a teacher an unlabelled batch of the same size goes with it.
+        labeled_sampling, unlabeled_sampling: "replacement" draws each batch from all images, "passes" shuffles them once a
+        pass. separate_batches: the two batches go through the student one after the other, so that BatchNorm never mixes them.
+    Optimisation
+        lr: the largest learning rate. warmup: a share of the steps. schedule: see `schedules.lr_factor`.
+    Distillation
+        temperature: of the loss. kd_weight, beta: see `students.mix_heads`; eval_kd_weight, eval_beta: the same on the test
+        set, where they differ from those of the selection.
+    Student
+        pretrained: see `students.build_student`. precision: "float32", "bfloat16", "float16", or "auto": bfloat16 on CUDA, else
+        float32. compile: by torch.compile, which needs a C++ compiler and pays on long rounds.
     """
 
     steps: int = 150
     passes: float | None = None
+    pool_passes: float | None = None
+    last_round_pool_passes: float | None = None
+    padded: bool = False
     batch_size: int = 32
+    labeled_sampling: str = "replacement"
+    unlabeled_sampling: str = "replacement"
+    separate_batches: bool = False
     lr: float = 2e-3
     weight_decay: float = 0.01
     warmup: float = 0.1
@@ -53,31 +73,39 @@ class TrainConfig:
         for name in ("steps", "batch_size"):
             if getattr(self, name) != int(getattr(self, name)):
                 raise ValueError(f"{name} = {getattr(self, name)}: a whole number is needed")
-        for name in ("steps", "passes", "batch_size", "lr", "temperature", "beta", "eval_beta"):
+        for name in (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature", "beta", "eval_beta"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} = {value} must be larger than 0")
-        for name in ("warmup", "kd_weight", "eval_kd_weight"):
+        for name in ("kd_weight", "eval_kd_weight"):
             if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
                 raise ValueError(f"{name} = {value} must lie between 0 and 1")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay = {self.weight_decay} must not be negative")
-        if self.schedule not in ("linear", "cosine"):
-            raise ValueError(f"schedule = {self.schedule!r}; 'linear' and 'cosine' are known")
+        if self.passes is not None and self.pool_passes is not None:
+            raise ValueError(f"passes = {self.passes} and pool_passes = {self.pool_passes}: give one of them")
+        if self.last_round_pool_passes is not None and self.pool_passes is None:
+            raise ValueError(f"last_round_pool_passes = {self.last_round_pool_passes} needs pool_passes for the other rounds")
+        for name in ("labeled_sampling", "unlabeled_sampling"):
+            if getattr(self, name) not in SAMPLING:
+                raise ValueError(f"{name} = {getattr(self, name)!r}; choose one of {', '.join(map(repr, SAMPLING))}")
+        check_schedule(self.schedule, self.warmup)
         resolve_precision(self.precision, torch.device("cpu"), "bfloat16")
         if not isinstance(self.pretrained, bool):
             object.__setattr__(self, "pretrained", str(self.pretrained))  # a Path cannot be written as JSON
 
-    def steps_for(self, labeled_count: int) -> int:
-        """Training steps of a round with so many labels."""
-        return self.steps if self.passes is None else math.ceil(self.passes * labeled_count / self.batch_size)
+    def steps_for(self, labeled_count: int, unlabeled_count: int | None = None, last_round: bool = False) -> int:
+        """Training steps of a round with so many labels; unlabeled_count is needed where pool_passes are given."""
+        if self.pool_passes is not None:
+            passes = (last_round and self.last_round_pool_passes) or self.pool_passes
+            return math.ceil(passes * math.ceil(unlabeled_count / self.batch_size))
+        if self.passes is None:
+            return self.steps
+        batches = labeled_count / self.batch_size
+        return math.ceil(self.passes * (math.ceil(batches) if self.padded else batches))
 
     def lr_factor(self, step: int, steps: int) -> float:
-        """The share of `lr` used at a step of `steps`: rises over the warm-up, then falls to 0 at the last step."""
-        warm = max(1, round(self.warmup * steps))
-        if step < warm:
-            return (step + 1) / warm
-        left = (steps - step) / max(1, steps - warm)
-        return left if self.schedule == "linear" else 0.5 * (1 - math.cos(math.pi * left))
+        """The share of `lr` used at a step of `steps`; see `schedules.lr_factor`."""
+        return lr_factor(self.schedule, step, steps, self.warmup)
 
     def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, float]:
         """kd_weight and beta for `predict`: of the selection, or of the evaluation; without distillation kd_weight is 0."""
@@ -86,6 +114,13 @@ class TrainConfig:
             kd_weight = kd_weight if self.eval_kd_weight is None else self.eval_kd_weight
             beta = beta if self.eval_beta is None else self.eval_beta
         return {"kd_weight": kd_weight if distilled else 0.0, "beta": beta}
+
+
+def with_length(changes: Mapping) -> dict:
+    """Changes of a `TrainConfig`; a length that they name takes the place of the one it had."""
+    if not any(changes.get(name) is not None for name in LENGTHS):
+        return dict(changes)
+    return {"passes": None, "pool_passes": None, "last_round_pool_passes": None} | dict(changes)
 
 
 class ViewBank:
@@ -168,14 +203,15 @@ def train_student(
     config: TrainConfig = TrainConfig(),
     bank: ViewBank | FeatureBank | None = None,
     seed: int = 0,
+    last_round: bool = False,
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> DualHeadStudent:
     """A fresh student, trained on what is labelled and, with a teacher, distilled on the whole pool (eq. of `losses`).
 
     Student and batches depend on `seed` alone: the labelled batches are the same with and without a teacher. bank: what
-    `make_bank` rendered, to share it between rounds. `student.loss_curve` tells how it went. Raises ValueError when nothing is
-    labelled or the pools differ.
+    `make_bank` rendered, to share it between rounds. last_round: see `TrainConfig.last_round_pool_passes`.
+    `student.loss_curve` tells how it went. Raises ValueError when nothing is labelled or the pools differ.
     """
     device = resolve_device(device)
     if len(state.labeled_indices) == 0:
@@ -189,7 +225,7 @@ def train_student(
     net = build_student(
         student, pool.num_classes, seed=seed, pretrained=config.pretrained, device=device, input_dim=bank.dim
     ).train()
-    plan = _plan(state, bank.views.count, config, seed, with_unlabeled=teacher is not None)
+    plan = _plan(state, bank.views.count, config, seed, with_unlabeled=teacher is not None, last_round=last_round)
     random_state = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=random_state):  # dropout and the like draw from the global state
         torch.manual_seed(derive_seed(seed, "dropout"))
@@ -197,15 +233,26 @@ def train_student(
     return net.eval()
 
 
-def _plan(state: LabelState, view_count: int, config: TrainConfig, seed: int, with_unlabeled: bool) -> list[Batch]:
+def _plan(
+    state: LabelState, view_count: int, config: TrainConfig, seed: int, *, with_unlabeled: bool, last_round: bool = False
+) -> list[Batch]:
     """For every step the images and views: a labelled batch, and behind it an unlabelled one of the same size."""
-    steps = config.steps_for(len(state.labeled_indices))
-    labeled = _batches(state.labeled_indices, view_count, steps, config.batch_size, generator(seed, "labelled batches"))
-    if not with_unlabeled:
-        return labeled
     rest = state.unlabeled_indices if len(state.unlabeled_indices) else state.labeled_indices
-    unlabeled = _batches(rest, view_count, steps, config.batch_size, generator(seed, "unlabelled batches"))
-    return [tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in zip(labeled, unlabeled, strict=True)]
+    steps = config.steps_for(len(state.labeled_indices), len(rest), last_round)
+    labeled = state.labeled_indices
+    if config.padded:
+        labeled = _filled_up(state.in_labeling_order(), config.batch_size)
+    if config.labeled_sampling == "passes" and len(labeled) < len(rest):
+        labeled = labeled[torch.arange(len(rest)) % len(labeled)]  # each as often as the others, in passes over the pool
+    batches = _batches(
+        labeled, view_count, steps, config.batch_size, config.labeled_sampling, generator(seed, "labelled batches")
+    )
+    if not with_unlabeled:
+        return batches
+    unlabeled = _batches(
+        rest, view_count, steps, config.batch_size, config.unlabeled_sampling, generator(seed, "unlabelled batches")
+    )
+    return [tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in zip(batches, unlabeled, strict=True)]
 
 
 def _train(
@@ -224,7 +271,8 @@ def _train(
     for step, (x, (index, view)) in enumerate(zip(bar, plan, strict=True)):
         labels = state.labels[index[:labeled]].to(device, non_blocking=True)
         with autocast(device, precision):
-            ce, kd = (head.float() for head in forward(x))
+            parts = [forward(part) for part in (x.split(labeled) if config.separate_batches else [x])]
+        ce, kd = (torch.cat(heads).float() for heads in zip(*parts, strict=True))
         if teacher is None:
             loss = supervised = F.cross_entropy(ce, labels)
         else:
@@ -270,7 +318,20 @@ def predict(
     return Predictions(torch.cat(probs).to(home), torch.cat(features).to(home))
 
 
-def _batches(candidates: Tensor, view_count: int, steps: int, batch_size: int, g: torch.Generator) -> list[Batch]:
-    """For every step the pool indices (B,), drawn with replacement, and the view of each (B,)."""
-    picks = candidates[torch.randint(len(candidates), (steps, batch_size), generator=g)]
+def _batches(
+    candidates: Tensor, view_count: int, steps: int, batch_size: int, sampling: str, g: torch.Generator
+) -> list[Batch]:
+    """For every step the pool indices (B,), drawn from `candidates` as `sampling` says, and the view of each (B,)."""
+    if sampling == "replacement":
+        picks = candidates[torch.randint(len(candidates), (steps, batch_size), generator=g)]
+    else:
+        filled = _filled_up(candidates, batch_size)
+        passes = math.ceil(steps * batch_size / len(filled))
+        drawn = torch.cat([filled[torch.randperm(len(filled), generator=g)] for _ in range(passes)])
+        picks = drawn[: steps * batch_size].view(steps, batch_size)
     return list(zip(picks, torch.randint(view_count, (steps, batch_size), generator=g), strict=True))
+
+
+def _filled_up(indices: Tensor, batch_size: int) -> Tensor:
+    """`indices` (n,) to a whole number of batches, by repeating the first of them."""
+    return indices[torch.arange(math.ceil(len(indices) / batch_size) * batch_size) % len(indices)]

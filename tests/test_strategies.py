@@ -15,7 +15,14 @@ from activekd_lite import strategies
 from activekd_lite.seeding import generator
 from activekd_lite.strategies import STRATEGIES
 
-DRAWN = ("random", "badge", "classbalanced", "typiclust")  # and badge_reference starts at the lowest index
+DRAWN = (
+    "random",
+    "badge",
+    "classbalanced",
+    "classbalanced_reference",
+    "typiclust",
+)  # badge_reference starts at the lowest index
+NO_PREFIX = ("classbalanced_reference",)  # allocates anew for each query size
 DETERMINISTIC = tuple(name for name in STRATEGIES if name not in (*DRAWN, "badge_reference"))
 
 
@@ -53,6 +60,8 @@ class TestContract:
 
     @pytest.mark.parametrize("q", [1, 4, 20])
     def test_the_first_q_of_q_plus_1_picks_are_the_q_picks(self, name, q):
+        if name in NO_PREFIX:
+            pytest.skip("promises no prefix")
         predictions, state = situation()
         assert torch.equal(pick(name, predictions, state, q + 1)[:q], pick(name, predictions, state, q))
 
@@ -281,7 +290,7 @@ def test_a_cold_start_works_or_names_the_strategies_that_do(name):
     if name in strategies.COLD_START:
         picks = pick(name, predictions, nothing, 5)
         assert len(picks.unique()) == 5
-        assert torch.equal(pick(name, predictions, nothing, 4), picks[:4])
+        assert name in NO_PREFIX or torch.equal(pick(name, predictions, nothing, 4), picks[:4])
     else:
         with pytest.raises(ValueError, match="nothing is labelled.*random, uncertainty, .*pcoreset_teacher, badge_reference"):
             pick(name, predictions, nothing, 5)
