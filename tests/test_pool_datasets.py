@@ -116,3 +116,13 @@ def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
     assert torch.equal(part.oracle.label(torch.arange(20)), digits.oracle.label(torch.tensor(rows)))
     with pytest.raises(ValueError, match="pool_size = 1101, but the data set has 1100"):
         akd.load_dataset("digits", pool_size=1101)
+
+
+def test_a_pool_for_each_seed_lies_beside_the_first_labels():
+    first, again, other = (akd.load_dataset("digits", pool_size=30, pool_seed=seed, pool_shots=2) for seed in (1, 1, 2))
+    assert first.pool.fingerprint() == again.pool.fingerprint() != other.pool.fingerprint()
+    for data in (first, other):
+        assert len(data.pool) == 30 + 2 * 10
+        assert data.oracle.label(torch.arange(50)).bincount(minlength=10).min() >= 2
+    with pytest.raises(ValueError, match="has 1080 images to draw from beside 2 per class; ask for 1 to 1080"):
+        akd.load_dataset("digits", pool_size=1081, pool_shots=2)

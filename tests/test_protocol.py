@@ -71,6 +71,16 @@ def test_another_model_does_not_get_the_presets_weights():
     assert akd.RunConfig.paper("dtd", vlm="ViT-B-32", pretrained="openai").pretrained == "openai"
 
 
+def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):
+    configs = [akd.RunConfig(teacher=None, pool_size=40, pool_per_seed=per, seed=s) for per in (True, False) for s in (0, 1)]
+    pools = [config.load(cache_root=tmp_path, device="cpu", progress=False).data.pool for config in configs]
+    assert [len(pool) for pool in pools] == [50, 50, 40, 40]
+    assert pools[0].fingerprint() != pools[1].fingerprint()
+    assert pools[2].fingerprint() == pools[3].fingerprint()
+    grid = akd.sweep.Grid(strategies=["random"], distill=[False], seeds=[0, 1], pool_size=40, pool_per_seed=True)
+    assert len({akd.sweep._inputs_of(planned.config) for planned in grid.runs().values()}) == 2
+
+
 def test_query_size_is_the_number_of_classes_where_none_is_given(tmp_path, quick):
     config = akd.RunConfig(rounds=1, teacher=None, train=quick)
     assert len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices) == 10

@@ -10,10 +10,13 @@ from activekd_lite.training import ViewBank, _plan
 BASE = {
     "steps": 6, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.5, "schedule": "linear",
     "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0, "passes": None, "pretrained": True, "precision": "auto",
+    "pool_passes": None, "padded": False, "labeled_sampling": "replacement", "unlabeled_sampling": "replacement",
+    "separate_batches": False,
 }  # fmt: skip
 CHANGED = {
     "steps": 7, "batch_size": 9, "lr": 1e-3, "weight_decay": 0.5, "warmup": 0.1, "schedule": "cosine",
     "temperature": 4.0, "kd_weight": 0.9, "beta": 0.5, "passes": 3, "pretrained": False, "precision": "bfloat16",
+    "pool_passes": 0.5, "padded": True, "labeled_sampling": "passes", "unlabeled_sampling": "passes", "separate_batches": True,
 }  # fmt: skip
 
 
@@ -55,7 +58,53 @@ def test_every_setting_alone_changes_the_student(small, state, teacher, field):
 def test_passes_make_the_steps():
     config = akd.TrainConfig(passes=200, batch_size=64)
     assert [config.steps_for(n) for n in (100, 1600, 1)] == [313, 5000, 4]
+    assert [replace(config, padded=True).steps_for(n) for n in (100, 1600, 1)] == [400, 5000, 200]
     assert akd.TrainConfig(steps=7).steps_for(1600) == 7
+    pool = akd.TrainConfig(pool_passes=2, last_round_pool_passes=5, batch_size=64)
+    assert [pool.steps_for(10, 129), pool.steps_for(10, 129, last_round=True)] == [6, 15]
+    assert replace(pool, last_round_pool_passes=None).steps_for(10, 129, last_round=True) == 6
+
+
+def test_only_the_last_round_is_longer(small, teacher):
+    train = akd.TrainConfig(pool_passes=0.5, last_round_pool_passes=1, batch_size=32)
+    result = akd.run_active_learning(small, teacher, rounds=1, query_size=5, train=train, device="cpu", progress=False)
+    assert [len(r.loss_curve["ce"]) for r in result.records] == [3, 5]  # of 5 batches, the last round's pool being 135
+
+
+def planned(state, config, with_unlabeled=True):
+    """The images of every step, (S, B) labelled and (S, B) unlabelled."""
+    images = torch.stack([index for index, _ in _plan(state, 1, config, 0, with_unlabeled=with_unlabeled)])
+    return images.split(config.batch_size, dim=1)
+
+
+def test_a_padded_set_repeats_the_images_that_were_labelled_first(small, state):
+    late = torch.tensor([i for i in range(20) if state.labels[i] < 0][:3])
+    state = state.with_labels(late, torch.zeros(3, dtype=torch.int64), round=1)  # 13 labels, filled up to 20 by the first 7
+    labeled, _ = planned(state, akd.TrainConfig(steps=4000, batch_size=10, padded=True))
+    counts = labeled.flatten().bincount(minlength=150).double() / 40_000
+    first = state.in_labeling_order()
+    assert first[-3:].tolist() == sorted(late.tolist())
+    torch.testing.assert_close(counts[first[:7]], torch.full((7,), 0.1).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(counts[first[7:]], torch.full((6,), 0.05).double(), atol=0.01, rtol=0)
+
+
+def test_a_pass_shows_every_image_as_often(state):
+    config = akd.TrainConfig(pool_passes=2, batch_size=28, labeled_sampling="passes", unlabeled_sampling="passes")
+    labeled, unlabeled = planned(state, config)  # 140 images without a label: 5 batches a pass
+    assert (unlabeled[:5].flatten().bincount(minlength=150)[state.unlabeled_indices] == 1).all()
+    assert (unlabeled.flatten().bincount(minlength=150)[state.unlabeled_indices] == 2).all()
+    assert not torch.equal(unlabeled[:5], unlabeled[5:])
+    assert (labeled[:5].flatten().bincount(minlength=150)[state.labeled_indices] == 14).all()
+
+
+def test_separate_batches_are_normalised_apart(small, state, teacher, monkeypatch):
+    seen, forward = [], akd.DualHeadStudent.forward
+    monkeypatch.setattr(akd.DualHeadStudent, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
+    for separate, sizes in ((False, [16, 16]), (True, [8, 8, 8, 8])):
+        config = akd.TrainConfig(steps=2, batch_size=8, separate_batches=separate)
+        akd.train_student(small.pool, state, teacher, config=config, device="cpu")
+        assert seen == sizes
+        seen.clear()
 
 
 def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
