@@ -72,7 +72,9 @@ def test_another_model_does_not_get_the_presets_weights():
 
 
 def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):
-    configs = [akd.RunConfig(teacher=None, pool_size=40, pool_per_seed=per, seed=s) for per in (True, False) for s in (0, 1)]
+    configs = [
+        akd.RunConfig(teacher=None, rounds=1, pool_size=40, pool_per_seed=per, seed=s) for per in (True, False) for s in (0, 1)
+    ]
     pools = [config.load(cache_root=tmp_path, device="cpu", progress=False).data.pool for config in configs]
     assert [len(pool) for pool in pools] == [50, 50, 40, 40]
     assert pools[0].fingerprint() != pools[1].fingerprint()
