@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -95,18 +95,20 @@ def make_folder(path: str | os.PathLike) -> Path:
 
 def parse_json(text: str | bytes) -> object:
     """The value of JSON text. Raises ValueError for anything else, and for more than DEEPEST levels of brackets."""
-    too_deep = f"more than {DEEPEST} levels of brackets"
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise ValueError(too_deep) from error
-    level = [value]
+        raise ValueError(f"more than {DEEPEST} levels of brackets") from error
+    nested = [value]
     for _ in range(DEEPEST):
-        level = [inner for outer in level if isinstance(outer, dict | list)
-                 for inner in (outer.values() if isinstance(outer, dict) else outer)]  # fmt: skip
-        if not level:
-            return value
-    raise ValueError(too_deep)
+        nested = [inner for outer in nested for inner in _values(outer)]
+    if any(isinstance(inner, dict | list) for inner in nested):
+        raise ValueError(f"more than {DEEPEST} levels of brackets")
+    return value
+
+
+def _values(item: object) -> Iterable[object]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
 
 
 def read_json(path: Path, remedy: str) -> object:

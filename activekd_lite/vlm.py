@@ -206,10 +206,11 @@ def needs_quick_gelu(name: str, pretrained: str | None, said: bool | None = None
             )
         return needed
     if said is None and {own, *of_tag.values()} != {own}:
-        with_it, without = ([k for k, v in (of_tag | {"by default": own}).items() if v is kind] for kind in (True, False))
+        kinds = of_tag | {"open_clip's own configuration": own}
+        with_it, without = (textwrap.shorten(", ".join(k for k in kinds if kinds[k] is kind), 100) for kind in (True, False))
         raise ValueError(
-            f"{pretrained}: was it trained with QuickGELU? {name} exists with it ({', '.join(with_it)}) and without "
-            f"({', '.join(without)}); say quick_gelu=True or False (--quick-gelu or --no-quick-gelu). OpenAI's weights need it"
+            f"{pretrained}: was it trained with QuickGELU? {name} exists with it ({with_it}) and without ({without}); say "
+            "quick_gelu=True or False (--quick-gelu or --no-quick-gelu): True for OpenAI's weights and what was tuned from them"
         )
     return own if said is None else said
 
