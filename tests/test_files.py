@@ -686,7 +686,6 @@ class TestJson:
         for path, read in (
             (out / "config.json", lambda: akd.load_run(out)),
             (out / "rounds.jsonl", lambda: akd.load_run(out)),
-            (out / "rounds.jsonl", lambda: akd.sweep.estimate(akd.sweep.Grid(), out)),
             (cached / "manifest.json", lambda: akd.TeacherCache.open(cached)),
             (split, lambda: akd.load_dataset("dtd", tmp_path)),
             (out / "teachers.json", lambda: akd.sweep.teachers(out)),
@@ -702,7 +701,8 @@ class TestJson:
 @pytest.mark.parametrize(("text", "why"), [
     ("[]", "holds list, not a mapping"), ('{"digits": 81.5}', "says 'digits': 81.5"),
     ('{"digits/clap": "81.5"}', "says 'digits/clap': '81.5'"),
-    ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"), ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
+    ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"),
+    ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
 ])  # fmt: skip
 def test_a_damaged_table_of_teachers_is_named(tmp_path, text, why):
     (tmp_path / "teachers.json").write_text(text)
