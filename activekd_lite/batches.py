@@ -15,7 +15,7 @@ from tqdm import tqdm
 from activekd_lite import notebooks
 from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.files import make_folder
-from activekd_lite.grid import SHARED, Grid, Planned
+from activekd_lite.grid import OF_MODEL, SHARED, Grid, Planned
 from activekd_lite.notebooks import Outcome
 from activekd_lite.pages import index, read_notebook
 from activekd_lite.protocol import RunConfig
@@ -94,7 +94,7 @@ def _settings(grid: Grid, run: Planned) -> dict:
     said |= {"student": config.student} if config.student else {}
     if config.teacher:
         default = RunConfig()
-        said |= {k: getattr(config, k) for k in ("vlm", "pretrained", "teacher") if getattr(config, k) != getattr(default, k)}
+        said |= {k: getattr(config, k) for k in (*OF_MODEL, "teacher") if getattr(config, k) != getattr(default, k)}
     said |= {k: getattr(grid, k) for k in SHARED if getattr(grid, k) is not None}
     return said | (dict(grid.train) if isinstance(grid.train, Mapping) else {})
 

@@ -4,7 +4,6 @@ import argparse
 import ast
 import datetime
 import itertools
-import json
 import math
 import sys
 from dataclasses import fields, replace
@@ -15,6 +14,7 @@ import pandas as pd
 from activekd_lite import batches, cache, cluster, handouts, notebooks, report, statistics, sweep
 from activekd_lite.datasets import EMBEDDED, load_dataset
 from activekd_lite.doctor import environment
+from activekd_lite.files import parse_json
 from activekd_lite.images import damaged
 from activekd_lite.loop import finished_rounds
 from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
@@ -146,7 +146,7 @@ def run_cache(args: argparse.Namespace) -> int:
         print(f"{len(going)} caches " + ("deleted" if args.yes else "could go; --yes deletes them"))
         return 0
     config = _run_config(args)
-    vlm = load_vlm(config.vlm, config.pretrained, args.device)
+    vlm = load_vlm(config.vlm, config.pretrained, args.device, quick_gelu=config.quick_gelu)
     data = load_dataset(config.dataset, args.root, cache_root=args.cache, pool_size=config.pool_size)
     built = cache.TeacherCache.build(vlm, data.pool, config.views or 1, args.cache)
     views, size, dim = built.features.shape
@@ -213,10 +213,10 @@ def run_notebooks(args: argparse.Namespace) -> int:
 
 def _literal(text: str) -> object:
     """A number, true or True, null or None, a list or a dictionary where it reads as one; else the text itself."""
-    for read in (json.loads, ast.literal_eval):
+    for read in (parse_json, ast.literal_eval):
         try:
             value = read(text)
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError):  # the last two: brackets nested too deeply
             continue
         if value is None or isinstance(value, bool | int | float | str | list | dict):
             return value
@@ -277,6 +277,9 @@ def _parser() -> argparse.ArgumentParser:
     def teacher(sub):
         sub.add_argument("--vlm", help=f"embedded tiny-clip, or an open_clip model ({defaults.vlm})")
         sub.add_argument("--pretrained", help="open_clip tag or weights file of --vlm")
+        sub.add_argument(
+            "--quick-gelu", action=argparse.BooleanOptionalAction, help="was that file trained with QuickGELU? (tags know it)"
+        )
         sub.add_argument(
             "--views", type=int, help="cached views of each image (1; without a teacher a fresh crop at each step)"
         )

@@ -7,14 +7,14 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 PACKAGE = Path(__file__).resolve().parent
-EMBEDDED = ("tiny-clip", "tiny-resnet")
+DEEPEST = 100  # levels of JSON; a parser of brackets recurses
 _AT_WORK: dict[Path, tuple[int, int]] = {}  # folder -> process and thread that have it for themselves
 
 
@@ -93,6 +93,32 @@ def make_folder(path: str | os.PathLike) -> Path:
     return folder
 
 
+def parse_json(text: str | bytes) -> object:
+    """The value of JSON text. Raises ValueError for anything else, and for more than DEEPEST levels of brackets."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"more than {DEEPEST} levels of brackets") from error
+    nested = [value]
+    for _ in range(DEEPEST):
+        nested = [inner for outer in nested for inner in _values(outer)]
+    if any(isinstance(inner, dict | list) for inner in nested):
+        raise ValueError(f"more than {DEEPEST} levels of brackets")
+    return value
+
+
+def _values(item: object) -> Iterable[object]:
+    return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
+
+
+def read_json(path: Path, remedy: str) -> object:
+    """The value in a JSON file. Raises ValueError naming the file and the remedy where it holds none, OSError for no file."""
+    try:
+        return parse_json(path.read_bytes())
+    except ValueError as error:  # also what JSON and UTF-8 decoders raise
+        raise ValueError(f"{path} is no JSON ({error}); {remedy}") from error
+
+
 def digest(content: object) -> str:
     """sha256 of what is written as JSON, however it is spaced and ordered there."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -120,23 +146,34 @@ def embedded_folder(name: str) -> Path:
 
 
 def embedded_model(name: str) -> tuple[Path, dict]:
-    """Folder and manifest of a model that comes with the project, its weights checked against their sha256.
+    """Folder and manifest of an embedded model, after a check of every file against its sha256.
 
-    Raises FileNotFoundError when a file is missing, ValueError when the weights differ from the manifest.
+    A configuration is compared by content, so line endings do not matter.
+    Raises FileNotFoundError for a missing file, ValueError for a damaged or edited one; both name it and the remedy.
     """
     folder = embedded_folder(name)
     remedy = f"restore it with `git checkout -- data/{name}`, or remake it with `python data/{name}/pretrain.py`"
-    weights = folder / "weights.safetensors"
-    for path in (weights, folder / "manifest.json"):
-        if not path.is_file():
-            raise FileNotFoundError(f"{name} needs {path}, which is missing; {remedy}")
-    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-    found = sha256_of(weights)
-    if found != manifest["sha256"]:
-        raise ValueError(
-            f"{weights} is damaged: its sha256 is {found[:12]}..., the manifest says {manifest['sha256'][:12]}...; {remedy}"
-        )
+    described = _present(folder / "manifest.json", remedy)
+    manifest = read_json(described, remedy)
+    if not is_whole(manifest):
+        raise ValueError(f"{described} is damaged, or was edited: its checksum differs; {remedy}")
+    weights = _present(folder / "weights.safetensors", remedy)
+    _check_sha256(weights, sha256_of(weights), manifest["weights_sha256"], remedy)
+    if "config_sha256" in manifest:
+        config = _present(folder / f"{name}.json", remedy)
+        _check_sha256(config, digest(read_json(config, remedy)), manifest["config_sha256"], remedy)
     return folder, manifest
+
+
+def _present(path: Path, remedy: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; {remedy}")
+    return path
+
+
+def _check_sha256(path: Path, found: str, expected: str, remedy: str) -> None:
+    if found != expected:
+        raise ValueError(f"{path} is damaged: its sha256 is {found[:12]}..., the manifest says {expected[:12]}...; {remedy}")
 
 
 def name_of(function: object) -> str:

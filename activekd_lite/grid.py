@@ -17,7 +17,9 @@ from activekd_lite.students import ON_FEATURES
 from activekd_lite.teacher import ClapConfig
 from activekd_lite.training import TrainConfig, with_length
 
-OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "average", "templates", "views")  # what an entry of `teachers` may say
+# What an entry of `teachers` may say.
+OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "quick_gelu", "average", "templates", "views")
+OF_MODEL = ("vlm", "pretrained", "quick_gelu")
 SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")  # of all runs, as in `RunConfig`
 AXES = ("dataset", "teacher", "student", "strategy", "distill", "seed")
 
@@ -56,6 +58,7 @@ class Grid:
     pool_per_seed: bool | None = None
     vlm: str | None = None
     pretrained: str | None = None
+    quick_gelu: bool | None = None
     train: TrainConfig | Mapping | None = None
     clap: ClapConfig | Mapping | None = None
 
@@ -114,12 +117,10 @@ class Grid:
         return found
 
     def _run(self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int) -> RunConfig:
-        given = {"vlm": self.vlm, "pretrained": self.pretrained} | dict(teacher)
+        given = {k: getattr(self, k) for k in OF_MODEL} | dict(teacher)
         given = {k: v for k, v in given.items() if v is not None} | {"teacher": teacher.get("teacher", "zero-shot")}
         if not distill:  # the same run whatever the teacher, unless it learns from the model's features
-            given = {"teacher": None} | (
-                {k: given[k] for k in ("vlm", "pretrained") if k in given} if student in ON_FEATURES else {}
-            )
+            given = {"teacher": None} | ({k: given[k] for k in OF_MODEL if k in given} if student in ON_FEATURES else {})
         base = RunConfig.paper(dataset, **given) if self.paper else RunConfig(dataset, **given)
         shared = {k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given}
         train, clap = _changed(base.train, self.train), _changed(base.clap, self.clap)

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.files import is_whole, make_folder, require_same, sealed, write_atomic
+from activekd_lite.files import is_whole, make_folder, parse_json, require_same, sealed, write_atomic
 from activekd_lite.pool import Oracle, Pool
 
 FORMAT = 1
@@ -90,7 +90,7 @@ class Journal:
     def _parsed(self, line: bytes, place: int) -> dict:
         """A line as a dict. Raises ValueError naming it."""
         try:
-            event = json.loads(line)
+            event = parse_json(line)
             if "sha256" in event and not is_whole(event):  # those of older versions have none
                 raise ValueError("its checksum differs")
             kind = event["journal"] and "head" if place == 1 else event["event"]

@@ -28,6 +28,7 @@ PAPER_SEEDS = (1, 2, 3, 4, 5)
 class RunConfig:
     """All that decides a run, by names: `load_dataset`, `load_vlm`, `teacher`, `build_student`, `STRATEGIES`.
 
+    quick_gelu: of a weights file, see `load_vlm`.
     teacher: "zero-shot", "clap" (few-shot) or None (plain active learning). average: see `VLM.text_weights`; None is
     "normalized", or for "clap" "raw", where its prototypes are as long as the text features. templates: your own prompts, each
     with {} for the class name; None takes those of the data set. views: of each image; None is 1, or without a teacher a fresh
@@ -39,6 +40,7 @@ class RunConfig:
     dataset: str = "digits"
     vlm: str = "tiny-clip"
     pretrained: str | None = None
+    quick_gelu: bool | None = None
     teacher: str | None = "zero-shot"
     average: str | None = None
     templates: tuple[str, ...] | None = None
@@ -101,7 +103,7 @@ class RunConfig:
         views = Views(self.views or 1, augmentation=data.pool.augmentation)
         vlm = features = teacher = None
         if self.teacher or self.student in ON_FEATURES:
-            vlm = load_vlm(self.vlm, self.pretrained, device)
+            vlm = load_vlm(self.vlm, self.pretrained, device, quick_gelu=self.quick_gelu)
         if self.student in ON_FEATURES:
             features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
         if self.teacher:

@@ -19,7 +19,17 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from activekd_lite.files import alone, digest, is_whole, make_folder, remove_partials, require_same, sealed, write_atomic
+from activekd_lite.files import (
+    alone,
+    digest,
+    is_whole,
+    make_folder,
+    parse_json,
+    remove_partials,
+    require_same,
+    sealed,
+    write_atomic,
+)
 from activekd_lite.metrics import aulc_pct
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.students import DualHeadStudent, build_student
@@ -172,7 +182,7 @@ class RunFolder:
         content = path.read_bytes() if path.is_file() else b""
         for place, text in enumerate(filter(bytes.strip, content.split(b"\n"))):
             try:
-                line = json.loads(text)
+                line = parse_json(text)
             except ValueError:
                 line = None
             if not is_whole(line) or line.get("round") != place:
@@ -195,7 +205,7 @@ class RunFolder:
         """What config.json says. One that is damaged is written anew where `asked` is what it said."""
         path, expected = self.path / "config.json", {line["config_sha256"] for line in self.lines}
         try:
-            config = json.loads(path.read_bytes())
+            config = parse_json(path.read_bytes())
         except (FileNotFoundError, ValueError):
             config = None
         if {digest(config)} == expected:

@@ -3,7 +3,6 @@ the paper as CoOp lays them out (Zhou et al. 2022, arXiv:2109.01134; `data/READM
 nothing is decoded.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import pandas as pd
 from sklearn.model_selection import train_test_split
 
 from activekd_lite import huggingface
+from activekd_lite.files import read_json
 from activekd_lite.images import SUFFIXES, File
 
 
@@ -108,7 +108,7 @@ def missing_parts(name: str, root: str | os.PathLike) -> list[Path]:
 def _coop(name: str, folder: Path, layout: Layout) -> Source:
     """{"train": [[path, label, class name], ...], "val": ..., "test": ...}; "val" is not used."""
     file = folder / layout.split
-    split = _json(file)
+    split = read_json(file, "fetch it again")
     try:
         rows = {part: [(str(path), int(label), str(word)) for path, label, word in split[part]] for part in ("train", "test")}
     except (KeyError, TypeError, ValueError) as error:
@@ -262,13 +262,6 @@ def _inside(folder: Path, path: str, file: Path) -> Path:
     if os.path.isabs(path) or inner in (".", "..") or inner.startswith(".." + os.sep):
         raise ValueError(f"{file} names {path!r}, which lies outside {folder}; paths have to stay inside it")
     return folder / inner
-
-
-def _json(file: Path) -> dict:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file} is no JSON ({error}); fetch it again") from error
 
 
 def _words(name: str) -> str:

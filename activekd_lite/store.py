@@ -21,9 +21,9 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.files import is_whole, require_same, sealed, write_atomic
+from activekd_lite.files import is_whole, parse_json, require_same, sealed, write_atomic
 
-FORMAT = 2
+FORMAT = 3  # since 3 the fingerprint says whether the VLM has QuickGELU
 OWN_FILES = ("features.f16", "manifest.json")
 SHARD = 4096  # features of a shard, all views of an image together: what a killed build loses at most
 REMEDY = "delete the folder (`activekd-lite cache prune` finds it) and build the cache again"
@@ -47,7 +47,7 @@ class FeatureStore:
         if not path.is_file():
             raise FileNotFoundError(f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)")
         try:
-            manifest = json.loads(path.read_bytes())
+            manifest = parse_json(path.read_bytes())
             if "sha256" in manifest and not is_whole(manifest):  # those of older versions have none of their own
                 raise ValueError("its checksum differs")
             count, size, dim = (int(x) for x in manifest["shape"])

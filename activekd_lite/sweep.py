@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from activekd_lite.cluster import Failure, Task, run_tasks
-from activekd_lite.files import embedded_folder, make_folder, write_atomic
+from activekd_lite.files import embedded_folder, make_folder, read_json, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
 from activekd_lite.loop import RunFolder, tidy
 from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
@@ -30,6 +30,7 @@ __all__ = ["STUDY", "Grid", "estimate", "failures", "load", "run", "run_folder",
 
 STUDY = embedded_folder("study")  # 318 finished runs of both embedded data sets, to `load`
 FAILED = "failure.txt"  # in a run's folder: why it could not be finished
+FORGET = "delete it, and the same sweep writes it again"
 
 
 def run(
@@ -74,7 +75,7 @@ def run(
 
 def tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
     """First what encodes the images of runs that share them, then the runs."""
-    token, first, after, known = uuid4().hex, {}, [], _noted(out / "teachers.json")
+    token, first, after, known = uuid4().hex, {}, [], _noted_teachers(out)
     for folder, planned in runs.items():
         shared = _inputs_of(planned.config)
         key = f"{short_name(shared.dataset)}/{planned.teacher}"
@@ -152,7 +153,7 @@ def failures(out: str | os.PathLike) -> dict[str, str]:
 
 def teachers(out: str | os.PathLike) -> dict[tuple[str, str], float]:
     """How often each teacher alone, asked in words, is right on the test images, in percent: by data set and name."""
-    return {tuple(key.split("/", 1)): value for key, value in _noted(Path(out) / "teachers.json").items()}
+    return {tuple(key.split("/", 1)): value for key, value in _noted_teachers(Path(out)).items()}
 
 
 def estimate(grid: Grid, out: str | os.PathLike, workers: int = 1) -> tuple[pd.DataFrame, float]:
@@ -170,13 +171,25 @@ def estimate(grid: Grid, out: str | os.PathLike, workers: int = 1) -> tuple[pd.D
 
 def _seconds(folder: Path) -> list[float]:
     """Of each round that is there."""
-    path = folder / "rounds.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    return [sum(json.loads(line)["seconds"].values()) for line in lines]
+    return [sum(line["seconds"].values()) for line in RunFolder(folder).read_lines()]
 
 
 def _noted(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """What a sweep has noted by name; {} without a file. Raises ValueError for anything but a mapping."""
+    found = read_json(path, FORGET) if path.is_file() else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds {type(found).__name__}, not a mapping; {FORGET}")
+    return found
+
+
+def _noted_teachers(out: Path) -> dict[str, float]:
+    """Accuracies in percent by "dataset/teacher". Raises ValueError for anything else in teachers.json."""
+    path = out / "teachers.json"
+    found = _noted(path)
+    for key, value in found.items():
+        if "/" not in key or type(value) not in (int, float) or not 0 <= value <= 100:
+            raise ValueError(f"{path} says {key!r}: {value!r}; 'dataset/teacher' and a percentage are needed; {FORGET}")
+    return found
 
 
 def _note(path: Path, more: Mapping) -> None:

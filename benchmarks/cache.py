@@ -33,17 +33,18 @@ def random_pool(count, classes, side):
     g = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count + 64, 3, side, side), generator=g, dtype=torch.uint8)
     labels = torch.arange(count + 64) % classes
-    names = [f"class {i}" for i in range(classes)]
+    names = [f"number {' '.join(str(i))}" for i in range(classes)]  # words that tiny-clip knows
     return akd.make_dataset("noise", images[:count], labels[:count], images[count:], labels[count:], names, student="resnet18")
 
 
-def random_vlm(name, pretrained, device, precision, folder):
+def random_vlm(name, pretrained, device, precision, quick_gelu, folder):
     """The model with random weights, through the door that real ones take; its own where `pretrained` is given."""
     if pretrained is None:
         torch.manual_seed(0)
         pretrained = str(Path(folder) / "random.pt")
         torch.save(open_clip.create_model(name).state_dict(), pretrained)
-    return akd.load_vlm(name, None if pretrained == "embedded" else pretrained, device, precision)
+        quick_gelu = bool(quick_gelu)
+    return akd.load_vlm(name, None if pretrained == "embedded" else pretrained, device, precision, quick_gelu)
 
 
 def seconds(function, device, repeats):
@@ -124,6 +125,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vlm", default="RN50")
     parser.add_argument("--pretrained", help="weights file; 'embedded' for tiny-clip; random where none is given")
+    parser.add_argument("--quick-gelu", action=argparse.BooleanOptionalAction, help="of a weights file, see akd.load_vlm")
     parser.add_argument("--student", default="resnet18")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--views", type=int, default=2)
@@ -139,7 +141,7 @@ def main():
     args = parser.parse_args()
     device = resolve_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
-        vlm = random_vlm(args.vlm, args.pretrained, args.device, args.precision, folder)
+        vlm = random_vlm(args.vlm, args.pretrained, args.device, args.precision, args.quick_gelu, folder)
         side = 256 if find_backbone(args.student).input_size > 64 else 32
         data = random_pool(args.images, args.classes, side)
         print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {vlm.precision}; {args.vlm} teaches "

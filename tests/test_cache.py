@@ -260,13 +260,12 @@ def test_two_processes_do_the_work_once(tmp_path):
 
 
 def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
-    process = start_build(tmp_path, 0.3)
-    deadline = time.monotonic() + 100
-    while not list(tmp_path.glob("*/manifest.json")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    with start_build(tmp_path, 0.3) as process:
+        deadline = time.monotonic() + 100
+        while not list(tmp_path.glob("*/manifest.json")):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
     left = 1200 - 200 * len(json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["shards"])
     assert 0 < left < 1200
     assert int(start_build(tmp_path, 0).communicate(timeout=120)[0]) == left

@@ -87,7 +87,7 @@ def scheduler():
             process = subprocess.Popen(
                 [sys.executable, "-m", "dask", *words], env=environment, stderr=subprocess.PIPE, text=True
             )
-            stack.callback(process.wait)
+            stack.enter_context(process)  # closes its stderr and waits for it
             stack.callback(process.terminate)
             return process
 

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, images, sources
+from activekd_lite import cli, files, images, sources
 from activekd_lite.images import ImageFiles, damaged, read_image, read_images
 
 RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
@@ -659,3 +659,54 @@ def test_torchvision_from_its_own_files(tmp_path):
             akd.load_dataset(f"torchvision:{name}", tmp_path)
     with pytest.raises(ValueError, match="torchvision:Nothing is no data set"):
         akd.load_dataset("torchvision:Nothing")
+
+
+class TestJson:
+    @pytest.mark.parametrize(("text", "why"), [
+        (b"{", "Expecting"), (b"\xff", "utf-8"), (b"[" * 10**5, "100 levels"), (b"[" * 101 + b"]" * 101, "100 levels"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "100 levels"),
+    ])  # fmt: skip
+    def test_what_cannot_be_read_is_named_with_the_remedy(self, tmp_path, text, why):
+        path = tmp_path / "facts.json"
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match=rf"facts.json is no JSON \(.*{why}.*\); fetch it again"):
+            files.read_json(path, "fetch it again")
+
+    def test_the_rest_is_what_json_gives(self, tmp_path):
+        path = tmp_path / "facts.json"
+        for value in (None, 1.5, "[" * 200, [], {"a": [{"b": {}}] * 3}, json.loads("[" * 100 + "]" * 100)):
+            path.write_text(json.dumps(value))
+            assert files.read_json(path, "") == value
+
+    def test_deep_brackets_are_found_wherever_json_is_read(self, small, vlm, quick, tmp_path):
+        deep, out = "[" * 10**5 + "\n", tmp_path / "run"
+        akd.run_active_learning(small, rounds=0, train=quick, out=out, progress=False)
+        cached = akd.TeacherCache.build(vlm, small.pool, 1, tmp_path, progress=False).path
+        split = coop(tmp_path, "dtd") / sources.LAYOUTS["dtd"].split
+        for path, read in (
+            (out / "config.json", lambda: akd.load_run(out)),
+            (out / "rounds.jsonl", lambda: akd.load_run(out)),
+            (cached / "manifest.json", lambda: akd.TeacherCache.open(cached)),
+            (split, lambda: akd.load_dataset("dtd", tmp_path)),
+            (out / "teachers.json", lambda: akd.sweep.teachers(out)),
+        ):
+            whole = path.read_bytes() if path.exists() else b"{}"
+            path.write_text(deep)
+            with pytest.raises(ValueError, match=path.name):
+                read()
+            path.write_bytes(whole)
+        assert cli._literal(deep) == deep
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    ("[]", "holds list, not a mapping"), ('{"digits": 81.5}', "says 'digits': 81.5"),
+    ('{"digits/clap": "81.5"}', "says 'digits/clap': '81.5'"),
+    ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"),
+    ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
+])  # fmt: skip
+def test_a_damaged_table_of_teachers_is_named(tmp_path, text, why):
+    (tmp_path / "teachers.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"teachers.json {why}.*delete it, and the same sweep writes it again"):
+        akd.sweep.teachers(tmp_path)
+    (tmp_path / "teachers.json").write_text('{"digits/clap": 81.5, "digits/own/name": 0}')
+    assert akd.sweep.teachers(tmp_path) == {("digits", "clap"): 81.5, ("digits", "own/name"): 0}

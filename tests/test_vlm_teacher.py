@@ -93,6 +93,36 @@ def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
         load()
 
 
+def edit(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.write_text("{"),
+    lambda path: path.write_text("[" * 10_000),
+    lambda path: path.write_text("[]"),
+    lambda path: path.write_bytes(b"\xff\xfe\xfa{}"),
+    lambda path: edit(path, lambda content: content.popitem()),
+    lambda path: edit(path, lambda content: content.update({next(iter(content)): 1})),
+    lambda path: edit(path, lambda content: content["words" if "words" in content else "text_cfg"].clear()),
+    lambda path: edit(path, lambda content: content.get("words", []).append("elephant") or content.update(more=1)),
+    lambda path: path.unlink(),
+])  # fmt: skip
+@pytest.mark.parametrize("name", ["manifest.json", "tiny-clip.json"])
+def test_damaged_and_edited_files_beside_the_weights(embedded_copy, name, damage):
+    damage(embedded_copy / "tiny-clip" / name)
+    with pytest.raises((ValueError, FileNotFoundError), match=rf"{name} is .*git checkout -- data/tiny-clip"):
+        akd.load_vlm()
+
+
+def test_a_configuration_with_other_line_endings_is_the_same(embedded_copy):
+    path = embedded_copy / "tiny-clip" / "tiny-clip.json"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert akd.load_vlm(device="cpu").known_words
+
+
 def test_weights_of_ones_own_and_corrupt_ones(embedded_copy, tmp_path):
     own = tmp_path / "own.safetensors"
     state = load_file(embedded_copy / "tiny-clip" / "weights.safetensors")

@@ -7,7 +7,6 @@ target images or labels (scikit-learn's digits, the TARGET domain of shapes): `e
 """
 
 import argparse
-import hashlib
 import itertools
 import json
 import math
@@ -24,7 +23,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
 
-from activekd_lite import shapes, views
+from activekd_lite import files, shapes, views
 
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -159,8 +158,9 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
     save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}, weights)
-    manifest = {"sha256": hashlib.sha256(weights.read_bytes()).hexdigest(), "words": known_words()}
-    (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    config = json.loads((HERE / "tiny-clip.json").read_text())
+    manifest = {"weights_sha256": files.sha256_of(weights), "config_sha256": files.digest(config), "words": known_words()}
+    (args.out / "manifest.json").write_text(json.dumps(files.sealed(manifest), indent=1) + "\n")
 
 
 if __name__ == "__main__":

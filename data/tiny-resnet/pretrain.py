@@ -7,7 +7,6 @@ here: figures are letters (not the 12 figures of `shapes`), textures are `checke
 """
 
 import argparse
-import hashlib
 import json
 import math
 import sys
@@ -23,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
 
-from activekd_lite import shapes
+from activekd_lite import files, shapes
 from activekd_lite.students import tiny_resnet_backbone
 
 FEATURES = 96  # of the backbone
@@ -88,8 +87,8 @@ def main():
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
     save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}, weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    (args.out / "manifest.json").write_text(json.dumps({"sha256": digest}, indent=1) + "\n")
+    manifest = files.sealed({"weights_sha256": files.sha256_of(weights)})
+    (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def _normalised(images: Tensor) -> Tensor:
