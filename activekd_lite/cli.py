@@ -81,7 +81,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         results = sweep.run(grid, args.out, **folders, device=args.device, **how)
     except RuntimeError as error:
         print(f"activekd-lite: {error}", file=sys.stderr)
-        return 1
+        return _tell_failures(Path(args.out)) or 1
     return _report(results, Path(args.out))
 
 
@@ -121,8 +121,14 @@ def _report(results: pd.DataFrame, folder: Path, page: str | None = None) -> int
     print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
     print(statistics.summary(results).to_string(index=False))
     print(f"\n{results['run'].nunique()} runs; figures and tests of what they say are in {page}")
+    return _tell_failures(folder)
+
+
+def _tell_failures(folder: Path) -> int:
+    """A line for each run that has failed. Returns 1 where there is one."""
+    failed = sweep.failures(folder)
     for run, why in failed.items():
-        print(f"FAILED {run}: {why}")
+        print(f"FAILED {run}: {why.splitlines()[0]}")
     return 1 if failed else 0
 
 
