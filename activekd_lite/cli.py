@@ -19,6 +19,7 @@ from activekd_lite.images import damaged
 from activekd_lite.loop import finished_rounds
 from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
+from activekd_lite.stopping import GOES_ON
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"activekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("activekd-lite: stopped; the same command goes on after the last whole round", file=sys.stderr)
+        print(f"activekd-lite: stopped; {GOES_ON}", file=sys.stderr)
         return 130
 
 
@@ -379,7 +380,3 @@ def _parser() -> argparse.ArgumentParser:
     command("notebooks", run_notebooks, course)
     command("doctor", doctor, folders, looked_at)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())
