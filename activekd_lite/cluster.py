@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import threading
 import time
 import traceback
 from collections import defaultdict, deque
@@ -154,7 +155,7 @@ def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient:
 
         def begin(task: Task, futures: dict = futures, running: "as_completed" = running) -> None:
             key = f"{task.name}-{uuid4().hex}"  # new in each call: nothing is taken from an earlier one
-            future = client.submit(_call, task.function, task.args, threads, key=key, retries=1, pure=False)
+            future = client.submit(_call_in_worker, task.function, task.args, threads, key=key, retries=1, pure=False)
             futures[future.key] = task
             running.add(future)
 
@@ -208,8 +209,12 @@ def _outcome(future: "Future") -> object:
     return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
 
 
+def _call_in_worker(function: Callable, args: tuple, threads: int) -> object:
+    tqdm.set_lock(threading.RLock())  # else it makes a semaphore, which a worker that is killed would leak
+    return _call(function, args, threads)
+
+
 def _call(function: Callable, args: tuple, threads: int) -> object:
-    """What a worker does."""
     with torch_threads(threads):
         return function(*args)
 
