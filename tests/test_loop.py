@@ -269,6 +269,14 @@ def test_a_record_says_how_many_threads_computed_it(small, quick, threads):
     assert re.match(r"cpu, (\d+) threads?, ", result.records[0].device)[1] == str(threads)
 
 
+@pytest.mark.parametrize("name", ["config.json", "labels.csv", "student-01.safetensors"])
+def test_files_that_no_run_has_written_are_not_replaced(small, teacher, quick, tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=rf"{name} is no file of a run, .* take another `out`"):
+        run(small, teacher, quick, rounds=1, out=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
+
+
 def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):
     with pytest.raises(ValueError, match="fewer than shots = 14"):
         run(small, teacher, quick, shots=14, rounds=0, out=tmp_path)
