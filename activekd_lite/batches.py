@@ -4,7 +4,6 @@ activekd-lite sweep grid.yaml --notebook notebooks/04_active_learning_run.ipynb 
 """
 
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from tqdm import tqdm
 from activekd_lite import notebooks
 from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.files import make_folder
-from activekd_lite.grid import OF_MODEL, SHARED, Grid, Planned
+from activekd_lite.grid import OF_MODEL, SHARED, Grid, Planned, file_name
 from activekd_lite.notebooks import Outcome
 from activekd_lite.pages import index, read_notebook
 from activekd_lite.protocol import RunConfig
@@ -81,7 +80,7 @@ def parameters(grid: Grid, known: Sequence[str]) -> dict[str, dict]:
         own |= {PLURAL[k]: [v] for k, v in of.items() if k not in known and PLURAL.get(k) in known}
         parts = [short_name(run.config.dataset), of["strategy"], run.teacher if len(grid.teachers) > 1 else None]
         parts += ["plain" if not of["distill"] and "distill" in known else None, of.get("student"), f"seed{of['seed']}"]
-        name = re.sub(r"[:/\\]", "-", "-".join(filter(None, parts)))
+        name = file_name("-".join(filter(None, parts)))
         if given.setdefault(name, own) != own:
             raise ValueError(f"two notebooks would be called {name}; give the grid's teachers a 'name' each")
     return given

@@ -19,6 +19,7 @@ from activekd_lite.images import damaged
 from activekd_lite.loop import finished_rounds
 from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
+from activekd_lite.stopping import GOES_ON
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig, with_length
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"activekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("activekd-lite: stopped; the same command goes on after the last whole round", file=sys.stderr)
+        print(f"activekd-lite: stopped; {GOES_ON}", file=sys.stderr)
         return 130
 
 
@@ -81,7 +82,7 @@ def run_sweep(args: argparse.Namespace) -> int:
         results = sweep.run(grid, args.out, **folders, device=args.device, **how)
     except RuntimeError as error:
         print(f"activekd-lite: {error}", file=sys.stderr)
-        return 1
+        return _tell_failures(Path(args.out)) or 1
     return _report(results, Path(args.out))
 
 
@@ -121,8 +122,14 @@ def _report(results: pd.DataFrame, folder: Path, page: str | None = None) -> int
     print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
     print(statistics.summary(results).to_string(index=False))
     print(f"\n{results['run'].nunique()} runs; figures and tests of what they say are in {page}")
+    return _tell_failures(folder)
+
+
+def _tell_failures(folder: Path) -> int:
+    """A line for each run that has failed. Returns 1 where there is one."""
+    failed = sweep.failures(folder)
     for run, why in failed.items():
-        print(f"FAILED {run}: {why}")
+        print(f"FAILED {run}: {why.splitlines()[0]}")
     return 1 if failed else 0
 
 
@@ -379,7 +386,3 @@ def _parser() -> argparse.ArgumentParser:
     command("notebooks", run_notebooks, course)
     command("doctor", doctor, folders, looked_at)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

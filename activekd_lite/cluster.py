@@ -9,11 +9,15 @@ settings, never data.
 import contextlib
 import logging
 import os
+import signal
+import threading
 import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -21,7 +25,7 @@ import torch
 from tqdm import tqdm
 
 if TYPE_CHECKING:  # Dask is imported where a cluster is used: half a second that nobody else should wait for
-    from distributed import Client, Future, as_completed
+    from distributed import Client, Future, SpecCluster, as_completed
 
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else can reach it
 # Dask has its workers give memory back at once, which training asks for again at once: a third of the time, in page faults.
@@ -121,10 +125,19 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iter
         spec["options"] = spec["options"] | {"security": security}
     with (
         dask.config.set(MALLOC),
-        SpecCluster(workers=specs, scheduler=listening, security=security) as cluster,
+        _out_of_ctrl_c(lambda: SpecCluster(workers=specs, scheduler=listening, security=security)) as cluster,
         Client(cluster, security=security) as client,
     ):
         yield client
+
+
+def _out_of_ctrl_c(start: "Callable[[], SpecCluster]") -> "SpecCluster":
+    """`start()`, its processes deaf to SIGINT: a terminal sends that to all of them, and it is this one that ends them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        return start()
+    resource_tracker.ensure_running()  # whoever starts it later would hear SIGINT again
+    with ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT})) as thread:
+        return thread.submit(start).result()  # threads that it starts, and their processes, inherit the mask
 
 
 def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient: bool) -> Iterator[tuple[Task, object]]:
@@ -142,7 +155,7 @@ def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient:
 
         def begin(task: Task, futures: dict = futures, running: "as_completed" = running) -> None:
             key = f"{task.name}-{uuid4().hex}"  # new in each call: nothing is taken from an earlier one
-            future = client.submit(_call, task.function, task.args, threads, key=key, retries=1, pure=False)
+            future = client.submit(_call_in_worker, task.function, task.args, threads, key=key, retries=1, pure=False)
             futures[future.key] = task
             running.add(future)
 
@@ -196,8 +209,12 @@ def _outcome(future: "Future") -> object:
     return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
 
 
+def _call_in_worker(function: Callable, args: tuple, threads: int) -> object:
+    tqdm.set_lock(threading.RLock())  # else it makes a semaphore, which a worker that is killed would leak
+    return _call(function, args, threads)
+
+
 def _call(function: Callable, args: tuple, threads: int) -> object:
-    """What a worker does."""
     with torch_threads(threads):
         return function(*args)
 

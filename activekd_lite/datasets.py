@@ -26,7 +26,7 @@ from activekd_lite.files import alone, make_folder, remove_partials, write_atomi
 from activekd_lite.images import ImageFiles, read_images, square
 from activekd_lite.pool import Oracle, Pool, check_images, images_sha256
 from activekd_lite.seeding import generator
-from activekd_lite.sources import LAYOUTS, find
+from activekd_lite.sources import LAYOUTS, find, short_name
 from activekd_lite.views import Augmentation
 
 
@@ -40,6 +40,8 @@ class TestSet:
 
     def __post_init__(self):
         check_images(self.images, "test")
+        if len(self.images) == 0:
+            raise ValueError("the test set has no images; accuracy is measured on them: give at least one, with its label")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -82,16 +84,12 @@ def load_dataset(
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
     lacks its package (`pip install -e '.[hf]'`).
     """
+    check_name(name)
     if name in EMBEDDED:
         return _smaller(EMBEDDED[name](Path(cache_root)), pool_size, pool_seed, pool_shots)
     root = Path(root)
     if name.startswith("torchvision:"):
         return _from_torchvision(name.removeprefix("torchvision:"), root, side, (pool_size, pool_seed, pool_shots))
-    if name not in LAYOUTS and not name.startswith(("folder:", "csv:", "hf:")):
-        raise ValueError(
-            f"unknown data set {name!r}; known are {', '.join([*EMBEDDED, *LAYOUTS])}, folder:/path/to/images, "
-            "csv:/path/to/file.csv, hf:org/name, torchvision:CIFAR10 and the like"
-        )
     source = find(name, root)
     chosen = _part_of(source.pool[1], pool_size, pool_seed, pool_shots)
     paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
@@ -99,6 +97,24 @@ def load_dataset(
         source.name, read_images(paths, side, budget_bytes, check=False), labels,
         read_images(source.test[0], side, budget_bytes), source.test[1], source.classnames, source.templates,
     )  # fmt: skip
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError for what names no data set of a known kind; whether it is there is not looked at."""
+    kind, colon, where = name.partition(":")
+    if name in (*EMBEDDED, *LAYOUTS):
+        return
+    if colon and kind in KINDS:
+        if not where or not short_name(name).strip(". ") or (kind == "torchvision" and not where.isidentifier()):
+            raise ValueError(f"data set {name!r} names nothing that can be read; give it as in {KINDS[kind]}")
+        return
+    meant = f"did you mean '{'csv' if name.endswith('.csv') else 'folder'}:{name}'? " if _is_path(name) else ""
+    known = ", ".join([*EMBEDDED, *LAYOUTS, *KINDS.values()])
+    raise ValueError(f"unknown data set {name!r}; {meant}known are {known} and the like")
+
+
+def _is_path(name: str) -> bool:
+    return "/" in name or "\\" in name or name.startswith((".", "~")) or Path(name).exists()
 
 
 def make_dataset(
@@ -240,3 +256,9 @@ def _shapes(root: Path) -> Dataset:
 
 
 EMBEDDED = {"digits": _digits, "shapes": _shapes}
+KINDS = {  # an example of each
+    "folder": "folder:/path/to/images",
+    "csv": "csv:/path/to/file.csv",
+    "hf": "hf:org/name",
+    "torchvision": "torchvision:CIFAR10",
+}

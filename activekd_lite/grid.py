@@ -1,16 +1,19 @@
 """A grid of runs: the product of data sets, teachers, students, strategies, distillation and seeds, less what is excluded."""
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import product
+from itertools import chain, product
+from numbers import Integral
 from pathlib import Path
 
 import yaml
 
-from activekd_lite.protocol import RunConfig
+from activekd_lite.datasets import check_name
+from activekd_lite.protocol import PAPER_SEEDS, RunConfig, paper_strategies
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES
 from activekd_lite.students import ON_FEATURES
@@ -22,6 +25,8 @@ OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "quick_gelu", "average", "
 OF_MODEL = ("vlm", "pretrained", "quick_gelu")
 SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")  # of all runs, as in `RunConfig`
 AXES = ("dataset", "teacher", "student", "strategy", "distill", "seed")
+MOST_RUNS = 100_000
+MOST_BYTES = 2**20  # of a grid file
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,20 @@ class Grid:
 
     teachers: "zero-shot", "clap", or a mapping with any of OF_TEACHER ("teacher" is its kind); two that would share a folder
     need a "name" each. distill: with the teacher, without it, or both; what is run without one is run once, whatever the
-    teachers. exclude: mappings of AXES to a value or a list of them; a run that has them all is left out. paper: start from
-    `RunConfig.paper`. train, clap: or mappings of what differs. views: of each image, of runs without a teacher, too.
+    teachers. strategies None: the six of the paper. seeds None: 0. exclude: mappings of AXES to a value or a list of them; a
+    run that has them all is left out. paper: start from `RunConfig.paper`, and by default from its seeds and from strategies
+    as its code has them (`protocol.paper_strategies`). train, clap: or mappings of what differs. views: of each image, of runs
+    without a teacher, too.
+
+    Raises ValueError for a list that names something twice, a value of the wrong type, or more than MOST_RUNS runs.
     """
 
     datasets: Sequence[str] = ("digits",)
     teachers: Sequence[str | Mapping] = ("zero-shot",)
     students: Sequence[str | None] = (None,)
-    strategies: Sequence[str] = PAPER_STRATEGIES
+    strategies: Sequence[str] | None = None
     distill: Sequence[bool] = (True, False)
-    seeds: Sequence[int] = (0,)
+    seeds: Sequence[int] | None = None
     exclude: Sequence[Mapping] = ()
     paper: bool = False
     rounds: int | None = None
@@ -63,28 +72,32 @@ class Grid:
     clap: ClapConfig | Mapping | None = None
 
     def __post_init__(self):
-        for name in ("datasets", "teachers", "students", "strategies", "distill", "seeds", "exclude"):
+        if self.seeds is None:
+            object.__setattr__(self, "seeds", PAPER_SEEDS if self.paper else (0,))
+        given = [name for name in TYPES if name != "strategies" or self.strategies is not None]
+        for name in (*given, "exclude"):
             value = getattr(self, name)
             if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
                 raise ValueError(f"{name} = {value!r}: a list is needed, such as [{value!r}]")
+        _check_size({name: len(getattr(self, name)) if name in given else len(PAPER_STRATEGIES) for name in TYPES})
+        for name in given:
+            _check_list(name, getattr(self, name))
+        _check_settings({name: getattr(self, name) for name in (*SHARED, *OF_MODEL, "paper")}, "")
         for rule in self.exclude:
-            _known(rule, AXES, f"exclude {dict(rule)}")
+            _known(rule, AXES, f"exclude {rule!r}")
         for entry in self.teachers:
-            _known({} if isinstance(entry, str) else entry, OF_TEACHER, f"teacher {entry!r}")
+            said = {} if isinstance(entry, str) else entry
+            _known(said, OF_TEACHER, f"teacher {entry!r}")
+            _check_settings(said, f"teacher {entry!r}: ")
         self.runs()
 
     @classmethod
     def read(cls, path: str | os.PathLike, **changes: object) -> "Grid":
         """The grid in a YAML file, whose keys are the fields; changes go before what it says.
 
-        Raises FileNotFoundError for no file, ValueError for one that is not such a mapping or has unknown keys.
+        Raises FileNotFoundError for no file, ValueError for one that is not such a mapping, has unknown keys or aliases.
         """
-        try:
-            found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except FileNotFoundError as error:
-            raise FileNotFoundError(f"no grid file {path}; it is YAML, such as 'strategies: [random, pcoreset]'") from error
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+        found = _read_yaml(Path(path))
         if not isinstance(found, dict):
             raise ValueError(f"{path} holds {type(found).__name__}, not a mapping such as 'strategies: [random, pcoreset]'")
         _known(found, [f.name for f in fields(cls)], str(path))
@@ -97,10 +110,12 @@ class Grid:
         Raises ValueError for what no run can be made of, and for different runs that would share a folder.
         """
         found = {}
-        axes = (self.datasets, self.seeds, self.students, self.teachers, self.distill, self.strategies)
-        for dataset, seed, student, entry, distill, strategy in product(*axes):
+        others = (self.seeds, self.students, self.teachers, self.distill)
+        every = (product([name], *others, self._strategies_of(name)) for name in self.datasets)
+        for dataset, seed, student, entry, distill, strategy in chain.from_iterable(every):
             teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
             name = teacher.pop("name", None) or _name(teacher)
+            seed = int(seed)  # numpy's cannot be written as JSON
             config = self._run(dataset, teacher, student, strategy, distill, seed)
             planned = Planned(config, name if distill else "none")
             if not _possible(config) or self._excluded(planned):
@@ -116,9 +131,15 @@ class Grid:
             raise ValueError("the grid has no runs: a list in it is empty, or all of it is excluded or needs a teacher")
         return found
 
+    def _strategies_of(self, dataset: str) -> Sequence[str]:
+        if self.strategies is not None:
+            return self.strategies
+        return paper_strategies(dataset) if self.paper else PAPER_STRATEGIES
+
     def _run(self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int) -> RunConfig:
         given = {k: getattr(self, k) for k in OF_MODEL} | dict(teacher)
-        given = {k: v for k, v in given.items() if v is not None} | {"teacher": teacher.get("teacher", "zero-shot")}
+        given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}  # hashable, as a key
+        given |= {"teacher": teacher.get("teacher", "zero-shot")}
         if not distill:  # the same run whatever the teacher, unless it learns from the model's features
             given = {"teacher": None} | ({k: given[k] for k in OF_MODEL if k in given} if student in ON_FEATURES else {})
         base = RunConfig.paper(dataset, **given) if self.paper else RunConfig(dataset, **given)
@@ -145,7 +166,98 @@ def _changed(base, changes: object):
     if changes is None or isinstance(changes, type(base)):
         return changes or base
     _known(changes, [f.name for f in fields(base)], type(base).__name__)
-    return replace(base, **(with_length(changes) if isinstance(base, TrainConfig) else changes))
+    changes = with_length(changes) if isinstance(base, TrainConfig) else changes
+    try:
+        return replace(base, **changes)
+    except TypeError as error:
+        raise ValueError(f"{type(base).__name__} {dict(changes)!r}: a value has the wrong type ({error})") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases: a few nested ones stand for more values than any memory holds. And 1e-3 is a number."""
+
+    def compose_node(self, parent, index):
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed; write the value out", mark)
+        return super().compose_node(parent, index)
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), [*"+-0123456789"])
+
+
+def _read_yaml(path: Path) -> object:
+    try:
+        with open(path, "rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no grid file {path}; it is YAML, such as 'strategies: [random, pcoreset]'") from error
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes, the most that a grid file may have")
+    try:
+        return yaml.load(content, _Loader)
+    except RecursionError:
+        raise ValueError(f"{path} cannot be read as YAML: lists or mappings are nested too deeply") from None
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+
+
+def _check_size(lengths: Mapping[str, int]) -> None:
+    if (count := math.prod(lengths.values())) > MOST_RUNS:
+        shown = " x ".join(f"{length:,} {name}" for name, length in lengths.items() if length > 1)
+        raise ValueError(f"the grid has {count:,} runs ({shown}); {MOST_RUNS:,} are the most: make several smaller grids")
+
+
+def _check_list(name: str, values: Sequence) -> None:
+    """Every value of the type that its axis needs, and none twice."""
+    fits, needed = TYPES[name]
+    for value in values:
+        if not fits(value):
+            raise ValueError(f"{name}: {value!r}, but {needed} are needed")
+        if name == "datasets":
+            check_name(value)
+    seen = set()
+    for value in map(repr, values):  # a mapping cannot be in a set
+        if value in seen:
+            raise ValueError(f"{name}: {value} is there twice; give each once")
+        seen.add(value)
+
+
+def _check_settings(settings: Mapping[str, object], where: str) -> None:
+    """Of the type that `RunConfig` needs: what is wrong there would be noticed only after the images were loaded."""
+    for name, value in settings.items():
+        fits, needed = SETTINGS.get(name, (_is_whole, "a whole number") if name in SHARED else (lambda _: True, ""))
+        if value is not None and not fits(value):
+            raise ValueError(f"{where}{name} = {value!r}: {needed} is needed")
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(map(_is_text, value))
+
+
+SETTINGS = (
+    {name: (_is_text, "a text") for name in ("name", "teacher", "vlm", "pretrained", "average")}
+    | {
+        "templates": (_are_texts, "a list of prompts, such as ['a photo of a {}.'],"),
+    }
+    | {name: (lambda value: isinstance(value, bool), "true or false") for name in ("paper", "pool_per_seed", "quick_gelu")}
+)
+TYPES = {  # of the values of each list; the product of these lists are the runs
+    "datasets": (_is_text, "names"),
+    "teachers": (lambda value: _is_text(value) or isinstance(value, Mapping), "names or mappings"),
+    "students": (lambda value: value is None or _is_text(value), "names"),
+    "strategies": (_is_text, "names"),
+    "distill": (lambda value: isinstance(value, bool), "true or false"),
+    "seeds": (_is_whole, "whole numbers"),
+}
 
 
 def _known(given: Mapping, known: Sequence[str], where: str) -> None:
@@ -170,8 +282,19 @@ def run_folder(
     out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int, *, teacher: str = "zero-shot",
     student: str | None = None, features: str | None = None,
 ) -> Path:  # fmt: skip
-    """Where a run of a grid lies: out/digits/pcoreset-activekd/seed0; another teacher, the student, and the model whose
-    features a student without a teacher learns from, are named where they are given."""
+    """Where a run of a grid lies, never outside `out`: out/digits/pcoreset-activekd/seed0.
+
+    Another teacher, the student, and the model whose features a student without a teacher learns from, are named where given.
+    """
     label = ("activekd" if teacher == "zero-shot" else teacher) if distill else "plain"
-    parts = "-".join(filter(None, (strategy, label, features, student)))
-    return Path(out) / short_name(dataset) / re.sub(r"[:/\\]", "-", parts) / f"seed{seed}"
+    parts = filter(None, (strategy, label, features, student))
+    return Path(out, file_name(short_name(dataset)), file_name("-".join(parts)), f"seed{seed}")
+
+
+def file_name(name: str) -> str:
+    """`name` as that of one file or folder on any system. Raises ValueError for one that names none, such as ".."."""
+    if not name.strip(". "):
+        raise ValueError(
+            f"{name!r} cannot be the name of a folder of runs; give what it names (a data set's folder) another name"
+        )
+    return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "-", name)

@@ -21,7 +21,7 @@ from activekd_lite.device import device_name, resolve_device
 from activekd_lite.files import name_of
 from activekd_lite.images import ImageFiles
 from activekd_lite.metrics import accuracy_pct, calibration_error_pct, covering_radius
-from activekd_lite.pool import LabelState, Predictions
+from activekd_lite.pool import LabelState, Predictions, check_indices
 from activekd_lite.runs import RoundRecord, RunFolder, RunResult, finished_rounds, load_run, tidy
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
@@ -257,6 +257,7 @@ def _check_query(query: torch.Tensor, state: LabelState, query_size: int, choose
         raise ValueError(
             f"{_strategy_name(choose)} returned {found}; pool indices are needed, a torch tensor ({query_size},) torch.int64"
         )
+    check_indices(query, len(state.labels), f"{_strategy_name(choose)} chose")
     if len(query.unique()) < query_size or (state.labels[query] >= 0).any():
         raise ValueError(f"{_strategy_name(choose)} chose an image twice or one that is labelled already: {query.tolist()}")
 

@@ -24,6 +24,17 @@ def check_images(images: "Tensor | ImageFiles", part: str) -> None:
         )
 
 
+def check_indices(indices: Tensor, size: int, what: str) -> None:
+    """Raises ValueError for anything but pool indices, integers from 0 to size - 1; torch counts negative ones from the end.
+
+    what: says who names them, at the start of the message.
+    """
+    if indices.is_floating_point() or indices.dtype in (torch.bool, torch.uint8):  # to torch uint8 is a mask
+        raise ValueError(f"{what} {indices.dtype} numbers; pool indices are needed, integers from 0 to {size - 1}")
+    if wrong := indices[(indices < 0) | (indices >= size)].tolist():
+        raise ValueError(f"{what} {wrong[0]}, which is no pool index: the pool has {size} images, 0 to {size - 1}")
+
+
 def images_sha256(images: "Tensor | ImageFiles") -> str:
     """Over shape and pixels, or files, which are read once: equal only for the same images in the same order."""
     if isinstance(images, ImageFiles):
@@ -92,9 +103,12 @@ class Oracle:
         return self._labels >= 0
 
     def label(self, indices: Tensor) -> Tensor:
-        """indices: (Q,) pool indices; returns their classes (Q,) int64. Raises ValueError for images without a label."""
+        """indices: (Q,) pool indices; returns their classes (Q,) int64. Raises ValueError for images without a label, and for
+        indices outside the pool."""
+        indices = torch.as_tensor(indices)
+        check_indices(indices, len(self._labels), "the oracle was asked for")
         labels = self._labels[indices]
-        if unknown := torch.as_tensor(indices)[labels < 0].tolist():
+        if unknown := indices[labels < 0].tolist():
             raise ValueError(
                 f"{len(unknown)} of {len(labels)} images asked for have no label, first at pool index {unknown[0]}; label them "
                 "in the CSV file, or leave images without a label out of the pool"
@@ -140,8 +154,14 @@ class LabelState:
         return cls(torch.full((size,), -1, dtype=torch.int16), torch.full((size,), -1, dtype=torch.int64))
 
     def with_labels(self, indices: Tensor, labels: Tensor, round: int) -> "LabelState":
-        """indices: (Q,) unlabelled pool indices, labels: (Q,) classes. Raises ValueError if one is labelled already."""
+        """indices: (Q,) unlabelled pool indices, labels: (Q,) classes.
+
+        Raises ValueError if one is labelled already or outside the pool, and for a class below 0.
+        """
         indices, labels = torch.as_tensor(indices), torch.as_tensor(labels)
+        check_indices(indices, len(self.labels), "labels were given for")
+        if (labels < 0).any():
+            raise ValueError(f"labels {labels.tolist()}: a class is 0 or more; leave images without a label out")
         again = indices[self.labels[indices] >= 0]
         if len(again) or len(indices.unique()) < len(indices):
             raise ValueError(f"images {again.tolist() or indices.tolist()} are labelled already or named twice")

@@ -170,11 +170,24 @@ class RunFolder:
         """
         self.lines = [] if self.path is None else self.read_lines()
         if not self.lines:
+            self._refuse_others_files()
             return asked or {}, [], LabelState.empty(asked["pool_size"] if asked else 0)
         config = self._config(asked)
         if asked:
             require_same(config, asked, f"the run in {self.path}", "take another `out`, or delete that run")
         return config, [_record(line) for line in self.lines], self._state(config["pool_size"])
+
+    def _refuse_others_files(self) -> None:
+        """Raises ValueError where the first round would replace or remove a file that no run has written."""
+        if self.path is None:
+            return
+        config, labels = self.path / "config.json", self.path / "labels.csv"
+        there = {path: path.is_file() for path in (config, labels)}
+        foreign = [config] if there[config] and b'"student_weights"' not in config.read_bytes() else []
+        foreign += [labels] if there[labels] and not labels.read_bytes().startswith(b"round,index,label\n") else []
+        foreign += [] if there[config] else self.path.glob("student-*.safetensors")
+        if foreign:
+            raise ValueError(f"{foreign[0]} is no file of a run, and a run would replace or remove it; take another `out`")
 
     def read_lines(self) -> list[dict]:
         """The lines of rounds.jsonl, each compared with its checksum; none where there is no such file."""

@@ -27,6 +27,13 @@ class Source:
     classnames: list[str]
     templates: Sequence[str] = ("a photo of a {}.",)
 
+    def __post_init__(self):
+        if not self.pool[0] or not self.test[0]:
+            raise ValueError(
+                f"{self.name} has {len(self.pool[0])} images in the pool and {len(self.test[0])} for the test; at least one of "
+                "each is needed: the student learns from the one and is measured on the other"
+            )
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -188,32 +195,62 @@ def _folders(path: Path) -> list[str]:
 
 def _csv(file: Path) -> Source:
     """Columns path, label, split. Paths lie inside the file's folder; a label is a class name, or blank where nobody knows it;
-    a split is train (or blank) or test."""
-    if not file.is_file():
-        raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
-    try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True)
-    except ValueError as error:  # no columns, rows of different lengths, bytes that are no UTF-8
-        raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
-    if missing := {"path", "label", "split"} - set(table.columns):
-        raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
-    table["split"] = table["split"].replace("", "train")
-    if wrong := sorted(set(table["split"]) - {"train", "test"}):
-        raise ValueError(f"{file} has splits {wrong}; 'train' (or blank) and 'test' are known")
-    if (blank := (table["split"] == "test") & (table["label"] == "")).any():
-        raise ValueError(f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them")
+    a split is train (or blank) or test.
+
+    White space around a value is no part of it, and a row that is there twice counts once. Raises ValueError for an image with
+    two labels or in both splits.
+    """
+    table = _csv_table(file)
+    _check_csv(table, file)
     classes = sorted(set(table["label"]) - {""})
     label = {c: i for i, c in enumerate(classes)} | {"": -1}
     parts = []
     for part in ("train", "test"):
         rows = table[table["split"] == part]
-        parts.append(([_inside(file.parent, path, file) for path in rows["path"]], [label[c] for c in rows["label"]]))
+        parts.append((list(rows["file"]), [label[c] for c in rows["label"]]))
     if len(classes) < 2 or not parts[0][0] or not parts[1][0]:
         raise ValueError(
             f"{file} has {len(classes)} classes, {len(parts[0][0])} train and {len(parts[1][0])} test images; two classes and "
             "an image of each split are needed at least"
         )
     return Source(file.stem, *parts, [_words(c) for c in classes])
+
+
+def _csv_table(file: Path) -> pd.DataFrame:
+    """Columns path, label, split, and `file`: where each image is. The index counts rows as in the file, its header being 1."""
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
+    try:
+        table = pd.read_csv(
+            file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, skip_blank_lines=False
+        )
+    except ValueError as error:  # no columns, rows of different lengths, bytes that are no UTF-8
+        raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
+    table.columns = table.columns.str.strip()
+    if missing := {"path", "label", "split"} - set(table.columns):
+        raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
+    table = table[["path", "label", "split"]].fillna("").apply(lambda column: column.str.strip())
+    table.index += 2
+    table = table[(table != "").any(axis=1)].copy()  # without blank lines
+    table["split"] = table["split"].replace("", "train")
+    table["file"] = [_inside(file.parent, path, file) for path in table["path"]]
+    return table.drop_duplicates(["file", "label", "split"])
+
+
+def _check_csv(table: pd.DataFrame, file: Path) -> None:
+    if wrong := sorted(set(table["split"]) - {"train", "test"}):
+        raise ValueError(f"{file} has splits {wrong}; 'train' (or blank) and 'test' are known")
+    if (blank := (table["split"] == "test") & (table["label"] == "")).any():
+        raise ValueError(f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them")
+    again = table[table.duplicated("file", keep=False)]
+    if len(again):
+        rows = again[again["file"] == again["file"].iloc[0]]
+        what = "splits" if rows["split"].nunique() > 1 else "labels"
+        shown = ", ".join(f"row {row}: {value!r}" for row, value in rows[what[:-1]].items())
+        raise ValueError(
+            f"{file} names {again['file'].nunique()} images twice and differently, first {rows['path'].iloc[0]!r} with two "
+            f"{what} ({shown}; the header is row 1); keep one row of each image"
+        )
 
 
 def _hf(where: str) -> Source:

@@ -102,6 +102,9 @@ class ClapConfig:
     lag: int = 0
 
     def __post_init__(self):
+        for name in ("passes", "batch_size"):
+            if getattr(self, name) != int(getattr(self, name)):
+                raise ValueError(f"{name} = {getattr(self, name)}: a whole number is needed")
         for name in ("passes", "batch_size", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be larger than 0")

