@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from activekd_lite.loop import check_selection_source
 from activekd_lite.protocol import RunConfig
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES
@@ -19,7 +20,7 @@ from activekd_lite.training import TrainConfig
 
 OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "average", "templates", "views")  # what an entry of `teachers` may say
 SHARED = ("rounds", "query_size", "shots", "views", "pool_size")  # of all runs, as in `RunConfig`
-AXES = ("dataset", "teacher", "student", "strategy", "distill", "seed")
+AXES = ("dataset", "teacher", "student", "strategy", "selection_source", "distill", "seed")
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,14 @@ class Grid:
     need a "name" each. distill: with the teacher, without it, or both; what is run without one is run once, whatever the
     teachers. exclude: mappings of AXES to a value or a list of them; a run that has them all is left out. paper: start from
     `RunConfig.paper`. train, clap: or mappings of what differs. views: of each image, of runs without a teacher, too.
+    selection_sources: of the runs with a teacher, see `run_active_learning`; those without one select by "mixed".
     """
 
     datasets: Sequence[str] = ("digits",)
     teachers: Sequence[str | Mapping] = ("zero-shot",)
     students: Sequence[str | None] = (None,)
     strategies: Sequence[str] = PAPER_STRATEGIES
+    selection_sources: Sequence[str] = ("mixed",)
     distill: Sequence[bool] = (True, False)
     seeds: Sequence[int] = (0,)
     exclude: Sequence[Mapping] = ()
@@ -59,7 +62,7 @@ class Grid:
     clap: ClapConfig | Mapping | None = None
 
     def __post_init__(self):
-        for name in ("datasets", "teachers", "students", "strategies", "distill", "seeds", "exclude"):
+        for name in ("datasets", "teachers", "students", "strategies", "selection_sources", "distill", "seeds", "exclude"):
             value = getattr(self, name)
             if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
                 raise ValueError(f"{name} = {value!r}: a list is needed, such as [{value!r}]")
@@ -93,16 +96,21 @@ class Grid:
         Raises ValueError for what no run can be made of, and for different runs that would share a folder.
         """
         found = {}
-        axes = (self.datasets, self.seeds, self.students, self.teachers, self.distill, self.strategies)
-        for dataset, seed, student, entry, distill, strategy in product(*axes):
+        axes = (
+            self.datasets, self.seeds, self.students, self.teachers, self.distill, self.strategies, self.selection_sources,
+        )  # fmt: skip
+        for dataset, seed, student, entry, distill, strategy, source in product(*axes):
             teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
             name = teacher.pop("name", None) or _name(teacher)
-            config = self._run(dataset, teacher, student, strategy, distill, seed)
+            config = self._run(dataset, teacher, student, strategy, distill, seed, source)
             planned = Planned(config, name if distill else "none")
             if not _possible(config) or self._excluded(planned):
                 continue
             model = teacher.get("vlm") if student in ON_FEATURES and not distill else None
-            folder = run_folder("", dataset, strategy, distill, seed, teacher=name, student=student, features=model).as_posix()
+            folder = run_folder(
+                "", dataset, strategy, distill, seed, teacher=name, student=student, features=model,
+                selection_source=config.selection_source,
+            ).as_posix()  # fmt: skip
             if found.setdefault(folder, planned) != planned:
                 raise ValueError(
                     f"different runs would share the folder {folder}; give teachers a 'name' each "
@@ -112,7 +120,9 @@ class Grid:
             raise ValueError("the grid has no runs: a list in it is empty, or all of it is excluded or needs a teacher")
         return found
 
-    def _run(self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int) -> RunConfig:
+    def _run(
+        self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int, source: str
+    ) -> RunConfig:
         given = {"vlm": self.vlm, "pretrained": self.pretrained} | dict(teacher)
         given = {k: v for k, v in given.items() if v is not None} | {"teacher": teacher.get("teacher", "zero-shot")}
         if not distill:  # the same run whatever the teacher, unless it learns from the model's features
@@ -123,6 +133,8 @@ class Grid:
         shared = {k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given}
         train, clap = _changed(base.train, self.train), _changed(base.clap, self.clap)
         named = {"strategy": strategy, "seed": seed} | ({"student": student} if student else {})
+        check_selection_source(source, distilled=True)
+        named |= {"selection_source": source} if distill else {}
         return replace(base, train=train, clap=clap, **shared, **named)
 
     def _excluded(self, planned: Planned) -> bool:
@@ -168,10 +180,12 @@ def _name(teacher: Mapping) -> str:
 
 def run_folder(
     out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int, *, teacher: str = "zero-shot",
-    student: str | None = None, features: str | None = None,
+    student: str | None = None, features: str | None = None, selection_source: str = "mixed",
 ) -> Path:  # fmt: skip
     """Where a run of a grid lies: out/digits/pcoreset-activekd/seed0; another teacher, the student, and the model whose
-    features a student without a teacher learns from, are named where they are given."""
+    features a student without a teacher learns from, are named where they are given, a selection_source other than "mixed" is
+    the last part: pcoreset-activekd-select-kd."""
     label = ("activekd" if teacher == "zero-shot" else teacher) if distill else "plain"
-    parts = "-".join(filter(None, (strategy, label, features, student)))
+    source = "" if selection_source == "mixed" else f"select-{selection_source}"
+    parts = "-".join(filter(None, (strategy, label, features, student, source)))
     return Path(out) / short_name(dataset) / re.sub(r"[:/\\]", "-", parts) / f"seed{seed}"
