@@ -46,11 +46,11 @@ def class_imbalance(counts: Sequence[int]) -> float | None:
 
     The entropy is divided by log C; a class without labels adds nothing to it. None for no labels at all, 0 where C is 1.
     """
-    total = sum(counts)
+    total, size = sum(counts), len(counts)
     if total == 0:
         return None
-    entropy = -sum(n / total * math.log(n / total) for n in counts if n)
-    return min(1.0, max(0.0, 1 - entropy / math.log(len(counts)))) if len(counts) > 1 else 0.0
+    excess = sum(n / total * math.log(n * size / total) for n in counts if n)  # log C - entropy: exactly 0 for equal counts
+    return min(1.0, max(0.0, excess / math.log(size))) if size > 1 else 0.0
 
 
 def imbalance_ratio(counts: Sequence[int]) -> float | None:

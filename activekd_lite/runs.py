@@ -116,9 +116,12 @@ class RunResult:
 
 
 def tidy(config: dict, records: Sequence[RoundRecord]) -> pd.DataFrame:
-    """A run as a tidy table, one row per round: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student,
-    strategy, distill, selection_source, query_size, shots, the fields of `RoundRecord`, and the seconds of each stage as columns
-    of their own (seconds_teacher, seconds_train, seconds_predict, seconds_select)."""
+    """A run as a tidy table, one row per round.
+
+    Columns: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student, strategy, distill, selection_source,
+    query_size, shots; the fields of `RoundRecord`; and the seconds of each stage (seconds_teacher, seconds_train,
+    seconds_predict, seconds_select).
+    """
     teacher, features = config["teacher"] or {}, config["features"] or {}
     encoder = (teacher or features).get("cache", {}).get("vlm", {})  # outputs that were brought have none
     settings = {"dataset": config["dataset"], "vlm": encoder.get("name"), "teacher": teacher.get("kind", "none")}
