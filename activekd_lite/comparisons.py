@@ -11,8 +11,8 @@ from activekd_lite.statistics import VALUES, Ranking, Results, aulc, curves_fram
 AXES = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
         "covering_radius": "covering radius in probability space", "teacher_accuracy_pct": "teacher's test accuracy (%)",
         "ce_accuracy_pct": "test accuracy of the ce head (%)", "kd_accuracy_pct": "test accuracy of the kd head (%)",
-        "label_imbalance": "class imbalance of all labels (0: equal counts)",
-        "query_imbalance": "class imbalance of the query (0: equal counts)",
+        "label_imbalance": "class imbalance of the labels",
+        "query_imbalance": "class imbalance of the query",
         "label_imbalance_ratio": "largest class count over smallest"}  # fmt: skip
 TEACHER = "#555555"
 

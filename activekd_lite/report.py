@@ -126,7 +126,12 @@ def _seconds(part: pd.DataFrame) -> list[str]:
     if len(stages):
         side = np.where(stages["distill"], "with teacher", "without")
         shown.append(_table(stages.assign(distill=side).rename(columns={"distill": "teacher?"}).round(3)))
-    return shown + ([_table(rounds.round(2))] if len(rounds) else [])
+    if len(rounds):
+        shown += [
+            _p("seconds of each round, all stages together:"),
+            _table(rounds.rename(columns={"labeled_count": "labels"}).round(2)),
+        ]
+    return shown
 
 
 def all_settings(table: pd.DataFrame, count: int) -> list[str]:
@@ -183,11 +188,9 @@ def seconds_said(part: pd.DataFrame) -> str:
     """What the tables of seconds hold, what was not recorded, and on what it was computed. part: one setting."""
     if not statistics.recorded(part, "seconds"):
         return "time was not recorded in these runs."
-    said = "mean seconds per round, over rounds and seeds, then of each round."
+    said = "mean seconds per round, over rounds and seeds; select counts only rounds that ask for labels."
     if not statistics.recorded(part, *(f"seconds_{stage}" for stage in statistics.STAGES)):
-        said = "mean seconds of each round. Seconds per stage were not recorded in these runs."
-    else:
-        said += " Select counts only rounds that ask for labels."
+        said = "seconds per stage were not recorded in these runs."
     devices = sorted(set(part["device"].dropna()) - {""}) if "device" in part else []
     return said + (f" Computed on {'; '.join(devices)}." if devices else "")
 
