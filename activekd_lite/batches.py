@@ -79,7 +79,8 @@ def parameters(grid: Grid, known: Sequence[str]) -> dict[str, dict]:
         own = {k: v for k, v in of.items() if k in known}
         own |= {PLURAL[k]: [v] for k, v in of.items() if k not in known and PLURAL.get(k) in known}
         parts = [short_name(run.config.dataset), of["strategy"], run.teacher if len(grid.teachers) > 1 else None]
-        parts += ["plain" if not of["distill"] and "distill" in known else None, of.get("student"), f"seed{of['seed']}"]
+        plain = "plain" if not of["distill"] and "distill" in known else None
+        parts += [plain, of.get("student"), of.get("selection_source"), f"seed{of['seed']}"]
         name = file_name("-".join(filter(None, parts)))
         if given.setdefault(name, own) != own:
             raise ValueError(f"two notebooks would be called {name}; give the grid's teachers a 'name' each")
@@ -93,7 +94,8 @@ def _settings(grid: Grid, run: Planned) -> dict:
     said |= {"student": config.student} if config.student else {}
     if config.teacher:
         default = RunConfig()
-        said |= {k: getattr(config, k) for k in (*OF_MODEL, "teacher") if getattr(config, k) != getattr(default, k)}
+        named = (*OF_MODEL, "teacher", "selection_source")
+        said |= {k: getattr(config, k) for k in named if getattr(config, k) != getattr(default, k)}
     said |= {k: getattr(grid, k) for k in SHARED if getattr(grid, k) is not None}
     return said | (dict(grid.train) if isinstance(grid.train, Mapping) else {})
 

@@ -65,6 +65,12 @@ class TeacherCache:
         return cls._opened(folder, fingerprint)
 
     @classmethod
+    def build_test(cls, vlm: VLM, data: Dataset, root: str | os.PathLike = ".cache", progress: bool = True) -> "TeacherCache":
+        """Encode the centre crops of the test images, or open what is there; see `build`."""
+        images = Pool(data.test.images, data.classnames, data.pool.augmentation)
+        return cls.build(vlm, images, Views(1, augmentation=images.augmentation), root, progress=progress)
+
+    @classmethod
     def open(
         cls, path: str | os.PathLike, *, vlm: VLM | None = None, pool: Pool | None = None, verify: bool = True
     ) -> "TeacherCache":
@@ -128,8 +134,7 @@ class FrozenFeatures:
         cls, vlm: VLM, data: Dataset, views: Views | int = 1, root: str | os.PathLike = ".cache", progress: bool = True
     ) -> "FrozenFeatures":
         """Encode pool and test set, or open what is there; see `TeacherCache.build`."""
-        held_out = Pool(data.test.images, data.classnames, data.pool.augmentation)
-        test = TeacherCache.build(vlm, held_out, Views(1, augmentation=held_out.augmentation), root, progress=progress)
+        test = TeacherCache.build_test(vlm, data, root, progress)
         return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0])
 
     def fingerprint(self) -> dict:

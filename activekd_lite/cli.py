@@ -16,7 +16,7 @@ from activekd_lite.datasets import EMBEDDED, load_dataset
 from activekd_lite.doctor import environment
 from activekd_lite.files import parse_json
 from activekd_lite.images import damaged
-from activekd_lite.loop import finished_rounds
+from activekd_lite.loop import SELECTION_SOURCES, finished_rounds
 from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.sources import LAYOUTS, find, missing_parts
 from activekd_lite.stopping import GOES_ON
@@ -308,6 +308,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--precision", help="of the student: float32, bfloat16, float16 (auto: bfloat16 on CUDA)")
         sub.add_argument("--compile", action="store_true", default=None, help="torch.compile the student")
 
+    sources = "whose probabilities a strategy selects by: both heads mixed, one head, the teacher (mixed)"
     few_shot = "clap: few-shot, refitted each round (zero-shot)"
     students = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any of timm; the one that suits the data set if none"
 
@@ -321,6 +322,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--pool-size", type=int, help="a random part of the pool")
         sub.add_argument("--pool-per-seed", action="store_true", default=None, help="draw that part anew for each seed")
         sub.add_argument("--strategy", help=f"{named} ({defaults.strategy})")
+        sub.add_argument("--selection-source", choices=SELECTION_SOURCES, help=sources)
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
         )
@@ -335,6 +337,9 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--teacher", dest="teachers", choices=TEACHERS, **several, help=few_shot)
         sub.add_argument("--student", dest="students", **several, help=students)
         sub.add_argument("--strategy", dest="strategies", **several, help=f"{named} (the paper's six)")
+        sub.add_argument(
+            "--selection-source", dest="selection_sources", choices=SELECTION_SOURCES, **several, help=f"{sources}; one or more"
+        )
         sub.add_argument("--no-distill", dest="distill", action="store_const", const=[False], help="without a teacher only")
         sub.add_argument("--seeds", type=int, **several, help="(0)")
         sub.add_argument("--paper", action="store_true", default=None, help="the paper's protocol")

@@ -6,10 +6,15 @@ import plotly.graph_objects as go
 
 from activekd_lite.figures import INK, PALE, Figure, colour, marker
 from activekd_lite.metrics import cannot_show, mean_interval, runs_needed
-from activekd_lite.statistics import VALUES, Ranking, Results, aulc, curves_frame, gains, one_setting
+from activekd_lite.statistics import VALUES, Ranking, Results, aulc, curves_frame, gains, one_setting, teacher_curve
 
 AXES = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
-        "covering_radius": "covering radius in probability space"}  # fmt: skip
+        "covering_radius": "covering radius in probability space", "teacher_accuracy_pct": "teacher's test accuracy (%)",
+        "ce_accuracy_pct": "test accuracy of the ce head (%)", "kd_accuracy_pct": "test accuracy of the kd head (%)",
+        "label_imbalance": "class imbalance of the labels",
+        "query_imbalance": "class imbalance of the query",
+        "label_imbalance_ratio": "largest class count over smallest"}  # fmt: skip
+TEACHER = "#555555"
 
 
 def learning_curves(
@@ -17,31 +22,56 @@ def learning_curves(
 ) -> Figure:
     """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
 
-    value: a field of `RoundRecord`; teacher_accuracy_pct: drawn as a horizontal line. Raises ValueError where the runs are of
-    several settings (data sets, teachers, students): give one of `statistics.settings(results)`.
+    The teacher's own accuracy is dotted where the runs recorded it: a line, or for a teacher that learns a curve.
+    value: a field of `RoundRecord`. teacher_accuracy_pct: drawn as a line where the runs did not record it.
+    Raises ValueError where the runs are of several settings (data sets, teachers, students): give one of
+    `statistics.settings(results)`; and where no run recorded `value`.
     """
     table, axis = one_setting(results), AXES.get(value, value)
     curves, said, lines = curves_frame(table, value), [], []
     strategies = list(dict.fromkeys(curves["strategy"]))
     for (strategy, distill), curve in curves.groupby(["strategy", "distill"], sort=False):
-        place, name = strategies.index(strategy), f"{strategy}{'' if distill else ', no distillation'}"
-        first, last = curve.iloc[0], curve.iloc[-1]
-        said.append(f"{name} {first['mean']:.3g} at {first['labeled_count']} to {last['mean']:.3g} at {last['labeled_count']}")
-        lines.append(go.Scatter(
-            x=curve["labeled_count"], y=curve["mean"], mode="lines+markers", name=name, legendgroup=strategy,
-            error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
-            line=dict(color=colour(place), dash="solid" if distill else "dash"),
-            marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
-            hovertemplate="%{y:.3f}" if value == "covering_radius" else "%{y:.1f}",
-        ))  # fmt: skip
-    figure = Figure(lines, table=curves, alt=f"{axis} against the number of labels. {'; '.join(said)}.")
-    if teacher_accuracy_pct is not None:
-        figure.add_hline(teacher_accuracy_pct, line_dash="dot", line_color="#555555",
-                         annotation_text=f"teacher alone {teacher_accuracy_pct:.1f}")  # fmt: skip
+        name = f"{strategy}{'' if distill else ', no distillation'}"
+        said.append(_ends(name, curve))
+        lines.append(_strategy_line(curve, name, strategies.index(strategy), axis))
+    taught = teacher_curve(table) if value == "accuracy_pct" else curves.head(0)
+    if learns := len(taught) and np.ptp(taught["mean"]) > 1e-6:
+        said.append(_ends("the teacher", taught))
+        lines.append(_teacher_line(taught))
+    shown = pd.concat([curves, taught], ignore_index=True) if len(taught) else curves
+    level = taught["mean"].iloc[0] if len(taught) else teacher_accuracy_pct
+    if not learns and level is not None:
+        said.append(f"the teacher's own accuracy is {level:.3g}")
+    figure = Figure(lines, table=shown, alt=f"{axis} against the number of labels. {'; '.join(said)}.")
+    if not learns and level is not None:
+        figure.add_hline(level, line_dash="dot", line_color=TEACHER, annotation_text=f"teacher alone {level:.1f}")
     figure.update_xaxes(title="labels")
     figure.update_yaxes(title=axis)
     title = title or f"{table['dataset'].iloc[0]}: {'learning curves' if value == 'accuracy_pct' else axis}"
     return figure.update_layout(title=title, hovermode="x unified")
+
+
+def _strategy_line(curve: pd.DataFrame, name: str, place: int, axis: str) -> go.Scatter:
+    strategy, distill = curve["strategy"].iloc[0], curve["distill"].iloc[0]
+    return go.Scatter(
+        x=curve["labeled_count"], y=curve["mean"], mode="lines+markers", name=name, legendgroup=strategy,
+        error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
+        line=dict(color=colour(place), dash="solid" if distill else "dash"),
+        marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
+        hovertemplate="%{y:.1f}" if "(%)" in axis else "%{y:.3f}",
+    )  # fmt: skip
+
+
+def _teacher_line(taught: pd.DataFrame) -> go.Scatter:
+    return go.Scatter(
+        x=taught["labeled_count"], y=taught["mean"], mode="lines", name="teacher, mean over strategies",
+        line=dict(color=TEACHER, dash="dot", width=3), hovertemplate="%{y:.1f}",
+    )  # fmt: skip
+
+
+def _ends(name: str, curve: pd.DataFrame) -> str:
+    first, last = curve.iloc[0], curve.iloc[-1]
+    return f"{name} {first['mean']:.3g} at {first['labeled_count']} to {last['mean']:.3g} at {last['labeled_count']}"
 
 
 def aulc_intervals(results: Results, title: str = "") -> Figure:

@@ -13,6 +13,7 @@ from pathlib import Path
 import yaml
 
 from activekd_lite.datasets import check_name
+from activekd_lite.loop import check_selection_source
 from activekd_lite.protocol import PAPER_SEEDS, RunConfig, paper_strategies
 from activekd_lite.sources import short_name
 from activekd_lite.strategies import COLD_START, PAPER_STRATEGIES, STRATEGIES
@@ -24,7 +25,7 @@ from activekd_lite.training import TrainConfig, with_length
 OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "quick_gelu", "average", "templates", "views")
 OF_MODEL = ("vlm", "pretrained", "quick_gelu")
 SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")  # of all runs, as in `RunConfig`
-AXES = ("dataset", "teacher", "student", "strategy", "distill", "seed")
+AXES = ("dataset", "teacher", "student", "strategy", "selection_source", "distill", "seed")
 MOST_RUNS = 100_000
 MOST_BYTES = 2**20  # of a grid file
 
@@ -43,10 +44,11 @@ class Grid:
 
     teachers: "zero-shot", "clap", or a mapping with any of OF_TEACHER ("teacher" is its kind); two that would share a folder
     need a "name" each. distill: with the teacher, without it, or both; what is run without one is run once, whatever the
-    teachers. strategies None: the six of the paper. seeds None: 0. exclude: mappings of AXES to a value or a list of them; a
-    run that has them all is left out. paper: start from `RunConfig.paper`, and by default from its seeds and from strategies
-    as its code has them (`protocol.paper_strategies`). train, clap: or mappings of what differs. views: of each image, of runs
-    without a teacher, too.
+    teachers. strategies None: the six of the paper. seeds None: 0. selection_sources: of the runs with a teacher, see
+    `run_active_learning`; those without one select by "mixed". exclude: mappings of AXES to a value or a list of them; a run
+    that has them all is left out. paper: start from `RunConfig.paper`, and by default from its seeds and from strategies as its
+    code has them (`protocol.paper_strategies`). train, clap: or mappings of what differs. views: of each image, of runs without
+    a teacher, too.
 
     Raises ValueError for a list that names something twice, a value of the wrong type, or more than MOST_RUNS runs.
     """
@@ -55,6 +57,7 @@ class Grid:
     teachers: Sequence[str | Mapping] = ("zero-shot",)
     students: Sequence[str | None] = (None,)
     strategies: Sequence[str] | None = None
+    selection_sources: Sequence[str] = ("mixed",)
     distill: Sequence[bool] = (True, False)
     seeds: Sequence[int] | None = None
     exclude: Sequence[Mapping] = ()
@@ -111,17 +114,20 @@ class Grid:
         """
         found = {}
         others = (self.seeds, self.students, self.teachers, self.distill)
-        every = (product([name], *others, self._strategies_of(name)) for name in self.datasets)
-        for dataset, seed, student, entry, distill, strategy in chain.from_iterable(every):
+        every = (product([name], *others, self._strategies_of(name), self.selection_sources) for name in self.datasets)
+        for dataset, seed, student, entry, distill, strategy, source in chain.from_iterable(every):
             teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
             name = teacher.pop("name", None) or _name(teacher)
             seed = int(seed)  # numpy's cannot be written as JSON
-            config = self._run(dataset, teacher, student, strategy, distill, seed)
+            config = self._run(dataset, teacher, student, strategy, distill, seed, source)
             planned = Planned(config, name if distill else "none")
             if not _possible(config) or self._excluded(planned):
                 continue
             model = teacher.get("vlm") if student in ON_FEATURES and not distill else None
-            folder = run_folder("", dataset, strategy, distill, seed, teacher=name, student=student, features=model).as_posix()
+            folder = run_folder(
+                "", dataset, strategy, distill, seed, teacher=name, student=student, features=model,
+                selection_source=config.selection_source,
+            ).as_posix()  # fmt: skip
             if found.setdefault(folder, planned) != planned:
                 raise ValueError(
                     f"different runs would share the folder {folder}; give teachers a 'name' each "
@@ -136,7 +142,9 @@ class Grid:
             return self.strategies
         return paper_strategies(dataset) if self.paper else PAPER_STRATEGIES
 
-    def _run(self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int) -> RunConfig:
+    def _run(
+        self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int, source: str
+    ) -> RunConfig:
         given = {k: getattr(self, k) for k in OF_MODEL} | dict(teacher)
         given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}  # hashable, as a key
         given |= {"teacher": teacher.get("teacher", "zero-shot")}
@@ -146,6 +154,8 @@ class Grid:
         shared = {k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given}
         train, clap = _changed(base.train, self.train), _changed(base.clap, self.clap)
         named = {"strategy": strategy, "seed": seed} | ({"student": student} if student else {})
+        check_selection_source(source, distilled=True)
+        named |= {"selection_source": source} if distill else {}
         return replace(base, train=train, clap=clap, **shared, **named)
 
     def _excluded(self, planned: Planned) -> bool:
@@ -255,6 +265,7 @@ TYPES = {  # of the values of each list; the product of these lists are the runs
     "teachers": (lambda value: _is_text(value) or isinstance(value, Mapping), "names or mappings"),
     "students": (lambda value: value is None or _is_text(value), "names"),
     "strategies": (_is_text, "names"),
+    "selection_sources": (_is_text, "names"),
     "distill": (lambda value: isinstance(value, bool), "true or false"),
     "seeds": (_is_whole, "whole numbers"),
 }
@@ -280,14 +291,16 @@ def _name(teacher: Mapping) -> str:
 
 def run_folder(
     out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int, *, teacher: str = "zero-shot",
-    student: str | None = None, features: str | None = None,
+    student: str | None = None, features: str | None = None, selection_source: str = "mixed",
 ) -> Path:  # fmt: skip
     """Where a run of a grid lies, never outside `out`: out/digits/pcoreset-activekd/seed0.
 
-    Another teacher, the student, and the model whose features a student without a teacher learns from, are named where given.
+    Another teacher, the student, and the model whose features a student without a teacher learns from, are named where given;
+    a selection_source other than "mixed" is the last part: pcoreset-activekd-select-kd.
     """
     label = ("activekd" if teacher == "zero-shot" else teacher) if distill else "plain"
-    parts = filter(None, (strategy, label, features, student))
+    source = "" if selection_source == "mixed" else f"select-{selection_source}"
+    parts = filter(None, (strategy, label, features, student, source))
     return Path(out, file_name(short_name(dataset)), file_name("-".join(parts)), f"seed{seed}")
 
 

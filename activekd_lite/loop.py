@@ -22,7 +22,7 @@ from activekd_lite.files import name_of
 from activekd_lite.images import ImageFiles
 from activekd_lite.metrics import accuracy_pct, calibration_error_pct, covering_radius
 from activekd_lite.pool import LabelState, Predictions, check_indices
-from activekd_lite.runs import RoundRecord, RunFolder, RunResult, finished_rounds, load_run, tidy
+from activekd_lite.runs import RoundRecord, RunFolder, RunResult, class_balance, finished_rounds, load_run, tidy
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.strategies import Strategy, get_strategy, pcoreset_teacher
 from activekd_lite.students import DualHeadStudent, weights_sha256
@@ -30,7 +30,12 @@ from activekd_lite.teacher import Teacher
 from activekd_lite.training import FeatureBank, TrainConfig, ViewBank, check_features, make_bank, predict, train_student
 from activekd_lite.views import FRESH, Views
 
-__all__ = ["RoundRecord", "RunResult", "check_labels", "finished_rounds", "load_run", "run_active_learning", "tidy"]
+__all__ = [
+    "SELECTION_SOURCES", "RoundRecord", "RunResult", "check_labels", "check_selection_source", "finished_rounds", "load_run",
+    "run_active_learning", "tidy",
+]  # fmt: skip
+
+SELECTION_SOURCES = ("mixed", "ce", "kd", "teacher")  # whose probabilities a strategy selects by
 
 
 def run_active_learning(
@@ -42,6 +47,7 @@ def run_active_learning(
     query_size: int = 10,
     seed: int = 0,
     shots: int = 1,
+    selection_source: str = "mixed",
     student: str | None = None,
     train: TrainConfig = TrainConfig(),
     views: Views | None = None,
@@ -59,6 +65,10 @@ def run_active_learning(
     that learns is fitted to the labels of each round first. views: those of the teacher or the features, else a fresh crop at
     every step. features: what the students "linear" and "mlp" learn from. on_round: called with each new record.
 
+    selection_source: the probabilities that a strategy sees as `predictions.probs`: "mixed" (both heads, as in the paper), "ce"
+    or "kd" (one head alone), or "teacher"; the last two need a teacher. The features are the student's in any case, and
+    `covering_radius` is measured in the mixed probabilities, so that runs with different sources can be compared.
+
     With `out` every whole round is kept there, see `runs.RunFolder`; calling again goes on where it stopped, whatever stopped
     it, and where another process works there waits for it first. keep_students: those of all rounds, else of the last. The
     records are those of an undisturbed run bit for bit on the same device with as many threads; on another one last digits may
@@ -72,6 +82,7 @@ def run_active_learning(
     rounds, query_size, shots, seed = (int(x) for x in (rounds, query_size, shots, seed))  # of numpy, too: they go into JSON
     views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
     pool = data.pool.fingerprint()  # reads all of it: once
+    check_selection_source(selection_source, teacher is not None)
     _check(data, pool, teacher, views, choose, query_size, shots)
     check_features(data.pool, student, views, features)
     config = {
@@ -81,8 +92,9 @@ def run_active_learning(
         "query_size": query_size, "seed": seed, "shots": shots, "student": student, "train": asdict(train),
         "views": views.fingerprint(), "teacher": teacher.fingerprint() if teacher else None,
         "features": features.fingerprint() | {"dim": features.pool.dim} if features else None,
-        "student_weights": weights_sha256(train.pretrained),
+        "student_weights": weights_sha256(train.pretrained), "selection_source": selection_source,
     }  # fmt: skip
+    _check_test_answers(data, config["test"]["images"], teacher)
     folder = RunFolder(out)
     if finished := _finished(folder, config, device):  # needs no lock: it may lie where nothing can be written
         return finished
@@ -105,11 +117,13 @@ def run_active_learning(
             for round in range(len(records), rounds + 1):
                 record, net = _one_round(
                     data, teacher, state, bank, test_inputs, choose, query_size if round < rounds else 0,
-                    student=student, train=train, seed=seed, round=round, progress=progress,
+                    source=selection_source, student=student, train=train, seed=seed, round=round, progress=progress,
                 )  # fmt: skip
                 if record.query_indices:
                     query = torch.tensor(record.query_indices)
-                    state = state.with_labels(query, data.oracle.label(query), round=round + 1)
+                    labels = data.oracle.label(query)
+                    record = replace(record, **class_balance("query", labels, data.pool.num_classes))
+                    state = state.with_labels(query, labels, round=round + 1)
                 records.append(record)
                 folder.write(config, record, state, net, keep_students)
                 bar.set_postfix(labels=record.labeled_count, accuracy=f"{record.accuracy_pct:.1f} %", refresh=False)
@@ -129,7 +143,7 @@ def _finished(folder: RunFolder, config: dict, device: torch.device) -> RunResul
 
 def _one_round(
     data: Dataset, teacher: Teacher | None, state: LabelState, bank: ViewBank | FeatureBank, test_inputs: Tensor,
-    choose: Strategy, query_size: int, *, student: str, train: TrainConfig, seed: int, round: int, progress: bool,
+    choose: Strategy, query_size: int, *, source: str, student: str, train: TrainConfig, seed: int, round: int, progress: bool,
 ) -> tuple[RoundRecord, DualHeadStudent]:  # fmt: skip
     """Fit the teacher and train on `state`, measure, choose `query_size` images (0: none)."""
     clock = _Clock(bank.device)
@@ -141,12 +155,14 @@ def _one_round(
     )  # fmt: skip
     clock.lap("train")
     distilled = teacher is not None
-    predictions = predict(net, bank.centers(), **train.mixing(distilled), precision=train.precision)
-    tested = predict(net, test_inputs, **train.mixing(distilled, evaluation=True), precision=train.precision)
+    how = {"precision": train.precision, "distilled": distilled}
+    predictions = predict(net, bank.centers(), **train.mixing(distilled), **how)
+    tested = predict(net, test_inputs, **train.mixing(distilled, evaluation=True), **how)
+    taught = _test_probs(teacher)
     clock.lap("predict")
     query = torch.empty(0, dtype=torch.int64)
     if query_size:
-        seen = replace(predictions, teacher_probs=teacher.probs() if teacher else None)
+        seen = _seen(predictions, teacher, source)
         query = choose(seen, state, query_size, generator=generator(seed, "selection", round))
         _check_query(query, state, query_size, choose)
     clock.lap("select")
@@ -162,8 +178,24 @@ def _one_round(
         seconds=clock.seconds,
         peak_memory_bytes=_peak_memory_bytes(bank.device),
         device=device_name(bank.device),
+        teacher_accuracy_pct=None if taught is None else accuracy_pct(taught, data.test.labels),
+        ce_accuracy_pct=accuracy_pct(tested.ce_probs, data.test.labels),
+        kd_accuracy_pct=accuracy_pct(tested.kd_probs, data.test.labels) if distilled else None,
+        **class_balance("label", state.labels[state.labeled_indices], data.pool.num_classes),
     )
     return record, net
+
+
+def _seen(predictions: Predictions, teacher: Teacher | None, source: str) -> Predictions:
+    """What a strategy is shown: the probabilities of SELECTION_SOURCES as `probs`, and the teacher's."""
+    taught = teacher.probs() if teacher else None
+    probs = {"mixed": predictions.probs, "ce": predictions.ce_probs, "kd": predictions.kd_probs, "teacher": taught}[source]
+    return replace(predictions, probs=probs, teacher_probs=taught)
+
+
+def _test_probs(teacher: Teacher | None) -> Tensor | None:
+    """The teacher's answers to the test images; None where there is no teacher, or one without them."""
+    return teacher.test_probs() if hasattr(teacher, "test_probs") else None
 
 
 def _shortened(losses: Tensor, distilled: bool) -> dict[str, list[float]]:
@@ -220,6 +252,29 @@ def check_labels(data: Dataset, rounds: int, query_size: int, shots: int) -> Non
         raise ValueError(
             f"{start} labels to start with and {rounds} rounds of {query_size} make {needed} labels, but the pool has "
             f"{len(data.pool)} images; ask for fewer rounds or a smaller query"
+        )
+
+
+def check_selection_source(source: str, distilled: bool) -> None:
+    """Raises ValueError for an unknown source, and for one that needs a teacher where there is none."""
+    if source not in SELECTION_SOURCES:
+        raise ValueError(f"selection_source = {source!r}; {', '.join(map(repr, SELECTION_SOURCES))} are known")
+    if source in ("kd", "teacher") and not distilled:
+        raise ValueError(
+            f"selection_source = {source!r} selects by what only a teacher gives: run with a teacher, or take 'mixed' or 'ce'"
+        )
+
+
+def _check_test_answers(data: Dataset, images: str, teacher: Teacher | None) -> None:
+    """Refuse a teacher whose test answers are of other images. images: the test images' fingerprint."""
+    test = getattr(teacher, "test", None)
+    if test is None:
+        return
+    made_from = images if isinstance(test, Tensor) else test.fingerprint["pool"]  # logits that were brought do not tell
+    if len(test) != len(data.test) or made_from != images:
+        raise ValueError(
+            f"the teacher's test answers ({len(test)} images) are of other images than {data.name}'s test set "
+            f"({len(data.test)}); build them with TeacherCache.build_test(vlm, data)"
         )
 
 

@@ -1,5 +1,7 @@
-"""What is measured: accuracy, calibration, coverage, learning curves, intervals over seeds, the structure of predictions."""
+"""What is measured: accuracy, class balance, calibration, coverage, learning curves, intervals over seeds, the structure of
+predictions."""
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 
@@ -37,6 +39,23 @@ def calibration_error_pct(probs: Tensor, labels: Tensor, bins: int = 15) -> floa
     table = reliability(probs, labels, bins)
     gap = (table["accuracy"] - table["confidence"]).abs() * table["count"]
     return float(100.0 * gap.sum() / len(probs))
+
+
+def class_imbalance(counts: Sequence[int]) -> float | None:
+    """1 - normalised Shannon entropy of class counts (C,): 0 for equal counts, 1 where one class has them all.
+
+    The entropy is divided by log C; a class without labels adds nothing to it. None for no labels at all, 0 where C is 1.
+    """
+    total, size = sum(counts), len(counts)
+    if total == 0:
+        return None
+    excess = sum(n / total * math.log(n * size / total) for n in counts if n)  # log C - entropy: exactly 0 for equal counts
+    return min(1.0, max(0.0, excess / math.log(size))) if size > 1 else 0.0
+
+
+def imbalance_ratio(counts: Sequence[int]) -> float | None:
+    """The largest class count over the smallest; None where a class has none, since the ratio has no finite value."""
+    return max(counts) / min(counts) if len(counts) and min(counts) > 0 else None
 
 
 def covering_radius(points: Tensor, centers: Tensor) -> float:

@@ -190,15 +190,21 @@ class Predictions:
     """The current student over the whole pool, in pool order: probs (N, C), rows sum to 1, and features (N, F); and where there
     is one the teacher's teacher_probs (N, C). Before there is a student, the teacher's probabilities and features are both.
 
+    ce_probs, kd_probs: (N, C), what each head answers alone; None where it is not known, kd_probs also without a teacher.
+    Each takes as much memory as probs, except that ce_probs is the same tensor as probs where kd_weight is 0.
+
     Raises ValueError for NaN, and for numbers of rows that differ.
     """
 
     probs: Tensor
     features: Tensor
     teacher_probs: Tensor | None = None
+    ce_probs: Tensor | None = None
+    kd_probs: Tensor | None = None
 
     def __post_init__(self):
         parts = {"probs": self.probs, "features": self.features, "teacher_probs": self.teacher_probs}
+        parts |= {"ce_probs": self.ce_probs, "kd_probs": self.kd_probs}
         parts = {name: values for name, values in parts.items() if values is not None}
         if len({len(values) for values in parts.values()}) > 1:
             raise ValueError(f"as many rows in each are needed: {', '.join(f'{k} {tuple(v.shape)}' for k, v in parts.items())}")

@@ -11,7 +11,7 @@ import torch
 
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets import Dataset, load_dataset
-from activekd_lite.loop import RunResult, check_labels, run_active_learning
+from activekd_lite.loop import RunResult, check_labels, check_selection_source, run_active_learning
 from activekd_lite.metrics import accuracy_pct
 from activekd_lite.strategies import get_strategy
 from activekd_lite.students import ON_FEATURES, find_backbone, weights_sha256
@@ -34,7 +34,7 @@ class RunConfig:
     with {} for the class name; None takes those of the data set. views: of each image; None is 1, or without a teacher a fresh
     crop at every step. student None: the one that suits the data set. query_size None: as many labels a round as there are
     classes. pool_size: a random part of the pool, see `load_dataset`; pool_per_seed: drawn anew for each seed, beside the
-    `shots` images per class to start with. clap: for that teacher.
+    `shots` images per class to start with. clap: for that teacher. selection_source: see `run_active_learning`.
     """
 
     dataset: str = "digits"
@@ -47,6 +47,7 @@ class RunConfig:
     views: int | None = None
     student: str | None = None
     strategy: str = "pcoreset"
+    selection_source: str = "mixed"
     rounds: int = 8
     query_size: int | None = None
     shots: int = 1
@@ -60,6 +61,7 @@ class RunConfig:
         if self.teacher not in (None, *TEACHERS):
             raise ValueError(f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known")
         get_strategy(self.strategy)
+        check_selection_source(self.selection_source, self.teacher is not None)
         if self.student:
             find_backbone(self.student)
 
@@ -126,6 +128,7 @@ class RunConfig:
             inputs.data, inputs.teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
             query_size=self.labels_a_round(inputs.data), student=self.student, train=self.train, views=views,
             features=inputs.features, out=out, device=device, progress=progress, keep_students=keep_students,
+            selection_source=self.selection_source,
         )  # fmt: skip
 
 
@@ -179,9 +182,11 @@ def make_teacher(
     if kind not in TEACHERS:
         raise ValueError(f"teacher {kind!r}; {', '.join(map(repr, TEACHERS))} are known")
     cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
+    test = TeacherCache.build_test(vlm, data, cache_root, progress)
     if kind == "zero-shot":
-        return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "normalized"))
-    return ClapTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "raw", unit=False), config=clap)
+        return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "normalized"), test=test)
+    weights = vlm.text_weights(data.classnames, data.templates, average or "raw", unit=False)
+    return ClapTeacher(cache, weights, config=clap, test=test)
 
 
 def zero_shot_accuracy_pct(vlm: VLM, data: Dataset, average: str | None = None) -> float:

@@ -79,9 +79,11 @@ def in_short(parts: Mapping[str, pd.DataFrame]) -> str:
 
 
 def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -> list[str]:
-    """Curves, areas, gain, wins and losses, ranks and calibration of a setting, each with its sentence."""
+    """Curves, areas, gain, wins and losses, ranks, calibration, class balance and seconds of a setting, each with its
+    sentence."""
     curves = comparisons.learning_curves(part, teacher_accuracy_pct=teacher_accuracy_pct)
-    shown = ["<h3>Learning curves</h3>", _p(curves_said(curves.table)), _figure(curves, legend=True)]
+    said = curves_said(statistics.curves_frame(part))
+    shown = ["<h3>Learning curves</h3>", _p(said), _figure(curves, legend=True), *_teacher(part)]
     areas = statistics.summary(part).drop(columns="data set")
     shown += ["<h3>Area under the learning curve</h3>", _p(areas_said(part)), _table(areas)]
     shown.append(_figure(comparisons.aulc_intervals(part), wide=False, legend=True))
@@ -94,6 +96,41 @@ def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -
     if "calibration_error_pct" in part:
         figure = comparisons.learning_curves(part, value="calibration_error_pct")
         shown += ["<h3>Calibration</h3>", _p(curves_said(figure.table, "calibration error")), _figure(figure, legend=True)]
+    return [*shown, *_class_balance(part), *_seconds(part)]
+
+
+def _teacher(part: pd.DataFrame) -> list[str]:
+    """The teacher's own test accuracy: a sentence, and a figure by strategy where it learns from the labels."""
+    if not part["distill"].any():
+        return []
+    taught = statistics.teacher_curve(part)
+    shown = ["<h3>The teacher</h3>", _p(teacher_said(taught))]
+    if len(taught) and np.ptp(taught["mean"]) > 1e-6:
+        figure = comparisons.learning_curves(part[part["distill"]], value="teacher_accuracy_pct")
+        shown.append(_figure(figure, legend=True))
+    return shown
+
+
+def _class_balance(part: pd.DataFrame) -> list[str]:
+    head = "<h3>Class balance of the labels</h3>"
+    if not statistics.recorded(part, "label_imbalance"):
+        return [head, _p("class counts were not recorded in these runs.")]
+    figure = comparisons.learning_curves(part, value="label_imbalance")
+    return [head, _p(balance_said(figure.table)), _figure(figure, legend=True)]
+
+
+def _seconds(part: pd.DataFrame) -> list[str]:
+    """Tables of time by strategy and stage, and by round."""
+    stages, rounds = statistics.stage_seconds(part), statistics.round_seconds(part)
+    shown = ["<h3>Seconds</h3>", _p(seconds_said(part))]
+    if len(stages):
+        side = np.where(stages["distill"], "with teacher", "without")
+        shown.append(_table(stages.assign(distill=side).rename(columns={"distill": "teacher?"}).round(3)))
+    if len(rounds):
+        shown += [
+            _p("seconds of each round, all stages together:"),
+            _table(rounds.rename(columns={"labeled_count": "labels"}).round(2)),
+        ]
     return shown
 
 
@@ -121,6 +158,41 @@ def curves_said(curves: pd.DataFrame, what: str = "test accuracy") -> str:
         start, end = mean.index[0], mean.index[-1]
         said.append(f"{SIDES[distill].lower()} from {mean[start]:.1f} % at {start} labels to {mean[end]:.1f} % at {end}")
     return f"The mean {what} of all strategies goes {'; '.join(said)}."
+
+
+def teacher_said(taught: pd.DataFrame) -> str:
+    """The teacher's own accuracy, and whether it changes. taught: of `statistics.teacher_curve`."""
+    if taught.empty:
+        return "the teacher's own test accuracy was not recorded in these runs."
+    first, last = taught.iloc[0], taught.iloc[-1]
+    if np.ptp(taught["mean"]) <= 1e-6:
+        return f"the teacher alone has a test accuracy of {first['mean']:.1f} % in every round: it does not learn from labels."
+    return (
+        f"the teacher learns from the labels: its own test accuracy goes from {first['mean']:.1f} % at "
+        f"{first['labeled_count']} labels to {last['mean']:.1f} % at {last['labeled_count']} (mean over the strategies)."
+    )
+
+
+def balance_said(curves: pd.DataFrame) -> str:
+    """Whose labels are most and least balanced in the end. curves: of `statistics.curves_frame`, value label_imbalance."""
+    said = ["imbalance is 1 - normalised entropy of the class counts: 0 for equal counts, 1 where all labels are of one class."]
+    for distill, of in curves.groupby("distill", sort=False):
+        last = of[of["labeled_count"] == of["labeled_count"].max()].sort_values("mean", kind="stable")
+        ends = [f"{r['strategy']} ({r['mean']:.3f})" for r in (last.iloc[0], last.iloc[-1])]
+        start = f"{SIDES[distill]}, at {last['labeled_count'].iloc[0]} labels, "
+        said.append(f"{start}{ends[0]} is the most balanced, {ends[1]} the least." if len(last) > 1 else f"{start}{ends[0]}.")
+    return " ".join(said)
+
+
+def seconds_said(part: pd.DataFrame) -> str:
+    """What the tables of seconds hold, what was not recorded, and on what it was computed. part: one setting."""
+    if not statistics.recorded(part, "seconds"):
+        return "time was not recorded in these runs."
+    said = "mean seconds per round, over rounds and seeds; select counts only rounds that ask for labels."
+    if not statistics.recorded(part, *(f"seconds_{stage}" for stage in statistics.STAGES)):
+        said = "seconds per stage were not recorded in these runs."
+    devices = sorted(set(part["device"].dropna()) - {""}) if "device" in part else []
+    return said + (f" Computed on {'; '.join(devices)}." if devices else "")
 
 
 def areas_said(part: pd.DataFrame) -> str:
@@ -253,4 +325,5 @@ Holm's correction then asks for more, the more pairs are compared.</li>
 <li><b>Critical difference.</b> Nemenyi's test after Friedman's, on ranks (Demsar 2006). It takes the blocks it ranks in as
 independent, and is approximate for few of them. It asks one question of all strategies together, so it may find something where
 the corrected test of each pair cannot. "Not told apart" is not "equal".</li>
+<li><b>Class imbalance.</b> 1 - H / log C, H the entropy of the label counts of C classes.</li>
 <li><b>First in x of y.</b> A comparison is a round of a setting, from round 1 on, by mean accuracy over the seeds.</li></ul>"""

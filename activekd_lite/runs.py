@@ -30,7 +30,7 @@ from activekd_lite.files import (
     sealed,
     write_atomic,
 )
-from activekd_lite.metrics import aulc_pct
+from activekd_lite.metrics import aulc_pct, class_imbalance, imbalance_ratio
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.students import DualHeadStudent, build_student
 from activekd_lite.training import TrainConfig, predict
@@ -44,6 +44,12 @@ class RoundRecord:
     space, from an unlabelled image to its nearest labelled one; seconds are per stage. The last round asks for nothing.
     loss_curve: "ce" (cross-entropy) and "kd" (distillation), each the mean over up to 20 equal parts of the training's steps.
     device: where it was computed, "cpu, 2 threads, AVX2" or a GPU's name.
+
+    teacher_accuracy_pct: the teacher's own test accuracy in this round; None without a teacher, or where it has no answers to
+    the test images. ce_accuracy_pct, kd_accuracy_pct: each head's test accuracy; kd None without a teacher.
+    label_class_counts: (C,) of the labels that the student was trained on; query_class_counts: (C,) of the oracle's answers.
+    *_imbalance, *_imbalance_ratio: see `metrics.class_imbalance` and `metrics.imbalance_ratio`.
+    Records of version 0.1 lack these: None, or empty lists.
     """
 
     round: int
@@ -57,6 +63,15 @@ class RoundRecord:
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory_bytes: int = 0
     device: str = ""
+    teacher_accuracy_pct: float | None = None
+    ce_accuracy_pct: float | None = None
+    kd_accuracy_pct: float | None = None
+    label_class_counts: list[int] = field(default_factory=list)
+    label_imbalance: float | None = None
+    label_imbalance_ratio: float | None = None
+    query_class_counts: list[int] = field(default_factory=list)
+    query_imbalance: float | None = None
+    query_imbalance_ratio: float | None = None
 
     def outcome(self) -> dict:
         """What must be equal when a run is repeated: everything but time, memory and the device's name."""
@@ -65,6 +80,19 @@ class RoundRecord:
 
 SUMS = ("config_sha256", "labels_sha256", "student_sha256", "sha256")  # in a line of rounds.jsonl, beside the record
 FIELDS = {*(f.name for f in fields(RoundRecord)), *SUMS}
+OPTIONAL = [f.name for f in fields(RoundRecord) if f.type == float | None]  # NaN in a table where they are None
+NEW_FIELDS = {*OPTIONAL, "label_class_counts", "query_class_counts"}  # not in the lines of version 0.1
+ADDED_SETTINGS = {"selection_source": "mixed", "train": asdict(TrainConfig())}  # what runs did before a setting was added
+
+
+def class_balance(part: str, labels: Tensor, num_classes: int) -> dict:
+    """The fields of a record that tell how the classes of labels (L,) are balanced; part: "label" or "query"."""
+    counts = torch.bincount(labels, minlength=num_classes).tolist()
+    return {
+        f"{part}_class_counts": counts,
+        f"{part}_imbalance": class_imbalance(counts),
+        f"{part}_imbalance_ratio": imbalance_ratio(counts),
+    }
 
 
 @dataclass(frozen=True)
@@ -79,9 +107,9 @@ class RunResult:
     def predict(self, images: Tensor) -> Predictions:
         """The last student's answer for images (M, 3, H, W) uint8 (for a student of features: those, (M, D)), its two heads
         mixed as when it was evaluated."""
-        train = TrainConfig(**self.config["train"])
-        mixing = train.mixing(self.config["teacher"] is not None, evaluation=True)
-        return predict(self.student, images, **mixing, precision=train.precision)
+        train, distilled = TrainConfig(**self.config["train"]), self.config["teacher"] is not None
+        mixing = train.mixing(distilled, evaluation=True)
+        return predict(self.student, images, **mixing, precision=train.precision, distilled=distilled)
 
     @property
     def aulc_pct(self) -> float:
@@ -98,14 +126,19 @@ class RunResult:
 
 
 def tidy(config: dict, records: Sequence[RoundRecord]) -> pd.DataFrame:
-    """A run as a tidy table, a row a round: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student, strategy,
-    distill, query_size, shots, and the fields of `RoundRecord`."""
+    """A run as a tidy table, one row per round.
+
+    Columns: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student, strategy, distill, selection_source,
+    query_size, shots; the fields of `RoundRecord`; and the seconds of each stage (seconds_teacher, seconds_train,
+    seconds_predict, seconds_select).
+    """
     teacher, features = config["teacher"] or {}, config["features"] or {}
     encoder = (teacher or features).get("cache", {}).get("vlm", {})  # outputs that were brought have none
     settings = {"dataset": config["dataset"], "vlm": encoder.get("name"), "teacher": teacher.get("kind", "none")}
     settings |= {k: config[k] for k in ("student", "strategy")} | {"distill": bool(teacher)}
-    settings |= {k: config[k] for k in ("query_size", "shots")}
-    return pd.DataFrame([settings | asdict(r) for r in records])
+    settings |= {k: config[k] for k in ("selection_source", "query_size", "shots")}
+    rows = [settings | asdict(r) | {f"seconds_{stage}": s for stage, s in r.seconds.items()} for r in records]
+    return pd.DataFrame(rows).astype(dict.fromkeys(OPTIONAL, float))
 
 
 def load_run(out: str | os.PathLike, device: str | torch.device = "auto", *, round: int | None = None) -> RunResult:
@@ -158,6 +191,7 @@ class RunFolder:
 
     def __init__(self, out: str | os.PathLike | None):
         self.path, self.lines = None if out is None else Path(out), []
+        self.config = None  # what config.json holds
 
     def alone(self) -> contextlib.AbstractContextManager:
         """Have the folder for oneself, see `files.alone`. Raises OSError for a folder that cannot be written to."""
@@ -172,7 +206,8 @@ class RunFolder:
         if not self.lines:
             self._refuse_others_files()
             return asked or {}, [], LabelState.empty(asked["pool_size"] if asked else 0)
-        config = self._config(asked)
+        self.config = self._config(asked)
+        config = ADDED_SETTINGS | self.config | {"train": ADDED_SETTINGS["train"] | self.config["train"]}
         if asked:
             require_same(config, asked, f"the run in {self.path}", "take another `out`, or delete that run")
         return config, [_record(line) for line in self.lines], self._state(config["pool_size"])
@@ -202,7 +237,7 @@ class RunFolder:
                 if isinstance(line, dict) and "accuracy_pct" in line and not line.keys() & SUMS:
                     raise ValueError(f"{path} was written by an older version of activekd-lite; {self.remedy(0)}")
                 raise ValueError(f"line {place + 1} of {path} is damaged, or was edited; {self.remedy(place)}")
-            if line.keys() != FIELDS:
+            if not FIELDS - NEW_FIELDS <= line.keys() <= FIELDS:
                 raise ValueError(f"{path} was written by another version of activekd-lite; {self.remedy(0)}")
             lines.append(line)
         return lines
@@ -286,13 +321,14 @@ class RunFolder:
             return
         if not self.lines:
             write_atomic(self.path / "config.json", _as_text(config))
+            self.config = config
         order = state.in_labeling_order()
         columns = {"round": state.labeled_round[order], "index": order, "label": state.labels[order]}
         labels = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode()
         weights = save({k: v.cpu().contiguous() for k, v in student.state_dict().items()})
         write_atomic(self.path / "labels.csv", labels)
         write_atomic(self.student_path(record.round), weights)
-        sums = (digest(config), hashlib.sha256(labels).hexdigest(), hashlib.sha256(weights).hexdigest())
+        sums = (digest(self.config), hashlib.sha256(labels).hexdigest(), hashlib.sha256(weights).hexdigest())
         lines = [*self.lines, sealed(asdict(record) | dict(zip(SUMS, sums, strict=False)))]
         write_atomic(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.lines = lines

@@ -19,27 +19,32 @@ from activekd_lite.loop import RunResult
 from activekd_lite.metrics import mean_interval
 from activekd_lite.strategies import STRATEGIES
 
-SETTING = ["dataset", "vlm", "teacher", "student", "query_size", "shots"]
+SETTING = ["dataset", "vlm", "teacher", "student", "query_size", "shots", "selection_source"]
 PLAIN = ["dataset", "student", "query_size", "shots"]  # what a run with a teacher shares with the plain one that goes with it
 RUN = [*SETTING, "strategy", "distill", "seed"]
+CURVE = ["strategy", "distill", "labeled_count", "mean", "half_width", "n"]
 VALUES = {"first_pct": "first round", "aulc_pct": "mean of the rounds", "last_pct": "last round"}  # columns of `aulc`, in words
+STAGES = ("teacher", "train", "predict", "select")  # of a round, as `RoundRecord.seconds` has them
 Results = pd.DataFrame | Sequence[RunResult]
 
 
 def tidy_table(results: Results) -> pd.DataFrame:
     """The tidy table, checked: strategies in the package's order, with distillation before without, then the rounds. `vlm` is
-    "none" where there is none.
+    "none" where there is none, `selection_source` "mixed" where the table does not tell.
 
     Raises ValueError for no runs, missing columns, and for a round that is there twice: such runs differ in something that the
     table does not tell, so they cannot be paired.
     """
     if not isinstance(results, pd.DataFrame):
         results = pd.concat([r.to_frame() for r in results], ignore_index=True) if len(results) else pd.DataFrame()
-    if lacking := [name for name in [*RUN, "round", "labeled_count", "accuracy_pct"] if name not in results]:
+    needed = [name for name in [*RUN, "round", "labeled_count", "accuracy_pct"] if name != "selection_source"]
+    if lacking := [name for name in needed if name not in results]:
         what = f"without {', '.join(lacking)}" if len(results.columns) else "of no runs"
         raise ValueError(f"a table {what}: give what `sweep.load` returns, or a list of RunResults")
     table = results.astype({"vlm": object})
     table["vlm"] = table["vlm"].where(table["vlm"].notna(), "none")
+    source = table.get("selection_source", pd.Series(None, table.index, dtype=object))
+    table["selection_source"] = source.where(source.notna(), "mixed")
     if len(twice := table[table.duplicated([*RUN, "round"])]):
         run = ", ".join(f"{k} {v}" for k, v in twice.iloc[0][[*RUN, "round"]].items())
         raise ValueError(f"two runs of {run}: they differ in what the table does not tell; give one of them")
@@ -69,6 +74,7 @@ def _named(key: tuple, keys: Sequence[tuple]) -> str:
     values = dict(zip(SETTING, key, strict=True))
     of = pd.DataFrame([k for k in keys if k[0] == key[0]], columns=SETTING)
     shown = {"teacher": "no teacher" if key[2] == "none" else key[2], "vlm": key[1], "student": key[3]}
+    shown["selection_source"] = f"selected by {values['selection_source']}"
     shown |= {"query_size": f"{values['query_size']} a query", "shots": f"{values['shots']} a class at the start"}
     return ", ".join([key[0], *(text for name, text in shown.items() if of[name].nunique() > 1 and text != "none")])
 
@@ -83,10 +89,66 @@ def one_setting(results: Results) -> pd.DataFrame:
 
 
 def curves_frame(results: Results, value: str = "accuracy_pct") -> pd.DataFrame:
-    """Learning curves of one setting: strategy, distill, labeled_count, mean and half_width (95 %, over the seeds), n."""
-    groups = one_setting(results).groupby(["strategy", "distill", "labeled_count"], sort=False)[value]
+    """Learning curves of one setting: strategy, distill, labeled_count, mean and half_width (95 %, over the seeds), n.
+
+    Rounds without the value are left out. Raises ValueError where no round has it.
+    """
+    table = one_setting(results)
+    if not recorded(table, value):
+        raise ValueError(f"these runs did not record {value}; the columns are {', '.join(table.columns)}")
+    groups = table.dropna(subset=value).groupby(["strategy", "distill", "labeled_count"], sort=False)[value]
     rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
-    return pd.DataFrame(rows, columns=["strategy", "distill", "labeled_count", "mean", "half_width", "n"])
+    return pd.DataFrame(rows, columns=CURVE)
+
+
+def recorded(table: pd.DataFrame, *columns: str) -> bool:
+    """Whether the table has these columns, each with a value somewhere: runs of version 0.1 lack some."""
+    return all(name in table and table[name].notna().any() for name in columns)
+
+
+def teacher_curve(results: Results) -> pd.DataFrame:
+    """The teacher's own test accuracy in one setting: the columns of `curves_frame`, with the strategy "teacher".
+
+    mean: over the strategies, since a few-shot teacher learns from their labels, then over the seeds. Empty where it was not
+    recorded.
+    """
+    table = one_setting(results)
+    if not recorded(table, "teacher_accuracy_pct"):
+        return pd.DataFrame(columns=CURVE)
+    seeds = table.dropna(subset="teacher_accuracy_pct").groupby(["labeled_count", "seed"])["teacher_accuracy_pct"].mean()
+    rows = [("teacher", True, count, *mean_interval(of), len(of)) for count, of in seeds.groupby("labeled_count")]
+    return pd.DataFrame(rows, columns=CURVE)
+
+
+def stage_seconds(results: Results) -> pd.DataFrame:
+    """Mean seconds per round in one setting: strategy, distill, STAGES, round (all stages together), rounds (how many).
+
+    select: of the rounds that ask for labels; the last one does not. Empty where the stages were not recorded.
+    """
+    table, columns = one_setting(results), [f"seconds_{stage}" for stage in STAGES]
+    if not recorded(table, *columns):
+        return pd.DataFrame(columns=["strategy", "distill", *STAGES, "round", "rounds"])
+    asked = table["query_indices"].map(len) > 0
+    table = table.assign(seconds_select=table["seconds_select"].where(asked), round=_seconds(table))
+    groups = table.groupby(["strategy", "distill"], sort=False)
+    found = groups[[*columns, "round"]].mean().assign(rounds=groups.size()).reset_index()
+    return found.rename(columns=dict(zip(columns, STAGES, strict=True)))
+
+
+def round_seconds(results: Results) -> pd.DataFrame:
+    """Mean seconds of each round in one setting: round, labeled_count, and a column for each strategy, with ", no distillation"
+    in its name where there is no teacher. Empty where no time was recorded."""
+    table = one_setting(results)
+    if not recorded(table, "seconds"):
+        return pd.DataFrame()
+    name = table["strategy"] + np.where(table["distill"], "", ", no distillation")
+    means = table.assign(name=name, took=_seconds(table)).groupby(["round", "labeled_count", "name"])["took"].mean()
+    return means.unstack("name")[list(name.unique())].reset_index().rename_axis(columns=None)
+
+
+def _seconds(table: pd.DataFrame) -> pd.Series:
+    """Of each whole round: `seconds` is their sum in the table of a sweep, and by stage in that of a `RunResult`."""
+    return table["seconds"].map(lambda s: sum(s.values()) if isinstance(s, dict) else s)
 
 
 def aulc(results: Results) -> pd.DataFrame:

@@ -88,7 +88,8 @@ def tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
 def _inputs_of(config: RunConfig) -> RunConfig:
     """The same for all runs that load the same data, teacher and features."""
     seed = config.seed if config.pool_per_seed else 0
-    return replace(config, strategy="random", seed=seed, train=TrainConfig(pretrained=config.train.pretrained))
+    train = TrainConfig(pretrained=config.train.pretrained)
+    return replace(config, strategy="random", selection_source="mixed", seed=seed, train=train)
 
 
 def _prepare(
@@ -115,11 +116,12 @@ def _inputs(token: str, shared: RunConfig, cache_root: str, data_root: str, devi
 
 
 def load(out: str | os.PathLike) -> pd.DataFrame:
-    """Every round of every run under `out` as a tidy table: `run` (its folder), the columns of `loop.tidy`, `rounds` (planned).
+    """Every round of every run under `out` as a tidy table: `run` (its folder), the columns of `loop.tidy` except
+    loss_curve, `rounds` (planned).
 
-    `teacher` is the name in the grid; seconds are of a whole round. The table is also kept as `results.parquet` in `out`. out:
-    the folder of a sweep or of any runs, or such a parquet file. Runs that failed (see `failures`) are left out. Raises
-    FileNotFoundError for no runs, ValueError for one whose files are damaged.
+    `teacher` is the name in the grid; seconds are of a whole round, seconds_teacher and so on of its stages. The table is also
+    kept as `results.parquet` in `out`. out: the folder of a sweep or of any runs, or such a parquet file. Runs that failed (see
+    `failures`) are left out. Raises FileNotFoundError for no runs, ValueError for one whose files are damaged.
     """
     out = Path(out)
     stored = out if out.suffix == ".parquet" else out / "results.parquet"

@@ -2,6 +2,7 @@
 
 A teacher has `num_classes`, `views` (None: any), `logits(indices, view)`, `probs()`, `features()`, `fitted(state, seed)`,
 `to` and `fingerprint`. `fitted` is asked before each round: a few-shot teacher learns from the labels, others stay.
+It may have `test_probs()`, its answers to the test images (M, C) or None: measured in each round, never trained on.
 """
 
 import hashlib
@@ -29,17 +30,21 @@ class ZeroShotTeacher:
     """The VLM as it comes: logits = logit_scale * f . W (CLIP, arXiv:2103.00020).
 
     cache: features (V, N, D); text_weights: (D, C) from `VLM.text_weights`; logit_scale: the VLM's own when None.
-    Raises ValueError when D differs or the weights are not finite or not of unit norm.
+    test: `TeacherCache.build_test(vlm, data)`; with it a run records the teacher's test accuracy in each round.
+    Raises ValueError when D differs, the weights are not finite or not of unit norm, or `test` was made by another VLM.
     """
 
-    def __init__(self, cache: TeacherCache, text_weights: Tensor, logit_scale: float | None = None):
+    def __init__(
+        self, cache: TeacherCache, text_weights: Tensor, logit_scale: float | None = None, test: TeacherCache | None = None
+    ):
         _check_weights(cache, text_weights)
+        _check_test(cache, test)
         if ((norms := text_weights.norm(dim=0)) - 1).abs().max() > 1e-2:
             raise ValueError(
                 f"columns of the text weights have norms {norms.min():.3g} to {norms.max():.3g}, not 1; "
                 "`VLM.text_weights` gives unit ones (unit=False is for ClapTeacher), and logit_scale is the place for a factor"
             )
-        self.cache = cache
+        self.cache, self.test = cache, test
         self.text_weights = text_weights.float().to(cache.device)
         self.logit_scale = cache.logit_scale if logit_scale is None else float(logit_scale)
 
@@ -66,12 +71,16 @@ class ZeroShotTeacher:
         """(N, D) float32 of the whole pool in one view."""
         return self.cache.features[view].to(self.cache.device).float()
 
+    def test_probs(self) -> Tensor | None:
+        """Class probabilities (M, C) of the test images; None without `test`."""
+        return None if self.test is None else ZeroShotTeacher(self.test, self.text_weights, self.logit_scale).probs()
+
     def fitted(self, state: LabelState, seed: int) -> "ZeroShotTeacher":
         """Itself: it learns nothing from labels."""
         return self
 
     def to(self, device: str | torch.device) -> "ZeroShotTeacher":
-        return ZeroShotTeacher(self.cache.to(device), self.text_weights, self.logit_scale)
+        return ZeroShotTeacher(self.cache.to(device), self.text_weights, self.logit_scale, self.test and self.test.to(device))
 
     def fingerprint(self) -> dict:
         """What decides the logits, JSON-ready: the cache, the prompts (as text weights) and the scale."""
@@ -144,20 +153,22 @@ class ClapTeacher:
     images of class c, 0 where there is none: what the VLM knows already is held. text_weights: (D, C) as
     `VLM.text_weights(..., unit=False)` gives them; the longer they are, the less a step turns a prototype. It is fitted on the
     cached views (the paper augments more, with crops of 8 to 100 % of the area). Until `fitted` it is the zero-shot teacher.
+    test: see `ZeroShotTeacher`.
     """
 
     def __init__(
         self, cache: TeacherCache, text_weights: Tensor, logit_scale: float | None = None, config: ClapConfig = ClapConfig(),
-        prototypes: Tensor | None = None,
+        prototypes: Tensor | None = None, test: TeacherCache | None = None,
     ):  # fmt: skip
         _check_weights(cache, text_weights)
         self.start = text_weights.float().to(cache.device)
         self.prototypes = self.start if prototypes is None else prototypes.to(cache.device)
         self.zero_shot = ZeroShotTeacher(cache, F.normalize(self.start, dim=0), logit_scale)
-        self.now = ZeroShotTeacher(cache, F.normalize(self.prototypes, dim=0), logit_scale)
+        self.now = ZeroShotTeacher(cache, F.normalize(self.prototypes, dim=0), logit_scale, test)
         self.cache, self.config, self.logit_scale = cache, config, self.now.logit_scale
         self.num_classes, self.views = self.now.num_classes, self.now.views
         self.logits, self.probs, self.features = self.now.logits, self.now.probs, self.now.features
+        self.test, self.test_probs = test, self.now.test_probs
 
     def __len__(self) -> int:
         return len(self.cache)
@@ -167,9 +178,9 @@ class ClapTeacher:
         newest = max(0, int(state.labeled_round.max()) - self.config.lag)
         index = torch.nonzero((state.labels >= 0) & (state.labeled_round <= newest)).flatten()
         if len(index) == 0:
-            return ClapTeacher(self.cache, self.start, self.logit_scale, self.config)
+            return ClapTeacher(self.cache, self.start, self.logit_scale, self.config, test=self.test)
         prototypes = self._fit(index, state.labels[index], generator(seed, "few-shot teacher"))
-        return ClapTeacher(self.cache, self.start, self.logit_scale, self.config, prototypes)
+        return ClapTeacher(self.cache, self.start, self.logit_scale, self.config, prototypes, self.test)
 
     def _fit(self, index: Tensor, labels: Tensor, g: torch.Generator) -> Tensor:
         """Prototypes (D, C) from the labelled images `index` (L,), a random view of each in every pass."""
@@ -201,7 +212,8 @@ class ClapTeacher:
         return total / count.clamp(min=1)
 
     def to(self, device: str | torch.device) -> "ClapTeacher":
-        return ClapTeacher(self.cache.to(device), self.start, self.logit_scale, self.config, self.prototypes)
+        test = self.test and self.test.to(device)
+        return ClapTeacher(self.cache.to(device), self.start, self.logit_scale, self.config, self.prototypes, test)
 
     def fingerprint(self) -> dict:
         """What decides the logits but the labels, JSON-ready."""
@@ -212,8 +224,8 @@ class ClapTeacher:
 class LogitsTeacher:
     """Any teacher's outputs; made by `from_logits`."""
 
-    def __init__(self, array: Tensor, views: Views | None, refit: Callable[[LabelState], np.ndarray | Tensor] | None = None):
-        self.array, self.views, self.refit = array, views, refit
+    def __init__(self, array: Tensor, views: Views | None, refit: "Refit | None" = None, test: Tensor | None = None):
+        self.array, self.views, self.refit, self.test = array, views, refit, test
         self.num_classes = array.shape[2]
 
     def __len__(self) -> int:
@@ -232,11 +244,17 @@ class LogitsTeacher:
         """(N, C): there is nothing but the logits."""
         return self.array[view if self.views else 0].float()
 
+    def test_probs(self) -> Tensor | None:
+        """Class probabilities (M, C) of the test images; None where their logits were not given."""
+        return None if self.test is None else self.test.float().softmax(dim=1)
+
     def fitted(self, state: LabelState, seed: int) -> "LogitsTeacher":
         """With `refit`, its answer to what is labelled now; else itself."""
         if self.refit is None:
             return self
-        again = from_logits(self.refit(state), self.views, self.refit)
+        new = self.refit(state)
+        array, test = new if isinstance(new, tuple) else (new, None)
+        again = from_logits(array, self.views, self.refit, test)
         if again.array.shape != self.array.shape:
             raise ValueError(
                 f"refit gave logits {tuple(again.array.shape)}, {tuple(self.array.shape)} are needed, as at the start"
@@ -244,26 +262,29 @@ class LogitsTeacher:
         return again.to(self.array.device)
 
     def to(self, device: str | torch.device) -> "LogitsTeacher":
-        return LogitsTeacher(self.array.to(resolve_device(device)), self.views, self.refit)
+        device = resolve_device(device)
+        return LogitsTeacher(self.array.to(device), self.views, self.refit, None if self.test is None else self.test.to(device))
 
     def fingerprint(self) -> dict:
         return {"kind": "logits", "logits": _sha256(self.array), "refit": name_of(self.refit) if self.refit else None}
 
 
 Teacher = ZeroShotTeacher | ClapTeacher | LogitsTeacher
+Logits = np.ndarray | Tensor
+Refit = Callable[[LabelState], Logits | tuple[Logits, Logits]]
 
 
 def from_logits(
-    array: np.ndarray | Tensor, views: Views | None = None, refit: Callable[[LabelState], np.ndarray | Tensor] | None = None
+    array: Logits, views: Views | None = None, refit: Refit | None = None, test: Logits | None = None
 ) -> LogitsTeacher:
     """A teacher from outputs that you bring: logits (or log-probabilities) in pool order.
 
     array: (N, C), one answer an image, taken for every view of it; or (V, N, C), made on the pixels of `views`. refit: for a
-    teacher that learns, called before each round with what is labelled, returns the new array. Raises ValueError for other
-    shapes, numbers that are not finite, and (V, N, C) without its views.
+    teacher that learns, called before each round with what is labelled, returns the new array. test: (M, C), the same teacher's
+    logits of the test images, for its accuracy in the records; a `refit` returns (array, test) to have it measured again.
+    Raises ValueError for other shapes, numbers that are not finite, and (V, N, C) without its views.
     """
-    array = torch.as_tensor(array)
-    array = array.float() if array.dtype == torch.bfloat16 else array  # numpy has none, and it is hashed as numpy
+    array = _floats(array)
     if array.ndim not in (2, 3) or not array.is_floating_point():
         raise ValueError(f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with `views`, are needed")
     if (array.ndim == 3) != (views is not None) or (views and views.count != len(array)):
@@ -273,7 +294,18 @@ def from_logits(
         )
     if not torch.isfinite(array).all():
         raise ValueError("the logits hold NaN or infinite numbers; of probabilities take the logarithm, of at least 1e-9")
-    return LogitsTeacher(array if array.ndim == 3 else array[None], views, refit)
+    if test is not None:
+        test = _floats(test)
+        if test.shape[1:] != array.shape[-1:] or not torch.isfinite(test).all():
+            raise ValueError(
+                f"test logits are {tuple(test.shape)}; finite numbers (M, {array.shape[-1]}) are needed, one row per test image"
+            )
+    return LogitsTeacher(array if array.ndim == 3 else array[None], views, refit, test)
+
+
+def _floats(values: Logits) -> Tensor:
+    values = torch.as_tensor(values)
+    return values.float() if values.dtype == torch.bfloat16 else values  # numpy has none, and it is hashed as numpy
 
 
 def _probs(teacher: Teacher, view: int) -> Tensor:
@@ -288,6 +320,14 @@ def _check_weights(cache: TeacherCache, text_weights: Tensor) -> None:
         )
     if not torch.isfinite(text_weights).all():
         raise ValueError("text weights hold NaN or infinite numbers; the text tower's weights are damaged")
+
+
+def _check_test(cache: TeacherCache, test: TeacherCache | None) -> None:
+    if test is not None and test.fingerprint.get("vlm") != cache.fingerprint.get("vlm"):
+        raise ValueError(
+            "the cache of the test images was made by another VLM than the pool's; build both with one: "
+            "test=TeacherCache.build_test(vlm, data)"
+        )
 
 
 def _sha256(values: Tensor) -> str:

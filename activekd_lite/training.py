@@ -293,18 +293,20 @@ def _train(
 @torch.inference_mode()
 def predict(
     student: DualHeadStudent, images: Tensor | ImageFiles, *, kd_weight: float, beta: float = 1.0, batch: int | None = None,
-    precision: str = "float32",
+    precision: str = "float32", distilled: bool | None = None,
 ) -> Predictions:  # fmt: skip
     """The student's answer for the centre crop of every image, in order, on the student's device (MPS: on the CPU, since
     selection counts in float64).
 
     images: (N, 3, H, W) uint8, or unit-norm features (N, D) for a student of features; kd_weight: 0 for a student trained
     without a teacher; batch: images at once, None for fewer the larger they are. Raises ValueError for NaN.
+    distilled: whether the kd head was trained; only then is there `kd_probs`, softmax(kd / beta). None: where kd_weight > 0.
     """
     device = next(student.parameters()).device
     student.eval()
     batch = batch or min(1024, max(64, 2**22 // (student.input_size or 1) ** 2))
-    probs, features = [], []
+    distilled = kd_weight > 0 if distilled is None else distilled
+    answers, features = [], []
     for part in images.split(batch):
         x = part.to(device)
         if student.input_size is None:
@@ -313,9 +315,21 @@ def predict(
             x = render_center(x, student.input_size).contiguous(memory_format=torch.channels_last)
         with autocast(device, resolve_precision(precision, device, "bfloat16")):
             features.append(student.features(x).float())
-        probs.append(mix_heads(student.ce_head(features[-1]), student.kd_head(features[-1]), kd_weight, beta))
+        answers.append(_answers(student, features[-1], kd_weight, beta, distilled))
     home = torch.device("cpu") if device.type == "mps" else device
-    return Predictions(torch.cat(probs).to(home), torch.cat(features).to(home))
+    joined = {name: torch.cat([part[name] for part in answers]).to(home) for name in answers[0]}
+    return Predictions(features=torch.cat(features).to(home), **{"ce_probs": joined["probs"]} | joined)
+
+
+def _answers(student: DualHeadStudent, features: Tensor, kd_weight: float, beta: float, distilled: bool) -> dict[str, Tensor]:
+    """Class probabilities (B, C) by the names of `Predictions`; ce_probs only where it differs from probs."""
+    ce, kd = student.ce_head(features), student.kd_head(features)
+    found = {"probs": mix_heads(ce, kd, kd_weight, beta)}
+    if kd_weight:
+        found["ce_probs"] = ce.softmax(dim=1)
+    if distilled:
+        found["kd_probs"] = (kd / beta).softmax(dim=1)
+    return found
 
 
 def _batches(

@@ -1,6 +1,7 @@
 """Which runs a grid is made of, where they lie, and what it refuses."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,24 @@ def test_a_student_of_features_without_a_teacher_depends_on_the_model():
     grid = Grid(teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}), students=("linear", "tiny-cnn"), strategies=("random",))
     plain = [name.split("/")[1] for name, p in grid.runs().items() if p.teacher == "none"]
     assert plain == ["random-plain-RN50-linear", "random-plain-ViT-B-32-linear", "random-plain-tiny-cnn"]
+
+
+def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
+    axis = Grid(strategies=("pcoreset",), selection_sources=("mixed", "kd"))
+    found = {name: p.config.selection_source for name, p in axis.runs().items()}
+    assert found == {
+        "digits/pcoreset-activekd/seed0": "mixed",
+        "digits/pcoreset-activekd-select-kd/seed0": "kd",
+        "digits/pcoreset-plain/seed0": "mixed",  # once
+    }
+    less = replace(axis, exclude=[{"selection_source": "kd"}])
+    assert set(less.runs()) == {name for name, source in found.items() if source == "mixed"}
+    alone = Grid(strategies=("pcoreset",), selection_sources=("teacher",), distill=(False,)).runs()
+    assert [p.config.selection_source for p in alone.values()] == ["mixed"]
+    with pytest.raises(ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"):
+        Grid(selection_sources=("both",))
+    with pytest.raises(ValueError, match="selection_source = 'kd' .* run with a teacher"):
+        RunConfig(teacher=None, selection_source="kd")
 
 
 def test_what_only_a_teacher_makes_possible_is_left_out_without_one():

@@ -2,8 +2,10 @@ import functools
 import json
 import os
 import re
+import shutil
 import stat
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,8 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import cluster, loop, runs
+from activekd_lite import cluster, files, loop, runs
+from activekd_lite.protocol import zero_shot_accuracy_pct
 
 
 def run(data, teacher, quick, **kwargs):
@@ -165,6 +168,7 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
 
 @pytest.mark.parametrize(("field", "change"), [
     ("strategy", {"strategy": "random"}), ("seed", {"seed": 1}), ("query_size", {"query_size": 4}),
+    ("selection_source", {"selection_source": "ce"}),
     ("rounds", {"rounds": 2}), ("shots", {"shots": 2}), ("student", {"student": "tiny-resnet"}),
     (r"train\.lr", {"train": akd.TrainConfig(steps=8, batch_size=8, lr=1e-4)}),
 ])  # fmt: skip
@@ -198,6 +202,11 @@ def test_requests_that_cannot_work_are_refused_before_training(small, digits, te
         run(small, None, quick, shots=0)
     with pytest.raises(ValueError, match="pcoreset_teacher chooses by the teacher's probabilities"):
         run(small, None, quick, strategy="pcoreset_teacher")
+    for source in ("kd", "teacher"):
+        with pytest.raises(ValueError, match=f"selection_source = '{source}' .* run with a teacher"):
+            run(small, None, quick, selection_source=source)
+    with pytest.raises(ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"):
+        run(small, teacher, quick, selection_source="both")
     with pytest.raises(ValueError, match="nothing is labelled.*pcoreset_teacher"):
         run(small, teacher, quick, shots=0, strategy="pcoreset")
     with pytest.raises(ValueError, match="unknown strategy 'best'"):
@@ -300,3 +309,188 @@ def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, fu
     assert not list(tmp_path.glob("*.partial"))  # no half-written file stays
     assert len(akd.load_run(tmp_path, device="cpu").records) == 2
     assert outcomes(run(small, teacher, quick, out=tmp_path)) == whole
+
+
+@pytest.fixture(scope="module")
+def held_out(vlm, small, tmp_path_factory):
+    return akd.TeacherCache.build_test(vlm, small, tmp_path_factory.mktemp("test"), progress=False)
+
+
+def test_a_zero_shot_teachers_accuracy_is_recorded_and_changes_nothing_else(small, vlm, teacher, held_out, quick, tmp_path):
+    measured = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
+    assert measured.fingerprint() == teacher.fingerprint()
+    first, second = run(small, teacher, quick, out=tmp_path / "a"), run(small, measured, quick)
+    found = {r.teacher_accuracy_pct for r in second.records}
+    assert found == {zero_shot_accuracy_pct(vlm, small)}
+    assert {r.teacher_accuracy_pct for r in first.records} == {None}
+    assert outcomes(first) == [r | {"teacher_accuracy_pct": None} for r in outcomes(second)]
+    assert run(small, measured, quick, out=tmp_path / "a").records == first.records  # the same run
+
+
+def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(small, vlm, teacher, held_out, quick):
+    weights = vlm.text_weights(small.classnames, small.templates, "raw", unit=False)
+    config = akd.ClapConfig(passes=30, lr=0.5, constraint=0)
+    clap = akd.ClapTeacher(teacher.cache, weights, config=config, test=held_out)
+    result, features = run(small, clap, quick, query_size=20), held_out.features[0].float()
+    for record in result.records:
+        known = result.state.labeled_round.le(record.round) & result.state.labeled_round.ge(0)
+        state = akd.LabelState(*(x.where(known, -1) for x in (result.state.labeled_round, result.state.labels)))
+        prototypes = clap.fitted(state, akd.seeding.derive_seed(0, "teacher", record.round)).prototypes
+        right = (features @ torch.nn.functional.normalize(prototypes, dim=0)).argmax(dim=1) == small.test.labels
+        assert record.teacher_accuracy_pct == pytest.approx(100 * right.double().mean().item())
+    assert len({r.teacher_accuracy_pct for r in result.records}) > 1
+
+
+def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick):
+    names, wrong = torch.eye(10), (small.test.labels + 1) % 10
+    half = torch.where(torch.arange(100) < 50, small.test.labels, wrong)
+    pool = names[small.oracle.label(torch.arange(150))]
+
+    def refit(state):
+        return (pool, names[half]) if len(state.labeled_indices) == 10 else pool
+
+    fixed = akd.teacher.from_logits(pool, test=names[half])
+    learning = akd.teacher.from_logits(pool, refit=refit, test=names[wrong])
+    assert [r.teacher_accuracy_pct for r in run(small, fixed, quick, rounds=1).records] == [50, 50]
+    assert [r.teacher_accuracy_pct for r in run(small, learning, quick, rounds=1).records] == [50, None]  # no stale answers
+    with pytest.raises(ValueError, match=r"test logits are \(100, 9\); finite numbers \(M, 10\)"):
+        akd.teacher.from_logits(pool, test=names[half][:, :9])
+    with pytest.raises(ValueError, match=r"test answers \(7 images\) are of other images than small's test set \(100\)"):
+        run(small, akd.teacher.from_logits(pool, test=names[:7]), quick)
+
+
+def test_test_answers_of_other_images_or_another_model_are_refused(small, teacher, held_out, quick):
+    other = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
+    dark = replace(small, test=replace(small.test, images=small.test.images // 2))
+    with pytest.raises(ValueError, match=r"test answers \(100 images\) are of other images than small's test set"):
+        run(dark, other, quick)
+    foreign = replace(held_out, fingerprint=held_out.fingerprint | {"vlm": {"name": "other"}})
+    with pytest.raises(ValueError, match="made by another VLM than the pool's"):
+        akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=foreign)
+
+
+def test_both_heads_accuracy_is_that_of_the_kept_students(small, teacher, quick, tmp_path):
+    run(small, teacher, quick, rounds=1, out=tmp_path / "a", keep_students=True)
+    run(small, None, quick, rounds=0, out=tmp_path / "b")
+    for round in (0, 1):
+        result = akd.load_run(tmp_path / "a", "cpu", round=round)
+        features, record = result.predict(small.test.images).features, result.records[round]
+        for head, found in ((result.student.ce_head, record.ce_accuracy_pct), (result.student.kd_head, record.kd_accuracy_pct)):
+            with torch.inference_mode():
+                right = head(features).argmax(dim=1) == small.test.labels
+            assert found == pytest.approx(100 * right.double().mean().item())
+    plain = akd.load_run(tmp_path / "b", "cpu").records[0]
+    assert (plain.ce_accuracy_pct, plain.kd_accuracy_pct) == (plain.accuracy_pct, None)
+
+
+def test_class_counts_are_those_of_the_labels(small, teacher, quick):
+    result = run(small, teacher, quick, strategy="random")
+    labels, since = result.state.labels, result.state.labeled_round
+    for record in result.records:
+        known, asked = labels[(since >= 0) & (since <= record.round)], labels[since == record.round + 1]
+        assert record.label_class_counts == np.bincount(known, minlength=10).tolist()
+        assert sum(record.label_class_counts) == record.labeled_count
+        assert record.query_class_counts == (np.bincount(asked, minlength=10).tolist() if len(asked) else [])
+    first, last = result.records[0], result.records[-1]
+    assert (first.label_imbalance, first.label_imbalance_ratio) == (0, 1)  # one image of each class
+    assert 0 < last.label_imbalance < 1
+    assert last.label_imbalance_ratio == max(last.label_class_counts) / min(last.label_class_counts)
+    assert first.query_imbalance_ratio is None  # 5 labels of 10 classes
+    assert last.query_imbalance is None  # nothing was asked
+    assert json.loads(json.dumps(last.outcome(), allow_nan=False)) == last.outcome()
+    frame = result.to_frame()
+    assert frame["label_imbalance"].tolist() == [r.label_imbalance for r in result.records]
+    assert frame["query_imbalance_ratio"].dtype == float
+    assert set(frame["selection_source"]) == {"mixed"}
+
+
+def test_a_selection_source_hands_its_probabilities_to_the_strategy(small, teacher, quick, tmp_path):
+    seen = {}
+
+    def spy(predictions, state, query_size, *, generator):
+        seen[source] = predictions
+        return state.unlabeled_indices[:query_size]
+
+    for source in loop.SELECTION_SOURCES:
+        run(small, teacher, quick, rounds=1, strategy=spy, selection_source=source)
+    mixed = seen["mixed"]
+    expected = {
+        "ce": mixed.ce_probs,
+        "kd": mixed.kd_probs,
+        "teacher": teacher.probs(),
+        "mixed": (mixed.ce_probs + mixed.kd_probs) / 2,
+    }
+    for source, probs in expected.items():
+        torch.testing.assert_close(seen[source].probs, probs)
+        assert torch.equal(seen[source].features, mixed.features)
+    picks = {
+        source: run(small, teacher, quick, rounds=1, selection_source=source).records[0].query_indices
+        for source in loop.SELECTION_SOURCES
+    }
+    assert len(set(map(tuple, picks.values()))) == 4
+    assert picks["teacher"] == run(small, teacher, quick, rounds=1, strategy="pcoreset_teacher").records[0].query_indices
+    cold = {"shots": 0, "rounds": 1, "strategy": "pcoreset_teacher", "selection_source": "kd"}
+    assert [r.labeled_count for r in run(small, teacher, quick, **cold).records] == [5, 10]
+    radius = {run(small, teacher, quick, rounds=0, selection_source=s).records[0].covering_radius for s in ("mixed", "ce")}
+    assert len(radius) == 1
+
+
+def old_inputs():
+    """What the run in fixtures/run-0.1 was made of: numbers that any machine computes alike."""
+    pool = torch.arange(24, dtype=torch.uint8).view(24, 1, 1, 1).expand(24, 3, 8, 8).contiguous()
+    labels, units = torch.arange(24) % 3, torch.eye(24).half()
+    data = akd.make_dataset("old", pool, labels, pool[:9] + 100, labels[:9], ["a", "b", "c"])
+    views = akd.Views(1, augmentation=data.pool.augmentation)
+    cache = akd.TeacherCache(units[None], views, {"pool": data.pool.fingerprint(), "vlm": {"name": "by-hand"}})
+    teacher = akd.teacher.from_logits(3 * torch.eye(3)[(torch.arange(24) + torch.arange(24) // 12) % 3])
+    return data, teacher, akd.FrozenFeatures(cache, units[:9])
+
+
+@pytest.fixture
+def old(tmp_path):
+    """A run of version 0.1 that was stopped after two of its three rounds."""
+    shutil.copytree(Path(__file__).parent / "fixtures/run-0.1", tmp_path / "old")
+    return tmp_path / "old"
+
+
+def resume(old, **changes):
+    data, teacher, features = old_inputs()
+    settings = dict(rounds=2, query_size=2, student="linear", features=features, train=akd.TrainConfig(steps=4, batch_size=4))
+    return run(data, teacher, None, out=old, **settings | changes)
+
+
+def test_a_run_of_version_0_1_is_read(old):
+    result = akd.load_run(old, "cpu")
+    assert [r.labeled_count for r in result.records] == [3, 5]
+    assert result.records == loop.finished_rounds(old)
+    assert result.config["selection_source"] == "mixed"
+    for record in result.records:
+        assert (record.teacher_accuracy_pct, record.ce_accuracy_pct, record.label_imbalance) == (None, None, None)
+        assert record.label_class_counts == record.query_class_counts == []
+    assert result.predict(torch.eye(24)).probs.shape == (24, 3)
+    assert result.to_frame()["label_imbalance"].isna().all()
+
+
+def test_a_run_of_version_0_1_goes_on(old):
+    before = akd.load_run(old, "cpu").records
+    result = resume(old)
+    assert result.records[:2] == before
+    assert result.records[2].labeled_count == sum(result.records[2].label_class_counts) == 7
+    again = akd.load_run(old, "cpu")
+    assert again.records == result.records == resume(old).records
+    assert again.config == json.loads(json.dumps(result.config))
+
+
+def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
+    with pytest.raises(ValueError, match='selection_source: "mixed" there, "kd" asked for.*; take another `out`'):
+        resume(old, selection_source="kd")
+    text = (old / "rounds.jsonl").read_text()
+    (old / "rounds.jsonl").write_text(text.replace('"labeled_count": 5', '"labeled_count": 6'))
+    with pytest.raises(ValueError, match="line 2 of .* is damaged, or was edited"):
+        akd.load_run(old, "cpu")
+    first = {k: v for k, v in json.loads(text.splitlines()[0]).items() if k != "sha256"}
+    for change in ({"from_the_future": 1}, {"accuracy_pct": ...}):
+        line = {k: v for k, v in (first | change).items() if v is not ...}
+        (old / "rounds.jsonl").write_text(json.dumps(files.sealed(line)) + "\n")
+        with pytest.raises(ValueError, match="was written by another version of activekd-lite"):
+            akd.load_run(old, "cpu")

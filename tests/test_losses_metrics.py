@@ -6,6 +6,8 @@ import pytest
 import sklearn.metrics
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.cluster import KMeans
 
@@ -43,6 +45,25 @@ def test_a_calibrated_predictor_has_no_calibration_error():
     confidence = 0.5 + 0.5 * torch.rand(200_000, generator=g)
     labels = (torch.rand(200_000, generator=g) > confidence).long()
     assert metrics.calibration_error_pct(torch.stack([confidence, 1 - confidence], 1), labels) < 0.5
+
+
+@given(st.lists(st.integers(0, 50), min_size=2, max_size=30).filter(any))
+def test_class_imbalance_is_what_normalised_entropy_lacks(counts):
+    found = metrics.class_imbalance(counts)
+    assert found == pytest.approx(1 - stats.entropy(counts, base=len(counts)), abs=1e-9)
+    assert 0 <= found <= 1
+    assert (found == 0) == (len(set(counts)) == 1)
+
+
+def test_imbalance_by_hand():
+    assert metrics.class_imbalance([7, 7, 7]) == 0
+    assert metrics.class_imbalance([0, 9, 0]) == 1
+    assert metrics.class_imbalance([5, 0, 5, 0]) == pytest.approx(0.5)
+    assert metrics.class_imbalance([4]) == 0
+    assert metrics.class_imbalance([0, 0]) is None
+    assert metrics.imbalance_ratio([2, 8, 4]) == 4
+    assert metrics.imbalance_ratio([0, 3]) is None
+    assert metrics.imbalance_ratio([0, 0]) is None
 
 
 def test_covering_radius_by_hand():

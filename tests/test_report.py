@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from test_statistics import PLAIN, SETTING, run, table
 
-from activekd_lite import metrics, report, statistics
+from activekd_lite import comparisons, metrics, report, statistics
 
 
 def gain_rows(*rows, value="aulc_pct"):
@@ -112,3 +112,74 @@ def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_p
     assert "No ranks over settings: 3 strategies in 0 seeds that have them all" in text
     with pytest.raises(ValueError, match="a table of no runs"):
         report.write([], tmp_path / "none.html")
+
+
+@pytest.fixture
+def measured():
+    """Two strategies with a teacher that learns and without, three seeds, three rounds, with all that a run records."""
+    made = [
+        run(strategy, seed, [50.0, 60.0, 70.0 + seed], setting)
+        for setting in (SETTING | {"teacher": "clap"}, PLAIN) for strategy in ("random", "pcoreset") for seed in range(3)
+    ]  # fmt: skip
+    frame = table(*made)
+    ahead = frame["strategy"] == "pcoreset"
+    return frame.assign(
+        teacher_accuracy_pct=(80.0 + frame["round"] + 2 * ahead * frame["round"]).where(frame["distill"]),
+        label_imbalance=0.1 * frame["round"] + 0.05 * ahead, device="cpu, 2 threads, AVX2",
+        seconds_teacher=1.0 * frame["distill"], seconds_train=2.0 + ahead, seconds_predict=0.5,
+        seconds_select=np.where(frame["round"] < 2, 0.25, 0), query_indices=[[1, 2] if r < 2 else [] for r in frame["round"]],
+    ).assign(seconds=lambda t: t.filter(like="seconds_").sum(axis=1))  # fmt: skip
+
+
+def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_line(measured):
+    figure = comparisons.learning_curves(measured)
+    assert list(figure.data[-1].y) == [80, 82, 84]  # the mean over both strategies
+    assert "the teacher 80 at 10 to 84 at 30" in figure.alt
+    assert figure.table.query("strategy == 'teacher'")["mean"].tolist() == [80, 82, 84]
+    assert not figure.layout.shapes
+    still = measured.assign(
+        teacher_accuracy_pct=measured["teacher_accuracy_pct"].where(measured["teacher_accuracy_pct"].isna(), 77.7)
+    )
+    figure = comparisons.learning_curves(still, teacher_accuracy_pct=60.0)  # what was recorded goes first
+    assert len(figure.data) == 4
+    assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([77.7])
+    assert "the teacher's own accuracy is 77.7" in figure.alt
+    old = measured.drop(columns="teacher_accuracy_pct")
+    assert [shape.y0 for shape in comparisons.learning_curves(old, teacher_accuracy_pct=60.0).layout.shapes] == [60]
+    assert not comparisons.learning_curves(old).layout.shapes
+    with pytest.raises(ValueError, match="these runs did not record teacher_accuracy_pct"):
+        comparisons.learning_curves(old, value="teacher_accuracy_pct")
+
+
+def test_seconds_by_strategy_stage_and_round(measured):
+    stages = statistics.stage_seconds(measured).set_index(["strategy", "distill"])
+    assert stages.loc[("pcoreset", True), [*statistics.STAGES, "rounds"]].tolist() == [1, 3, 0.5, 0.25, 9]
+    assert stages.loc[("random", False), "round"] == pytest.approx((2.75 + 2.75 + 2.5) / 3)
+    rounds = statistics.round_seconds(measured)
+    assert rounds["labeled_count"].tolist() == [10, 20, 30]
+    assert rounds["pcoreset"].tolist() == [4.75, 4.75, 4.5]
+    assert rounds["random, no distillation"].tolist() == [2.75, 2.75, 2.5]
+    of_runs = measured.assign(seconds=[{"train": s - 1, "select": 1} for s in measured["seconds"]])  # as RunResults have it
+    assert statistics.round_seconds(of_runs).equals(rounds)
+    assert statistics.stage_seconds(measured.drop(columns="seconds_train")).empty
+    assert statistics.round_seconds(measured.drop(columns="seconds")).empty
+
+
+def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path):
+    text = report.write(measured, tmp_path / "new.html").read_text()
+    assert "goes from 80.0 % at 10 labels to 84.0 % at 30" in text
+    assert "With the teacher, at 30 labels, random (0.200) is the most balanced, pcoreset (0.250) the least" in text
+    assert "Computed on cpu, 2 threads, AVX2" in text
+    assert "recorded" not in text[text.index("</head>") :]
+    lacking = ["teacher_accuracy_pct", "label_imbalance", *(f"seconds_{stage}" for stage in statistics.STAGES)]
+    text = report.write(measured.drop(columns=lacking), tmp_path / "old.html").read_text()
+    for said in ("test accuracy was not recorded", "Class counts were not recorded", "Seconds per stage were not recorded"):
+        assert text.count(said) == 1
+    assert "Seconds of each round" in text
+    assert "Time was not recorded" in report.write(measured.drop(columns="seconds"), tmp_path / "no.html").read_text()
+
+
+def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured):
+    both = table(measured.assign(selection_source=None), measured[measured["distill"]].assign(selection_source="kd"))
+    assert list(statistics.settings(both)) == ["digits, selected by mixed", "digits, selected by kd"]
+    assert [part["distill"].nunique() for part in statistics.settings(both).values()] == [2, 2]  # each with the plain ones

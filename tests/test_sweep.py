@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -40,6 +41,10 @@ def test_the_table_has_every_round_of_every_run(finished):
         assert rows["accuracy_pct"].tolist() == [r.accuracy_pct for r in result.records]
         assert [list(q) for q in rows["query_indices"]] == [r.query_indices for r in result.records]
         assert rows["seconds"].tolist() == pytest.approx([sum(r.seconds.values()) for r in result.records])
+        for stage in ("teacher", "train", "predict", "select"):
+            assert rows[f"seconds_{stage}"].tolist() == [r.seconds[stage] for r in result.records]
+        assert [list(c) for c in rows["label_class_counts"]] == [r.label_class_counts for r in result.records]
+        assert rows["teacher_accuracy_pct"].notna().all() == (planned.teacher != "none")
         assert set(rows["teacher"]) == {planned.teacher}
         assert set(rows["distill"]) == {planned.teacher != "none"}
         assert set(rows["seed"]) == {planned.config.seed}
@@ -75,6 +80,8 @@ def test_the_strategy_changes_nothing_before_it_is_asked(finished):
             )
             first, other = (r.records[0].outcome() for r in (a, b))
             assert first.pop("query_indices") != other.pop("query_indices")
+            for name in ("query_class_counts", "query_imbalance", "query_imbalance_ratio"):
+                first.pop(name), other.pop(name)
             assert first == other
             assert torch.equal(a.state.labeled_round == 0, b.state.labeled_round == 0)
             assert a.config["train"] == b.config["train"]
@@ -187,6 +194,19 @@ def test_time_is_estimated_from_what_is_done(tmp_path):
     assert sweep.estimate(grid, tmp_path)[1] == pytest.approx(2 * 4 + 3 * 1)
 
 
+def test_old_and_new_runs_make_one_table(finished, tmp_path):
+    root, _ = finished
+    shutil.copytree(root / "runs/digits/random-clap/seed0", tmp_path / "new")
+    shutil.copytree(Path(__file__).parent / "fixtures/run-0.1", tmp_path / "old")
+    table = sweep.load(tmp_path)
+    assert table["teacher_accuracy_pct"].notna().tolist() == [True, True, False, False]
+    assert set(table["selection_source"]) == {"mixed"}
+    assert sweep.load(tmp_path / "results.parquet").to_json() == table.to_json()
+    text = akd.report.write(table, tmp_path / "report.html").read_text()
+    old, new = text.split('<section id="s')[1:3]  # the old run's student is "linear": a data set of its own
+    assert ("were not recorded" in old) != ("were not recorded" in new)
+
+
 def test_what_runs_share_is_loaded_once(monkeypatch, tmp_path):
     loads, real = [], RunConfig.load
     monkeypatch.setattr(RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k))
@@ -233,6 +253,25 @@ def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypa
     assert [c["teacher"] and c["teacher"]["kind"] for c in configs] == ["clap", None]
     assert {c["student"] for c in configs} == {"linear"}
     assert {c["train"]["steps"] for c in configs} == {4}
+    words = [
+        "sweep",
+        "grid.yaml",
+        *SHORT,
+        "--strategy",
+        "pcoreset",
+        "--selection-source",
+        "mixed",
+        "teacher",
+        "--out",
+        "runs/s",
+    ]
+    assert cli.main([*words, "--dry-run"]) == 0
+    assert "clap-linear-select-teacher/seed0" in capsys.readouterr().out
+    one = ["run", *SHORT[:-2], "--student", "linear", "--selection-source", "kd", "--out", "runs/kd"]
+    assert cli.main(one) == 0
+    assert json.loads(Path("runs/kd/config.json").read_text())["selection_source"] == "kd"
+    assert cli.main([*one, "--no-distill"]) == 2
+    assert "selection_source = 'kd'" in capsys.readouterr().err
     assert cli.main(["sweep", "none.yaml"]) == 2
     assert "no grid file none.yaml" in capsys.readouterr().err
     for words in (["--average", "raw"], ["--templates", "a {}"], ["--pool-size", "50"]):

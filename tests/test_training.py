@@ -250,6 +250,23 @@ def test_predictions_do_not_depend_on_batches_and_leave_no_trace(small, state, q
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
+def test_predictions_carry_what_each_head_says(small, state, teacher, quick):
+    net = akd.train_student(small.pool, state, teacher, config=quick, device="cpu")
+    both = akd.predict(net, small.test.images, kd_weight=0.3, beta=2.0)
+    with torch.inference_mode():
+        ce, kd = net.ce_head(both.features), net.kd_head(both.features)
+    torch.testing.assert_close(both.ce_probs, ce.softmax(dim=1))
+    torch.testing.assert_close(both.kd_probs, (kd / 2).softmax(dim=1))
+    torch.testing.assert_close(both.probs, 0.7 * both.ce_probs + 0.3 * both.kd_probs)
+    plain = akd.predict(net, small.test.images, kd_weight=0)
+    assert plain.kd_probs is None
+    assert plain.ce_probs is plain.probs  # no memory of its own
+    assert akd.predict(net, small.test.images, kd_weight=0, distilled=True).kd_probs is not None
+    assert akd.predict(net, small.test.images, kd_weight=0.5, distilled=False).kd_probs is None
+    with pytest.raises(ValueError, match="kd_probs of 1 images are NaN"):
+        replace(both, kd_probs=both.kd_probs.index_fill(0, torch.tensor([3]), float("nan")))
+
+
 def test_mix_heads_by_hand():
     ce, kd = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     p = 1 / (1 + torch.exp(torch.tensor(-2.0)))  # softmax(kd / 0.5)
