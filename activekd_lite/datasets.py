@@ -77,8 +77,8 @@ def load_dataset(
     configuration "hf:org/name:config", or a folder, "hf:./my_folder") or of torchvision ("torchvision:CIFAR10").
 
     root: the folder that holds the data sets; cache_root: where the generated images of `shapes` are kept.
-    Views are cut from whole photographs (torchvision's sets of small, equal squares become tensors). The student's are cut after
-    the shorter side was reduced to `side` pixels, never enlarged; these pictures are held in memory where pool and test set
+    Views are cut from whole photographs; torchvision's sets of small, equal squares become tensors. side: the student sees
+    photographs reduced to a shorter side of so many pixels, never enlarged. These are held in memory where pool and test set
     each fit budget_bytes, else decoded whenever they are asked for: the pixels are the same. pool_size: a random part of the
     pool, drawn with seed 0, its order kept (the paper takes 100,000 of ImageNet).
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
