@@ -154,7 +154,7 @@ class ImageFiles:
             boxes = (crop(views, row, view, photo.width, photo.height) for view in which)
             return np.stack([render_photo(photo, box, size, mode) for box in boxes])
 
-        most = min(ITEM, max(1, ITEM_BYTES // (3 * size**2)))
+        most = _most_at_once(3 * size**2)
         items = (item for index, view in batches for item in _items(_places(index), view.tolist(), most))
         with closing(_results(render, items, sum(len(index) for index, _ in batches))) as results:
             for index, _ in batches:
@@ -219,7 +219,7 @@ class ImageFiles:
 
     def _each(self, of: Callable[[Photo], Any], title: str) -> Iterator[Any]:
         """`of` each reduced picture, in order; the reason for one that cannot be read."""
-        rows = torch.arange(len(self)).split(max(1, ITEM_BYTES // (4 * self.side**2)))
+        rows = torch.arange(len(self)).split(_most_at_once(4 * self.side**2))
         items = ([(row,) for row in part.tolist()] for part in rows)
         with closing(_results(lambda row: of(self._photo(row, reduced=True)), items, len(self))) as results:
             yield from tqdm(results, total=len(self), unit="image", desc=title, disable=len(self) < 2000)
@@ -232,6 +232,11 @@ class ImageFiles:
 
 def _centers(count: int, batch: int) -> list[Batch]:
     return [(rows, torch.zeros_like(rows)) for rows in torch.arange(count).split(batch)]
+
+
+def _most_at_once(nbytes: int) -> int:
+    """How many results of so many bytes a worker sends together."""
+    return min(ITEM, max(1, ITEM_BYTES // nbytes))
 
 
 def _places(index: Tensor) -> dict[int, list[int]]:

@@ -224,7 +224,7 @@ class TestWorkers:
     def test_no_tensor_goes_through_shared_memory(self, files, tree, monkeypatch):
         (tree / "green" / "00.png").write_text("no picture")
         sent, results = [], images._results
-        monkeypatch.setattr(images, "_results", lambda *a: map(lambda x: sent.append(type(x)) or x, results(*a)))
+        monkeypatch.setattr(images, "_results", lambda *a: (sent.append(type(x)) or x for x in results(*a)))
         with pytest.raises(ValueError, match="1 of 20 images"):
             files[:]
         assert set(sent) == {np.ndarray, str}
