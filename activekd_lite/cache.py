@@ -15,9 +15,10 @@ from tqdm import tqdm
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import resolve_device, send
 from activekd_lite.files import alone, digest, make_folder, remove_partials, require_same
+from activekd_lite.images import stream_views
 from activekd_lite.pool import Pool
 from activekd_lite.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
-from activekd_lite.views import Augmentation, Views, pixels
+from activekd_lite.views import Augmentation, Views, all_views
 from activekd_lite.vlm import VLM
 
 __all__ = ["FrozenFeatures", "TeacherCache", "fingerprint_of", "info", "prune", "verify"]
@@ -80,7 +81,7 @@ class TeacherCache:
         with bytes that differ from its checksums.
         """
         expected = {"vlm": vlm.fingerprint()} if vlm else {}
-        return cls._opened(Path(path), expected | ({"pool": pool.fingerprint()} if pool else {}), verify)
+        return cls._opened(Path(path), expected | (pool.identity() if pool else {}), verify)
 
     @classmethod
     def _opened(cls, folder: Path, expected: dict, verify: bool = True) -> "TeacherCache":
@@ -143,21 +144,22 @@ class FrozenFeatures:
 
 def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
     """All that the features depend on, JSON-ready."""
-    return {"format": FORMAT, "vlm": vlm.fingerprint(), "pool": pool.fingerprint(), "views": views.fingerprint()}
+    return {"format": FORMAT, "vlm": vlm.fingerprint(), **pool.identity(), "views": views.fingerprint()}
 
 
 def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: int, progress: bool) -> None:
-    """Encode the missing shards. Images come in batches whose views fill `batch_size`, each decoded once, the next ones by
-    workers while these are encoded; a GPU is waited for at the end of a shard only."""
+    """Encode the missing shards. A batch has all views of some images, `batch_size` together; files are decoded once for all
+    views, the next batch by workers while this one is encoded. A GPU is waited for at the end of a shard only."""
     step = max(1, batch_size // views.count)
     todo = [(start, torch.arange(start, stop).split(step)) for start, stop in store.missing]
-    images = pool.stream([ids for _, batches in todo for ids in batches])
-    total = sum(len(ids) for _, batches in todo for ids in batches) * views.count
+    pairs = [all_views(ids, views.count) for _, batches in todo for ids in batches]
+    rendered = stream_views(pool.images, pairs, views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False)
+    total = sum(len(ids) for ids, _ in pairs)
     with tqdm(total=total, unit="view", desc=f"encoding with {vlm.name}", disable=not progress) as bar:
         for start, batches in todo:
             parts = []
             for ids in batches:
-                parts.append(_encode(vlm, next(images), views, ids))  # (V, b, D)
+                parts.append(_encode(vlm, next(rendered), views.count))  # (V, b, D)
                 bar.update(views.count * len(ids))
             features = torch.cat(parts, dim=1).cpu()
             if not torch.isfinite(features).all():
@@ -168,12 +170,9 @@ def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: i
             store.write(features, start)
 
 
-def _encode(vlm: VLM, images: Tensor, views: Views, ids: Tensor) -> Tensor:
-    """All views of the images (b, 3, H, W), which have the pool indices `ids` (b,): (V, b, D) float16, unit norm."""
-    images = send(images, vlm.device)
-    view = torch.arange(views.count).repeat_interleave(len(ids))
-    x = pixels(views, images.repeat(views.count, 1, 1, 1), ids.repeat(views.count), view, vlm.input_size, vlm.interpolation)
-    return vlm.encode_images(x).half().unflatten(0, (views.count, len(ids)))
+def _encode(vlm: VLM, pixels: Tensor, count: int) -> Tensor:
+    """All `count` views of b images, (V * b, 3, S, S) in [0, 1]: (V, b, D) float16, unit norm."""
+    return vlm.encode_images(pixels).half().unflatten(0, (count, -1))
 
 
 def _views_from(fields: dict) -> Views:

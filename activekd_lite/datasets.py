@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torchvision
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from sklearn.datasets import load_digits
@@ -23,7 +24,8 @@ from torch import Tensor
 
 from activekd_lite import shapes
 from activekd_lite.files import alone, make_folder, remove_partials, write_atomic
-from activekd_lite.images import ImageFiles, read_images, square
+from activekd_lite.images import SIDE, ImageFiles, read_images
+from activekd_lite.photos import MemoryFile, upright
 from activekd_lite.pool import Oracle, Pool, check_images, images_sha256
 from activekd_lite.seeding import generator
 from activekd_lite.sources import LAYOUTS, find, short_name
@@ -69,7 +71,7 @@ class Dataset:
 
 
 def load_dataset(
-    name: str = "digits", root: str | os.PathLike = "data", *, cache_root: str | os.PathLike = ".cache", side: int = 256,
+    name: str = "digits", root: str | os.PathLike = "data", *, cache_root: str | os.PathLike = ".cache", side: int = SIDE,
     pool_size: int | None = None, pool_seed: int = 0, pool_shots: int = 0, budget_bytes: int = 2**31,
 ) -> Dataset:  # fmt: skip
     """Load a data set by name: an embedded one (`digits`, `shapes`), one of the paper's eleven (`sources.LAYOUTS`), a folder of
@@ -77,10 +79,11 @@ def load_dataset(
     configuration "hf:org/name:config", or a folder, "hf:./my_folder") or of torchvision ("torchvision:CIFAR10").
 
     root: the folder that holds the data sets; cache_root: where the generated images of `shapes` are kept.
-    Images become squares of `side` pixels, held in memory where pool and test set each fit budget_bytes, else decoded whenever
-    they are asked for. A pool in memory and the same one left on disk have caches of their own.
-    pool_size: a random part of the pool, drawn with pool_seed, beside pool_shots images per class; its order is kept. The paper
-    takes 100,000 of ImageNet beside one image per class, anew for each seed.
+    Views are cut from whole photographs; torchvision's sets of small, equal squares become tensors. side: the student sees
+    photographs reduced to a shorter side of so many pixels, never enlarged. These are held in memory where pool and test set
+    each fit budget_bytes, else decoded whenever they are asked for: the pixels are the same. pool_size: a random part of the
+    pool, drawn with pool_seed, beside pool_shots images per class; its order is kept. The paper takes 100,000 of ImageNet
+    beside one image per class, anew for each seed.
     Raises ValueError for an unknown name or unreadable images, FileNotFoundError for missing ones, ImportError where "hf:"
     lacks its package (`pip install -e '.[hf]'`).
     """
@@ -89,7 +92,9 @@ def load_dataset(
         return _smaller(EMBEDDED[name](Path(cache_root)), pool_size, pool_seed, pool_shots)
     root = Path(root)
     if name.startswith("torchvision:"):
-        return _from_torchvision(name.removeprefix("torchvision:"), root, side, (pool_size, pool_seed, pool_shots))
+        return _from_torchvision(
+            name.removeprefix("torchvision:"), root, side, (pool_size, pool_seed, pool_shots), budget_bytes
+        )
     source = find(name, root)
     chosen = _part_of(source.pool[1], pool_size, pool_seed, pool_shots)
     paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
@@ -169,7 +174,10 @@ def _smaller(data: Dataset, pool_size: int | None, pool_seed: int, pool_shots: i
     return replace(data, pool=replace(data.pool, images=data.pool.images[chosen]), oracle=oracle)
 
 
-def _from_torchvision(name: str, root: Path, side: int, part: tuple[int | None, int, int]) -> Dataset:
+LARGEST_IN_TENSOR = 256  # pixels; larger squares are treated as photographs, since views of a tensor are not antialiased
+
+
+def _from_torchvision(name: str, root: Path, side: int, pool_part: tuple[int | None, int, int], budget_bytes: int) -> Dataset:
     """A classification data set of torchvision.datasets with `train` and `classes`, downloaded before: CIFAR10, MNIST, ..."""
     kind = getattr(torchvision.datasets, name, None)
     if not isinstance(kind, type) or not {"train", "download"} <= set(inspect.signature(kind).parameters):
@@ -183,11 +191,27 @@ def _from_torchvision(name: str, root: Path, side: int, part: tuple[int | None, 
         ) from error
     if not hasattr(train, "classes"):
         raise ValueError(f"torchvision:{name} names no classes; ActiveKD needs names to ask the teacher with")
-    chosen = _part_of(train.targets if hasattr(train, "targets") else [c for _, c in train], *part).tolist()
+    chosen = _part_of(train.targets if hasattr(train, "targets") else [c for _, c in train], *pool_part).tolist()
     parts = [[data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))]
-    side = min(side, max(parts[0][0][0].size))  # small pictures are not blown up
-    (x, y), (test_x, test_y) = ((torch.stack([square(i, side) for i, _ in part]), [c for _, c in part]) for part in parts)
-    return make_dataset(name, x, y, test_x, test_y, [c.replace("_", " ") for c in train.classes])
+    classnames = [c.replace("_", " ") for c in train.classes]
+    pictures, labels = ([[example[k] for example in part] for part in parts] for k in (0, 1))
+    if _equal_squares([image for part in pictures for image in part], min(side, LARGEST_IN_TENSOR)):
+        x, test_x = (torch.stack([_tensor(image) for image in part]) for part in pictures)
+    else:
+        files = ([MemoryFile.of(f"{name} {i}", image) for i, image in enumerate(part)] for part in pictures)
+        x, test_x = (read_images(part, side, budget_bytes) for part in files)
+    return make_dataset(name, x, labels[0], test_x, labels[1], classnames)
+
+
+def _equal_squares(pictures: Sequence[Image.Image], most: int) -> bool:
+    """Are all squares of one size, of `most` pixels or fewer?"""
+    (width, height), *others = {image.size for image in pictures}
+    return not others and width == height <= most
+
+
+def _tensor(image: Image.Image) -> Tensor:
+    """(3, H, W) uint8."""
+    return torch.from_numpy(np.array(upright(image))).permute(2, 0, 1).contiguous()
 
 
 def _digits(root: Path) -> Dataset:

@@ -138,6 +138,8 @@ def marker(place: int) -> str:
 
 def squares(images: Tensor | ImageFiles, indices: Sequence[int], side: int) -> Tensor:
     """The images `indices` as (n, 3, side, side) uint8; small ones are enlarged with hard pixels, large ones averaged."""
+    if isinstance(images, ImageFiles):
+        return images.squares(torch.as_tensor(indices), side)
     mode = "nearest" if images.shape[-1] <= side else "area"
     parts = torch.as_tensor(indices).split(256)
     return torch.cat([F.interpolate(images[part].cpu().float(), (side, side), mode=mode).byte() for part in parts])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from activekd_lite.images import File
+from activekd_lite.photos import File
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -4,14 +4,13 @@ Every index is a pool index: an image keeps its number 0..N-1 for the whole expe
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from activekd_lite.images import ImageFiles
+from activekd_lite.images import RENDERING, ImageFiles
 from activekd_lite.views import Augmentation
 
 
@@ -69,15 +68,14 @@ class Pool:
     def num_classes(self) -> int:
         return len(self.classnames)
 
-    def stream(self, batches: Sequence[Tensor]) -> Iterator[Tensor]:
-        """Images (B, 3, H, W) of each batch of pool indices (B,), in order; files are decoded ahead."""
-        if isinstance(self.images, ImageFiles):
-            return self.images.stream(batches)
-        return (self.images[index.to(self.images.device)] for index in batches)
-
     def fingerprint(self) -> str:
         """See `images_sha256`."""
         return images_sha256(self.images)
+
+    def identity(self) -> dict[str, str]:
+        """The fingerprint and, of files, how they become pixels, JSON-ready: what features of the pool depend on."""
+        rendering = {"rendering": RENDERING} if isinstance(self.images, ImageFiles) else {}
+        return {"pool": self.fingerprint()} | rendering
 
 
 class Oracle:

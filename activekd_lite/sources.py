@@ -14,7 +14,8 @@ from sklearn.model_selection import train_test_split
 
 from activekd_lite import huggingface
 from activekd_lite.files import read_json
-from activekd_lite.images import SUFFIXES, File
+from activekd_lite.images import SUFFIXES
+from activekd_lite.photos import File
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,15 @@ from tqdm import tqdm
 
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.device import autocast, resolve_device, resolve_precision
-from activekd_lite.images import ImageFiles
+from activekd_lite.images import Batch, ImageFiles, stream_centers, stream_views
 from activekd_lite.losses import dual_head_loss
 from activekd_lite.pool import LabelState, Pool, Predictions
 from activekd_lite.schedules import check_schedule, lr_factor
 from activekd_lite.seeding import derive_seed, generator
 from activekd_lite.students import DualHeadStudent, build_student, find_backbone, mix_heads
 from activekd_lite.teacher import Teacher
-from activekd_lite.views import FRESH, Views, pixels, render_center
+from activekd_lite.views import FRESH, Views, all_views
 
-Batch = tuple[Tensor, Tensor]  # pool indices (B,) and the view of each (B,)
 LENGTHS = ("steps", "passes", "pool_passes")  # a round is as long as one of them says
 SAMPLING = ("replacement", "passes")
 
@@ -136,28 +135,29 @@ class ViewBank:
         everything = views.count * len(pool) * 3 * size * size
         self.kept = None
         if everything <= budget_bytes:
-            self.kept = torch.empty(views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device)
-            ids = torch.arange(len(pool)).split(256)
-            for index, images in zip(ids, pool.stream(ids), strict=True):  # files are decoded once for all views
-                for view in range(views.count):
-                    self.kept[view, index] = self._render(images, index, torch.full_like(index, view))
+            kept = torch.empty(views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device)
+            parts = torch.arange(len(pool)).split(max(1, 256 // views.count))
+            batches = [all_views(ids, views.count) for ids in parts]  # files are decoded once for all views
+            for (index, view), rendered in zip(batches, self._render(batches), strict=True):
+                kept[view, index] = rendered
+            self.kept = kept
 
     def __call__(self, indices: Tensor, view: Tensor) -> Tensor:
         return next(self.stream([(indices, view)]))
 
     def stream(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
         """The pixels of each batch, in order; files are decoded ahead."""
-        images = iter(()) if self.kept is not None else self.pool.stream([index for index, _ in batches])
-        for index, view in batches:
-            rendered = self._render(next(images), index, view) if self.kept is None else self.kept[view, index]
+        kept = None if self.kept is None else (self.kept[view, index] for index, view in batches)
+        for rendered in kept or self._render(batches):
             yield (rendered.float() / 255).contiguous(memory_format=torch.channels_last)
 
     def centers(self) -> Tensor | ImageFiles:
         """What `predict` is given for the whole pool."""
         return self.pool.images
 
-    def _render(self, images: Tensor, indices: Tensor, view: Tensor) -> Tensor:
-        return (pixels(self.views, images.to(self.device), indices, view, self.size) * 255).round().to(torch.uint8)
+    def _render(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
+        for x in stream_views(self.pool.images, batches, self.views, self.size, device=self.device):
+            yield (x * 255).round().to(torch.uint8)
 
 
 class FeatureBank:
@@ -298,21 +298,22 @@ def predict(
     """The student's answer for the centre crop of every image, in order, on the student's device (MPS: on the CPU, since
     selection counts in float64).
 
-    images: (N, 3, H, W) uint8, or unit-norm features (N, D) for a student of features; kd_weight: 0 for a student trained
-    without a teacher; batch: images at once, None for fewer the larger they are. Raises ValueError for NaN.
+    images: (N, 3, H, W) uint8, or files, or unit-norm features (N, D) for a student of features.
+    kd_weight: 0 for a student trained without a teacher; batch: images at once, None for fewer the larger they are.
     distilled: whether the kd head was trained; only then is there `kd_probs`, softmax(kd / beta). None: where kd_weight > 0.
+    Raises ValueError for NaN.
     """
     device = next(student.parameters()).device
     student.eval()
     batch = batch or min(1024, max(64, 2**22 // (student.input_size or 1) ** 2))
     distilled = kd_weight > 0 if distilled is None else distilled
     answers, features = [], []
-    for part in images.split(batch):
-        x = part.to(device)
-        if student.input_size is None:
-            x = x.float()
-        else:
-            x = render_center(x, student.input_size).contiguous(memory_format=torch.channels_last)
+    if student.input_size is None:
+        inputs = (part.to(device).float() for part in images.split(batch))
+    else:
+        centers = stream_centers(images, batch, student.input_size, device=device)
+        inputs = (x.contiguous(memory_format=torch.channels_last) for x in centers)
+    for x in inputs:
         with autocast(device, resolve_precision(precision, device, "bfloat16")):
             features.append(student.features(x).float())
         answers.append(_answers(student, features[-1], kd_weight, beta, distilled))

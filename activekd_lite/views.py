@@ -3,8 +3,12 @@
 A view is a crop box and a flip, drawn from hash(seed, image, view). The teacher encodes it once at its own input size
 (`cache.py`), the student is trained on it at the student's size (`training.py`): both see the same cut of the same
 image, though the teacher never runs during training. View 0 is the evaluation view: resize the shorter side, centre crop.
+
+Two kinds of images have views. Photographs, each with a size of its own, are cut one by one: `crop` draws as torchvision's
+RandomResizedCrop does, `photos.py` renders. Equal-sized images in one tensor are cut as a batch on its device (`pixels`).
 """
 
+import math
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
@@ -20,7 +24,9 @@ from activekd_lite.seeding import uniforms
 class Augmentation:
     """RandomResizedCrop (`scale`: share of the area, `ratio`: width / height) and horizontal flip (a probability).
 
-    Unlike torchvision's, a box that is too long for the image is clamped, not drawn again.
+    A box that does not fit: of a photograph it is drawn again, at most 10 times, and then central, as in torchvision. Of
+    equal-sized images in a tensor it is clamped, so that a whole batch is drawn at once; such images are mostly squares, which
+    boxes seldom exceed (never with `scale` up to 3/4 and the default `ratio`).
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
@@ -55,19 +61,48 @@ class Views:
             raise ValueError(f"views = {self.count}: 1 (the centre crop) to {FRESH} are possible")
 
     def fingerprint(self) -> dict:
-        """What decides the pixels of every view, JSON-ready."""
+        """What decides the pixels of every view of a pool, JSON-ready."""
         return {"count": self.count, "seed": self.seed, **asdict(self.augmentation)}
 
 
+def check_view(views: Views, view: Tensor) -> Tensor:
+    """`view` (B,) as a tensor. Raises ValueError for one outside [0, views.count)."""
+    view = torch.as_tensor(view)
+    if view.numel() and not (0 <= int(view.min()) and int(view.max()) < views.count):
+        raise ValueError(f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}")
+    return view
+
+
+ATTEMPTS = 10  # of torchvision's RandomResizedCrop to find a box that fits
+
+
+def crop(views: Views, image: int, view: int, width: int, height: int) -> tuple[int, int, int, int, bool] | None:
+    """The crop of one view of a photograph, distributed as torchvision's RandomResizedCrop: top, left, height, width, flip.
+
+    width, height: pixels of the whole photograph. Returns None for view 0, the centre view.
+    """
+    if view == 0:
+        return None
+    aug = views.augmentation
+    flip, *u = uniforms(views.seed, np.array([image * FRESH + view]), 1 + 4 * ATTEMPTS)[0].tolist()
+    for area, ratio, top, left in zip(*(u[k::4] for k in range(4)), strict=True):
+        area = height * width * (aug.scale[0] + (aug.scale[1] - aug.scale[0]) * area)
+        ratio = aug.ratio[0] * (aug.ratio[1] / aug.ratio[0]) ** ratio
+        w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < w <= width and 0 < h <= height:
+            return int(top * (height - h + 1)), int(left * (width - w + 1)), h, w, flip < aug.flip
+    w = min(width, max(1, round(height * aug.ratio[1])))
+    h = min(height, max(1, round(width / aug.ratio[0])))
+    return (height - h) // 2, (width - w) // 2, h, w, flip < aug.flip
+
+
 def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int) -> Tensor:
-    """Crop boxes and flips of some (image, view) pairs.
+    """Crop boxes and flips of some (image, view) pairs of equal-sized images.
 
     image_ids, view: (B,) integers; height, width: pixels of the images. Returns (B, 5) float32: top, left, height and
     width as shares of the image, and flip (0 or 1). Raises ValueError for a view outside [0, views.count).
     """
-    image_ids, view = torch.as_tensor(image_ids), torch.as_tensor(view)
-    if view.numel() and not (0 <= int(view.min()) and int(view.max()) < views.count):
-        raise ValueError(f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}")
+    image_ids, view = torch.as_tensor(image_ids), check_view(views, view)
     aug = views.augmentation
     ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(FRESH) + view.cpu().numpy().astype(np.uint64)
     u = uniforms(views.seed, ids, 5)  # (B, 5)
@@ -79,6 +114,11 @@ def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int
     top, left = u[:, 2] * (1 - box_h), u[:, 3] * (1 - box_w)
     drawn = torch.from_numpy(np.stack([top, left, box_h, box_w, u[:, 4] < aug.flip], axis=1)).float()
     return torch.where((view == 0).cpu()[:, None], center_box(height, width), drawn)
+
+
+def all_views(ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`count` views of the images `ids` (b,) as (image, view) pairs, view by view: (count * b,) each."""
+    return ids.repeat(count), torch.arange(count).repeat_interleave(len(ids))
 
 
 def center_box(height: int, width: int) -> Tensor:

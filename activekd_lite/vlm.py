@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from activekd_lite.device import autocast, resolve_device, resolve_precision
 from activekd_lite.files import embedded_model, read_json
-from activekd_lite.views import render_center
+from activekd_lite.images import ImageFiles, stream_centers
 
 OWN_CONFIG = ("hf-hub:", "local-dir:")  # how models are called that bring configuration and weights of their own
 UNLOADABLE = (
@@ -93,9 +93,9 @@ class VLM:
             return []
         return sorted({w for s in sentences for w in re.findall(r"[^\W_]+", s.lower())} - self.known_words)
 
-    def zero_shot_probs(self, images: Tensor, text_weights: Tensor, batch: int = 256) -> Tensor:
-        """Class probabilities (N, C) for the centre crop of images (N, 3, H, W) uint8; text_weights: (D, C)."""
-        crops = (render_center(x.to(self.device), self.input_size, self.interpolation) for x in images.split(batch))
+    def zero_shot_probs(self, images: Tensor | ImageFiles, text_weights: Tensor, batch: int = 256) -> Tensor:
+        """Class probabilities (N, C) for the centre crop of images (N, 3, H, W) uint8, or of files; text_weights: (D, C)."""
+        crops = stream_centers(images, batch, self.input_size, self.interpolation, self.device, reduced=False)
         return torch.cat([(self.logit_scale * self.encode_images(x) @ text_weights).softmax(dim=1) for x in crops])
 
     def text_weights(

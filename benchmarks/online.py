@@ -5,8 +5,9 @@ import functools
 import torch
 from torch import Tensor
 
+from activekd_lite.images import stream_views
 from activekd_lite.pool import LabelState, Pool
-from activekd_lite.views import Views, pixels
+from activekd_lite.views import Views
 from activekd_lite.vlm import VLM
 
 
@@ -22,9 +23,11 @@ class OnlineTeacher:
 
     def logits(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
         view = torch.as_tensor(view).expand(len(indices))
-        images = self.pool.images[indices.to(self.pool.images.device)].to(self.vlm.device)
-        x = pixels(self.views, images, indices, view, self.vlm.input_size, self.vlm.interpolation)
-        return self.vlm.logit_scale * self.vlm.encode_images(x) @ self.text_weights
+        vlm, images = self.vlm, self.pool.images
+        crops = stream_views(
+            images, [(indices, view)], self.views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False
+        )
+        return vlm.logit_scale * vlm.encode_images(next(crops)) @ self.text_weights
 
     @functools.cache  # noqa: B019 - once for the pool: nobody would do that again in each round
     def probs(self, view: int = 0) -> Tensor:

@@ -19,7 +19,8 @@ from PIL import Image
 
 import activekd_lite as akd
 from activekd_lite import cli, files, images, sources
-from activekd_lite.images import ImageFiles, damaged, read_image, read_images
+from activekd_lite.images import ImageFiles, damaged, read_images
+from activekd_lite.photos import read_photo
 
 RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
 
@@ -34,8 +35,13 @@ def save(path, image=None, **options):
     return path
 
 
+def shown(path, side=16):
+    """The centred square."""
+    return ImageFiles([path], side)[0]
+
+
 def centre(path, side=16):
-    return read_image(path, side)[:, side // 2, side // 2].tolist()
+    return shown(path, side)[:, side // 2, side // 2].tolist()
 
 
 def truncate(path):
@@ -78,21 +84,21 @@ class TestPictures:
         image.paste(GREEN, (0, 0, 60, 30))  # upper half green
         exif = Image.Exif()
         exif[0x0112] = 6  # to be turned clockwise: the upper half comes to the right
-        pixels = read_image(save(tmp_path / "turned.png", image, exif=exif), 20)
+        pixels = shown(save(tmp_path / "turned.png", image, exif=exif), 20)
         assert np.allclose(pixels[:, 10, 18], GREEN, atol=3)
         assert np.allclose(pixels[:, 10, 2], BLUE, atol=3)
 
     def test_the_centred_square_is_kept(self, tmp_path):
         image = picture((90, 30), BLUE)
         image.paste(GREEN, (30, 0, 60, 30))
-        pixels = read_image(save(tmp_path / "wide.png", image), 30)
+        pixels = shown(save(tmp_path / "wide.png", image), 30)
         assert pixels.shape == (3, 30, 30)
         assert (pixels == torch.tensor(GREEN)[:, None, None]).all()
 
     def test_floating_point_pictures_are_refused(self, tmp_path):
         save(tmp_path / "float.tif", Image.fromarray(np.ones((20, 20), dtype=np.float32)))
         with pytest.raises(ValueError, match="floating-point"):
-            read_image(tmp_path / "float.tif")
+            read_photo(tmp_path / "float.tif")
 
 
 class TestReading:
@@ -107,7 +113,7 @@ class TestReading:
         paths += [jpeg, tree / "green" / "text.jpg"]
         with pytest.raises(ValueError, match=r"3 of 22 images cannot be read, first .*03.png.*doctor --data"):
             read_images(paths, 16)
-        assert set(damaged(paths, 16)) == {paths[3], paths[-1], paths[-2]}
+        assert set(damaged(paths)) == {paths[3], paths[-1], paths[-2]}
         with pytest.raises(FileNotFoundError, match=r"2 of 24 images are missing, first .*gone.png, .*lost.png"):
             read_images([*paths, tree / "gone.png", tree / "lost.png"], 16)
 
@@ -117,7 +123,7 @@ class TestReading:
 
         monkeypatch.setattr(Image.Image, "getexif", broken)
         paths = sorted(tree.rglob("*.png"))
-        assert set(damaged(paths, 16)) == set(paths)
+        assert set(damaged(paths)) == set(paths)
         with pytest.raises(ValueError, match="20 of 20 images cannot be read.*exif"):
             read_images(paths, 16)
 
@@ -126,11 +132,10 @@ class TestReading:
         with pytest.raises(ValueError, match="1 of 20 images cannot be read"):
             read_images(sorted(tree.rglob("*.png")), 16, budget_bytes=0)
 
-    def test_files_over_the_budget_behave_as_the_tensor(self, tree):
+    def test_files_are_indexed_and_split_as_a_tensor(self, tree):
         paths = sorted(tree.rglob("*.png"))
-        held, files = read_images(paths, 16), read_images(paths, 16, budget_bytes=1000)
-        assert isinstance(held, torch.Tensor)
-        assert isinstance(files, ImageFiles)
+        files, held = read_images(paths, 16, budget_bytes=1000), read_images(paths, 16)[:]
+        assert files.held is None
         assert files.shape == held.shape
         assert torch.equal(torch.cat(list(files.split(7))), held)
         assert torch.equal(files[torch.tensor([3, 19, 3])], held[[3, 19, 3]])
@@ -151,6 +156,15 @@ class TestReading:
         assert ImageFiles(paths, 16).fingerprint() != first
 
 
+def refused(why):
+    """In the place of `ImageFiles._photo`: no picture can be read, and the reason is what `why` says there."""
+
+    def photo(self, row, reduced):
+        raise OSError(str(why()))
+
+    return photo
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="worker processes are forked")
 class TestWorkers:
     @pytest.fixture
@@ -166,21 +180,24 @@ class TestWorkers:
     def test_batches_come_in_order_whatever_their_size(self, files):
         torch.manual_seed(3)
         batches = [torch.tensor(b, dtype=torch.int64) for b in ([7, 3, 7], [], [19], list(range(20)), [-1, 0])]
+        pairs = [(rows, torch.zeros_like(rows)) for rows in batches]
         state, others = torch.get_rng_state(), random.getstate()
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
-            got = list(files.stream(batches))
+            got = list(files.stream(pairs, akd.Views(), 16))
         assert [x[:, 0, 8, 8].tolist() for x in got] == [[10 * (i % 20) for i in b.tolist()] for b in batches]
         assert {(x.dtype, x.shape[1:], x.is_contiguous()) for x in got} == {(torch.uint8, (3, 16, 16), True)}
         assert torch.equal(torch.get_rng_state(), state)
         assert random.getstate() == others
-        assert list(files.stream([])) == []
+        assert list(files.stream([], akd.Views(), 16)) == []
         with pytest.raises(IndexError, match="index 20 is out of bounds"):
-            next(files.stream([torch.tensor([20])]))
+            next(files.stream([(torch.tensor([20]), torch.tensor([0]))], akd.Views(), 16))
+        with pytest.raises(ValueError, match=r"views 0\.\.0"):
+            next(files.stream([(torch.tensor([2]), torch.tensor([1]))], akd.Views(), 16))
 
     def test_other_processes_decode_and_end_with_the_stream(self, files, monkeypatch):
         with monkeypatch.context() as patch:
-            patch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+            patch.setattr(ImageFiles, "_photo", refused(os.getpid))
             assert len(set(files.damaged().values()) - {str(os.getpid())}) == 2
         for leave in ("closed", "dropped", "damaged"):
             stream = files.split(2)
@@ -199,16 +216,19 @@ class TestWorkers:
             assert multiprocessing.active_children() == []
 
     def test_the_seeds_of_workers_follow_from_the_seed(self, files, monkeypatch):
-        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: f"{torch.initial_seed()} {random.random()}")
+        monkeypatch.setattr(ImageFiles, "_photo", refused(lambda: f"{torch.initial_seed()} {random.random()}"))
         first = files.damaged()
         torch.manual_seed(99)
         assert files.damaged() == first
         assert len({reason.split()[0] for reason in first.values()}) == 2
 
-    def test_no_tensor_goes_through_shared_memory(self, files, tree):
+    def test_no_tensor_goes_through_shared_memory(self, files, tree, monkeypatch):
         (tree / "green" / "00.png").write_text("no picture")
-        kinds = {type(image) for image in files._decode(torch.arange(20))}
-        assert kinds == {np.ndarray, str}
+        sent, results = [], images._results
+        monkeypatch.setattr(images, "_results", lambda *a: (sent.append(type(x)) or x for x in results(*a)))
+        with pytest.raises(ValueError, match="1 of 20 images"):
+            files[:]
+        assert set(sent) == {np.ndarray, str}
 
     def test_a_reason_arrives_that_could_not_be_sent_as_an_exception(self, files, monkeypatch):
         class Broken(Exception):
@@ -218,11 +238,11 @@ class TestWorkers:
         def broken(file, side):
             raise Broken(7, "torn")
 
-        monkeypatch.setattr(images, "read_image", broken)
+        monkeypatch.setattr(images, "read_photo", broken)
         assert files.damaged() == dict.fromkeys(files.paths, "7: torn")
 
     def test_a_killed_worker_is_an_error_not_a_wait(self, files):
-        stream = files.stream([torch.arange(20)] * 20)
+        stream = files.stream([(torch.arange(20), torch.zeros(20, dtype=torch.int64))] * 20, akd.Views(), 16)
         next(stream)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="DataLoader worker"):
@@ -237,7 +257,7 @@ class TestWorkers:
         else:
             daemon = types.SimpleNamespace(current_process=lambda: types.SimpleNamespace(daemon=True))
             monkeypatch.setattr(images, "multiprocessing", daemon)
-        monkeypatch.setattr(ImageFiles, "_read", lambda self, path: str(os.getpid()))
+        monkeypatch.setattr(ImageFiles, "_photo", refused(os.getpid))
         assert set(files.damaged().values()) == {str(os.getpid())}
 
 
@@ -247,10 +267,11 @@ def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, mon
     data = akd.load_dataset(f"folder:{tree}", side=16, budget_bytes=0)
     held = akd.TeacherCache.build(vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False)
     monkeypatch.setattr(store, "SHARD", 3 * 6)
-    read, original = [], ImageFiles._read
-    monkeypatch.setattr(ImageFiles, "_read", lambda self, path: read.append(path) or original(self, path))
+    read = []
+    monkeypatch.setattr(images, "read_photo", lambda file, side: read.append((file, side)) or read_photo(file, side))
     built = akd.TeacherCache.build(vlm, data.pool, 3, tmp_path / "files", progress=False)
-    assert sorted(read) == sorted(data.pool.images.paths)
+    assert sorted(read) == sorted((path, None) for path in data.pool.images.paths)  # with all of their pixels
+    assert built.fingerprint == held.fingerprint
     torch.testing.assert_close(built.features, held.features, atol=2e-3, rtol=0)
 
 
@@ -260,9 +281,9 @@ class TestFolder:
         assert (data.name, data.classnames) == ("pics", ("green", "red thing"))
         assert (len(data.pool), len(data.test)) == (16, 4)
         assert torch.bincount(data.test.labels).tolist() == [2, 2]
-        greener = data.pool.images[:, 1].float().mean(dim=(1, 2)) > data.pool.images[:, 0].float().mean(dim=(1, 2))
-        assert torch.equal(data.oracle.label(torch.arange(16)) == 0, greener)
-        assert torch.equal(akd.load_dataset(f"folder:{tree}", side=16).pool.images, data.pool.images)
+        red, green, _ = data.pool.images[:].float().mean(dim=(2, 3)).T
+        assert torch.equal(data.oracle.label(torch.arange(16)) == 0, green > red)
+        assert torch.equal(akd.load_dataset(f"folder:{tree}", side=16).pool.images[:], data.pool.images[:])
 
     def test_train_and_test_folders_are_taken_as_they_are(self, tree):
         shutil.copytree(tree, tree.parent / "split" / "train")
@@ -311,7 +332,7 @@ class TestFolder:
         records = []
         for budget in (2**31, 0):
             data = akd.load_dataset(f"folder:{tree}", side=32, budget_bytes=budget)
-            assert isinstance(data.pool.images, ImageFiles) == (budget == 0)
+            assert (data.pool.images.held is None) == (budget == 0)
             cache = akd.TeacherCache.build(vlm, data.pool, views=2, root=tmp_path / str(budget), progress=False)
             with pytest.warns(UserWarning, match="never saw"):
                 teacher = akd.ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
@@ -480,15 +501,14 @@ class TestHuggingFace:
         data = akd.load_dataset(self.saved(tmp_path, train=some), side=16)
         assert (len(data.pool), len(data.test), data.oracle.unknown_count) == (18, 2, 10)
 
-    def test_rows_that_are_not_held_behave_as_the_tensor(self, tmp_path, monkeypatch):
+    def test_rows_that_are_not_held_are_the_same_images(self, tmp_path, monkeypatch):
         name = self.parquet(tmp_path / "pq", train=table(40), test=table(4))
         held, files = (akd.load_dataset(name, side=16, budget_bytes=b).pool for b in (2**31, 0))
-        assert isinstance(files.images, ImageFiles)
+        assert files.images.held is None
         for cores in (1, 2):
             monkeypatch.setattr(images, "FEW", 100 if cores == 1 else 3)  # in this process, then in workers
-            assert torch.equal(torch.cat(list(files.images.split(7))), held.images)
-        again = akd.load_dataset(name, side=16, budget_bytes=0).pool
-        assert files.fingerprint() == again.fingerprint()
+            assert torch.equal(torch.cat(list(files.images.split(7))), held.images[:])
+        assert files.fingerprint() == held.fingerprint()
         other = akd.load_dataset(self.saved(tmp_path, train=table(40).shuffle(seed=0), test=table(4)), side=16, budget_bytes=0)
         assert files.fingerprint() != other.pool.fingerprint()
 
@@ -611,7 +631,7 @@ class TestCoop:
         names = {"fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"), "imagenet": ("tench", "maillot", "maillot 2")}
         assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
         for labels, x in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
-            assert torch.equal(x.float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
+            assert torch.equal(x[:].float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
         assert len(data.templates) == 1
         assert "{}" in data.templates[0]
 

@@ -1,0 +1,312 @@
+"""Views of photographs: cut from the whole picture, as torchvision and open_clip cut a PIL image."""
+
+import math
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torchvision
+from PIL import Image, ImageOps
+from scipy import stats
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+from torchvision.transforms import functional as TF
+
+import activekd_lite as akd
+from activekd_lite import images
+from activekd_lite.images import ImageFiles, read_images, stream_centers, stream_views
+from activekd_lite.photos import LONGEST, Photo, read_photo, render_photo
+from activekd_lite.training import ViewBank
+from activekd_lite.views import Views, all_views, boxes, crop, pixels
+
+MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+CPU = torch.device("cpu")
+
+
+def scene(width, height, seed=0):
+    """What photographs are made of: smooth fields of colour, hard edges, fine texture and noise."""
+    g = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / min(width, height)
+    bands = [np.sin(a * x + b * y + c) for a, b, c in g.uniform(0.5, 6, (3, 3))]
+    picture = 128 + 70 * np.stack(bands, axis=2)
+    for _ in range(6):
+        cx, cy, r = g.uniform(0, width / min(width, height)), g.uniform(0, height / min(width, height)), g.uniform(0.1, 0.4)
+        picture[(x - cx) ** 2 + (y - cy) ** 2 < r**2] = g.uniform(0, 255, 3)
+    picture += 25 * np.sign(np.sin(90 * x) * np.sin(70 * y))[..., None] * (x < 0.5)[..., None]
+    picture += g.normal(0, 8, (height, width, 1))
+    return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+@pytest.fixture(scope="module")
+def album(tmp_path_factory):
+    """Pictures of eight shapes, larger and smaller than what is held of them."""
+    folder = tmp_path_factory.mktemp("album")
+    shapes = [(400, 300), (300, 400), (500, 100), (30, 20), (150, 150), (90, 450), (640, 480), (401, 299)]
+    for i, shape in enumerate(shapes):
+        scene(*shape, i).save(folder / f"{i}.{'jpg' if i % 2 else 'png'}", quality=92)
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (500, 100), (30, 20), (7, 5)])
+def test_a_crop_is_torchvisions_pixel_for_pixel(shape, mode):
+    picture, spec = scene(*shape), Views(41, augmentation=akd.Augmentation(scale=(0.08, 1)))
+    flips = 0
+    for view in range(1, 41):
+        top, left, height, width, flip = box = crop(spec, 3, view, *shape)
+        expected = TF.resized_crop(picture, top, left, height, width, [64, 64], InterpolationMode(mode), antialias=True)
+        expected = TF.hflip(expected) if flip else expected
+        got = render_photo(Photo(picture, *shape), box, 64, mode)
+        np.testing.assert_array_equal(got, np.asarray(expected).transpose(2, 0, 1))
+        flips += flip
+    assert 5 < flips < 35
+
+
+@pytest.mark.parametrize("scale", [(0.5, 1.0), (0.08, 1.0)])
+@pytest.mark.parametrize("shape", [(400, 300), (300, 400), (500, 100), (256, 256)])
+def test_crops_are_distributed_as_torchvisions(shape, scale):
+    """Area, aspect ratio and centre, by two-sample Kolmogorov-Smirnov tests: 4,000 crops of each."""
+    spec, count = Views(2, augmentation=akd.Augmentation(scale=scale)), 4000
+    ours = np.array([crop(spec, i, 1, *shape)[:4] for i in range(count)], dtype=float)
+    blank = Image.new("RGB", shape)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        theirs = [RandomResizedCrop.get_params(blank, list(scale), [3 / 4, 4 / 3]) for _ in range(count)]
+    for name, of in {
+        "area": lambda b: b[:, 2] * b[:, 3], "ratio": lambda b: b[:, 3] / b[:, 2],
+        "row": lambda b: b[:, 0] + b[:, 2] / 2, "column": lambda b: b[:, 1] + b[:, 3] / 2,
+    }.items():  # fmt: skip
+        found = stats.ks_2samp(of(ours), of(np.array(theirs, dtype=float)))
+        assert found.pvalue > 0.005, (name, found)
+    assert (ours[:, 0] + ours[:, 2]).max() <= shape[1]
+    assert (ours[:, 1] + ours[:, 3]).max() <= shape[0]
+    flips = np.array([crop(spec, i, 1, *shape)[4] for i in range(count)])
+    assert abs(flips.mean() - 0.5) < 0.03
+
+
+def test_crops_reach_outside_the_centred_square():
+    spec = Views(2)
+    lefts = [crop(spec, i, 1, 400, 300)[1] for i in range(200)]
+    assert min(lefts) < 10  # the square begins at 50
+    folder = [tuple(crop(spec, i, 1, 500, 100)[:4]) for i in range(20)]
+    assert set(folder) == {(0, (500 - 133) // 2, 100, 133)}  # 1:5 has no crop of half its area: central, as torchvision's
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+@pytest.mark.parametrize(("shape", "suffix", "orientation"), [
+    ((400, 300), "png", 1), ((300, 400), "jpg", 1), ((500, 100), "jpg", 1), ((100, 500), "png", 1), ((20, 30), "jpg", 1),
+    ((4000, 3000), "jpg", 1), ((401, 299), "jpg", 6), ((299, 401), "png", 3), ((640, 480), "jpg", 5),
+])  # fmt: skip
+def test_the_centre_view_is_open_clips_preprocessing(shape, suffix, orientation, interpolation, tmp_path):
+    path = tmp_path / f"a.{suffix}"
+    scene(*shape).save(path, quality=92, exif=exif(orientation))
+    standard = open_clip.image_transform(224, is_train=False, mean=MEAN, std=STD, interpolation=interpolation)
+    with Image.open(path) as picture:
+        expected = standard(ImageOps.exif_transpose(picture)) * torch.tensor(STD)[:, None, None]
+    expected += torch.tensor(MEAN)[:, None, None]
+    (got,) = stream_centers(read_images([path]), 1, 224, interpolation, reduced=False)
+    assert (got[0] - expected).abs().max() <= 2 / 255
+
+
+def test_the_zero_shot_teacher_sees_the_files_as_open_clip_does(album, vlm):
+    standard = open_clip.image_transform(
+        vlm.input_size, is_train=False, mean=vlm.mean, std=vlm.std, interpolation=vlm.interpolation
+    )
+    x = torch.stack([standard(Image.open(path)) for path in album])
+    weights = vlm.text_weights(["circle", "square", "star"])
+    with torch.inference_mode():
+        expected = (vlm.logit_scale * vlm.model.encode_image(x, normalize=True) @ weights).softmax(dim=1)
+    for budget in (2**31, 0):
+        got = vlm.zero_shot_probs(read_images(album, 64, budget_bytes=budget), weights)
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_held_or_not_a_student_gets_the_same_pixels(album, monkeypatch):
+    held, files = read_images(album, 64), read_images(album, 64, budget_bytes=1000)
+    assert held.held is not None
+    assert files.held is None
+    assert held.fingerprint() == files.fingerprint()
+    spec, batches = Views(5, seed=2), [all_views(torch.arange(8), 5), (torch.tensor([3, 3, 1]), torch.tensor([4, 0, 2]))]
+    for few in (100, 3):  # in this process, then in workers
+        monkeypatch.setattr(images, "FEW", few)
+        for a, b in zip(held.stream(batches, spec, 32), files.stream(batches, spec, 32), strict=True):
+            assert torch.equal(a, b)
+    banks = [ViewBank(akd.Pool(f, ("a",)), spec, 32, CPU, budget) for f in (held, files) for budget in (2**30, 0)]
+    rendered = [bank(*batches[0]) for bank in banks]
+    assert all(torch.equal(rendered[0], x) for x in rendered)
+    assert [bank.kept is None for bank in banks] == [False, True] * 2
+
+
+def test_teacher_and_student_see_the_same_part_of_a_picture(album):
+    """Of a picture whose colours tell the place: at sizes of their own, one reduced and one not."""
+    width, height = 800, 600
+    y, x = np.mgrid[0:height, 0:width]
+    places = np.stack([255 * x / width, 255 * y / height, np.zeros_like(x)], axis=2).round().astype(np.uint8)
+    path = album[0].parent / "places.png"
+    Image.fromarray(places).save(path)
+    spec, pairs = Views(60), [all_views(torch.tensor([0]), 60)]
+    files = ImageFiles([path], 100)
+    (teacher,) = stream_views(files, pairs, spec, 224, "bicubic", reduced=False)
+    (student,) = stream_views(files, pairs, spec, 56)
+    difference = (torch.nn.functional.avg_pool2d(teacher, 4) - student).abs()[:, :2]
+    assert difference[1:, :, 2:-2, 2:-2].max() < 2.5 / 255
+    for view in range(1, 60):
+        top, left, _, w, flip = crop(spec, 0, view, width, height)
+        first, last = (left + w, left) if flip else (left, left + w)
+        middle = teacher[view, 0, 112]
+        assert abs(middle[0] - first / width) < 0.02
+        assert abs(middle[-1] - last / width) < 0.02
+        assert abs(teacher[view, 1, 0, 112] - top / height) < 0.02
+    path.unlink()
+
+
+def test_pictures_are_reduced_but_never_enlarged(album, tmp_path):
+    for path in album:
+        photo, whole = read_photo(path, 120), Image.open(path).size
+        assert (photo.width, photo.height) == whole
+        assert min(photo.image.size) == min(120, *whole)
+        assert math.isclose(photo.image.width / photo.image.height, whole[0] / whole[1], rel_tol=0.01)
+
+
+def test_a_picture_that_is_too_long_loses_its_ends_and_no_memory(tmp_path, largest_allocation):
+    path = tmp_path / "thread.png"
+    Image.fromarray(np.arange(6000, dtype=np.uint16).astype(np.uint8)[None, :].repeat(2, axis=0)).save(path)
+    photo = read_photo(path)
+    assert photo.image.size == (photo.width, photo.height) == (2 * LONGEST, 2)
+    assert np.asarray(photo.image)[0, :, 0].tolist() == [i % 256 for i in range(3000 - LONGEST, 3000 + LONGEST)]
+    files = read_images([path])
+    with largest_allocation as seen:
+        (x,) = files.stream([all_views(torch.tensor([0]), 3)], Views(3), 224)
+    assert x.shape == (3, 3, 224, 224)
+    assert seen.bytes < 20 * 2**20
+    spec = Views(2)  # of half the area at least: the ends are never seen, whatever the aspect
+    w, h = 30 * 100, 100
+    top, left, height, width, _ = crop(spec, 0, 1, w, h)
+    assert crop(spec, 0, 1, LONGEST * h, h)[:4] == (top, left - (w - LONGEST * h) // 2, height, width)
+
+
+def test_what_is_held_is_counted_as_it_is_read(album, monkeypatch):
+    need = sum(read_photo(path, 64).image.size[0] * read_photo(path, 64).image.size[1] * 3 for path in album)
+    assert ImageFiles(album, 64).hold(need)
+    assert not ImageFiles(album, 64).hold(need - 1)
+    monkeypatch.setattr(ImageFiles, "_estimated_bytes", lambda self: 0)  # when the headers of some promise too little
+    assert not ImageFiles(album, 64).hold(need - 1)
+    assert ImageFiles(album, 64).hold(need)
+
+
+def test_memory_is_bounded_while_many_large_files_are_streamed(tmp_path, largest_allocation, monkeypatch):
+    monkeypatch.setattr(images, "FEW", 1000)  # here, where allocations are seen
+    paths = [tmp_path / f"{i}.jpg" for i in range(3)]
+    for path in paths:
+        scene(1200, 900).save(path)
+    files = ImageFiles(paths * 40)
+    batches = [(rows, torch.ones_like(rows)) for rows in torch.arange(120).split(8)]
+    with largest_allocation as seen:
+        for x in files.stream(batches, Views(2), 224):
+            assert x.shape == (8, 3, 224, 224)
+    assert seen.bytes < 30 * 2**20  # all of them have 389 MB of pixels
+
+
+def test_a_picture_is_decoded_once_for_all_of_its_views_in_a_batch(album, monkeypatch):
+    read = []
+    monkeypatch.setattr(images, "read_photo", lambda file, side: read.append(file) or read_photo(file, side))
+    files, (index, view) = ImageFiles(album, 64), all_views(torch.arange(8), 6)
+    (together,) = files.stream([(index, view)], Views(6), 24)
+    assert sorted(read) == album
+    shuffled = torch.randperm(48, generator=torch.Generator().manual_seed(0))
+    (other,) = files.stream([(index[shuffled], view[shuffled])], Views(6), 24)
+    assert torch.equal(other, together[shuffled])
+
+
+def test_a_cache_of_other_pixels_is_refused_with_its_reason(album, vlm, tmp_path):
+    """One of centred squares, as they were held once: a tensor of the same files."""
+    files = akd.Pool(read_images(album, 64), ("a", "b"))
+    squares = akd.Pool(files.images[:], ("a", "b"))
+    old = akd.TeacherCache.build(vlm, squares, 2, tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r'pool: .*; rendering: null there, "whole pictures, .* asked for'):
+        akd.TeacherCache.open(old.path, pool=files)
+    new = akd.TeacherCache.build(vlm, files, 2, tmp_path, progress=False)
+    assert new.path != old.path
+    assert akd.TeacherCache.open(new.path, pool=files).path == new.path
+    assert "rendering" not in old.fingerprint
+
+
+class Snaps(torchvision.datasets.FakeData):
+    """Pictures of torchvision that differ in size, or small equal squares."""
+
+    classes, shapes = ["a_b", "c"], [(60, 40), (40, 60), (50, 50)]
+
+    def __init__(self, root, train=True, download=False):
+        self.count = 12 if train else 6
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, i):
+        return scene(*self.shapes[i % len(self.shapes)], i), i % 2
+
+
+def test_torchvisions_photographs_stay_whole_and_its_squares_tensors(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "Snaps", Snaps, raising=False)
+    data = akd.load_dataset("torchvision:Snaps", tmp_path)
+    assert (len(data.pool), len(data.test), data.classnames) == (12, 6, ("a b", "c"))
+    photo = data.pool.images._photo(1, reduced=False)
+    np.testing.assert_array_equal(np.asarray(photo.image), np.asarray(scene(40, 60, 1)))
+    again = akd.load_dataset("torchvision:Snaps", tmp_path, budget_bytes=0)
+    assert data.pool.fingerprint() == again.pool.fingerprint()
+    monkeypatch.setattr(Snaps, "shapes", [(32, 32)])
+    data = akd.load_dataset("torchvision:Snaps", tmp_path)
+    assert isinstance(data.pool.images, torch.Tensor)
+    np.testing.assert_array_equal(data.pool.images[3].permute(1, 2, 0), np.asarray(scene(32, 32, 3)))
+
+
+@pytest.mark.parametrize("source", ["folder", "csv", "dtd", "hf", "torchvision"])
+def test_every_source_of_files_shows_more_than_the_square(source, tmp_path, monkeypatch):
+    """Pictures of 3:1, blue in the middle third and red outside it: the square is all blue."""
+    picture = Image.new("RGB", (90, 30), (255, 0, 0))
+    picture.paste((0, 0, 255), (30, 0, 60, 30))
+    rows = [(f"c{i % 2}/{part}{i}.png", i % 2, part) for part, n in (("train", 8), ("test", 4)) for i in range(n)]
+    root = tmp_path / "dtd" / "images"
+    for path, _, _ in rows:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(root / path)
+    lines = [f"images/{path},c{label},{part}" for path, label, part in rows]
+    (root.parent / "list.csv").write_text("\n".join(["path,label,split", *lines]))
+    split = {part: [[path, label, f"c{label}"] for path, label, p in rows if p == part] for part in ("train", "val", "test")}
+    (root.parent / "split_zhou_DescribableTextures.json").write_text(str(split).replace("'", '"'))
+    monkeypatch.setattr(torchvision.datasets, "Snaps", Snaps, raising=False)
+    monkeypatch.setattr(Snaps, "__getitem__", lambda self, i: (picture, i % 2))
+    names = {"folder": f"folder:{root}", "csv": f"csv:{root.parent / 'list.csv'}", "hf": f"hf:{root}"}
+    data = akd.load_dataset(names.get(source, {"torchvision": "torchvision:Snaps"}.get(source, source)), tmp_path)
+    wide = akd.Augmentation(scale=(0.2, 0.3))
+    (views,) = stream_views(data.pool.images, [all_views(torch.arange(8), 10)], Views(10, augmentation=wide), 16)
+    assert views[:8, 2].min() == 1  # the centre views
+    assert views[8:, 0].amax(dim=(1, 2)).mean() > 0.5  # red
+    assert data.test.images.shape[0] >= 2
+
+
+# Sums over views of `digits`, computed before photographs had views of their own
+BOXES = {(8, 8): [0.3022751, 0.5107228, 11.0888384, 10.9852912, 0.0], (20, 30): [0.0, 1.7080072, 12.0, 8.519963, 0.0]}
+PIXELS = {
+    "bilinear": [-1.2909, 1.6045, 1.9716, -0.3043, 0.04, 2.5168, -0.5287, 1.0392, 0.0314, -0.8829, 0.7766, 1.2596],
+    "bicubic": [-1.6909, 1.6045, 1.9716, -0.3043, -0.438, 2.5168, -0.5287, 1.0392, 0.0771, -0.8829, 0.7766, 1.2596],
+}
+
+
+def test_views_of_tensors_are_what_they_were(digits):
+    """Shipped runs depend on them."""
+    spec, ids = Views(4, seed=3, augmentation=digits.pool.augmentation), torch.arange(12)
+    weights = torch.arange(3 * 20 * 20).double().mul(0.7).cos().reshape(3, 20, 20)
+    for shape, expected in BOXES.items():
+        assert boxes(spec, ids, ids % 4, *shape).double().sum(dim=0).tolist() == pytest.approx(expected, abs=1e-6)
+    for mode, expected in PIXELS.items():
+        x = pixels(spec, digits.pool.images[:12], ids, ids % 4, 20, mode)
+        assert (x * weights).sum(dim=(1, 2, 3)).tolist() == pytest.approx(expected, abs=1e-3)
+        (streamed,) = stream_views(digits.pool.images, [(ids, ids % 4)], spec, 20, mode)
+        assert torch.equal(streamed, x)
