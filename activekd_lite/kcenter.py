@@ -67,7 +67,8 @@ def k_center_in_pool(points: Tensor, labeled: Tensor, k: int, *, metric: str = "
 
 def _greedy(nearest: "_Nearest", taken: Tensor, k: int, progress: bool = False) -> tuple[Tensor, Tensor]:
     """Picks (k,) and radii (k,) from the points that are not in `taken` (T,)."""
-    if not 0 <= k <= (left := len(nearest.points) - len(taken)):
+    left = len(nearest.points) - len(taken)
+    if not 0 <= k <= left:
         raise ValueError(f"k = {k} picks asked of {left} points; k must be in 0..{left}")
     nearest.start(taken, progress)
     indices, squared, reach, turns = [], [], REACH, 0

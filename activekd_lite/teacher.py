@@ -232,7 +232,12 @@ def from_logits(
     teacher that learns, called before each round with what is labelled, returns the new array. Raises ValueError for other
     shapes, numbers that are not finite, and (V, N, C) without its views.
     """
-    array = torch.as_tensor(array)
+    try:
+        array = torch.as_tensor(array)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"logits = {str(array)[:60]!r} are no numbers ({error}); an array (N, C) of floats is needed"
+        ) from error
     array = array.float() if array.dtype == torch.bfloat16 else array  # numpy has none, and it is hashed as numpy
     if array.ndim not in (2, 3) or not array.is_floating_point():
         raise ValueError(f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with `views`, are needed")
