@@ -2,6 +2,10 @@
 
 import importlib
 
+from activekd_lite import openmp  # first: it sets what torch's OpenMP reads when it is loaded
+
+openmp.spin_briefly()
+
 from activekd_lite import (
     cache,
     doctor,
