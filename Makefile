@@ -6,6 +6,11 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.activekd-lite-installed
 DEMO := runs/demo
 
+# OpenMP reads it when a kernel imports torch; activekd_lite sets it, too, where it is imported before torch (openmp.py).
+ifndef OMP_WAIT_POLICY
+export GOMP_SPINCOUNT ?= 10000
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format lab notebooks picture clean
 

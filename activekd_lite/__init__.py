@@ -4,6 +4,10 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING
 
+from activekd_lite import openmp
+
+openmp.spin_briefly()  # before torch is imported, whose OpenMP reads it then
+
 if TYPE_CHECKING:  # for editors; each is imported when it is asked for, so that the command can be stopped meanwhile
     from activekd_lite import (
         cache,

@@ -142,9 +142,9 @@ def make_dataset(
         if len(x) != len(y):
             raise ValueError(f"{part}: {len(x)} images but {len(y)} labels; give one label for each image")
     pool = Pool(images, tuple(classnames), augmentation or Augmentation())
-    test_oracle = Oracle(torch.as_tensor(test_labels), len(classnames))  # checks their range
+    test_oracle = Oracle(test_labels, len(classnames))  # checks their range
     test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))  # and that each has one
-    return Dataset(name, pool, Oracle(torch.as_tensor(labels), len(classnames)), test, tuple(templates), student)
+    return Dataset(name, pool, Oracle(labels, len(classnames)), test, tuple(templates), student)
 
 
 def _part_of(labels: Sequence[int], pool_size: int | None, pool_seed: int = 0, pool_shots: int = 0) -> Tensor:

@@ -19,6 +19,7 @@ of its numbers at 1; the distance itself by as much in float64; and a row that w
 bounds are raised; what overflows has the bound infinity.
 """
 
+import math
 import warnings
 
 import numpy as np
@@ -49,20 +50,31 @@ def k_center_greedy(
     >>> k_center_greedy(np.array([[0.0], [1.0], [5.0]]), np.array([[0.0]]), 2)
     (tensor([2, 1]), tensor([5., 1.], dtype=torch.float64))
     """
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric {metric!r} is unknown; choose 'euclidean' or 'cosine'")
-    points, centers = _checked(points, "points", metric), _checked(centers, "centers", metric)
+    (points, small), (centers, small_too) = _checked(points, "points", metric), _checked(centers, "centers", metric)
     if points.shape[1] != centers.shape[1]:
         raise ValueError(f"points {tuple(points.shape)} and centers {tuple(centers.shape)} differ in columns")
-    if not 0 <= k <= len(points):
-        raise ValueError(f"k = {k} picks asked of {len(points)} points; k must be in 0..{len(points)}")
+    nothing, dtype = torch.empty(0, dtype=torch.int64), _product_dtype(points, small and small_too)
+    return _greedy(_Nearest(points, centers, k, metric, dtype), nothing, k, progress)
 
-    nearest = _Nearest(points, centers, k, metric)
-    nearest.start(progress)
+
+def k_center_in_pool(points: Tensor, labeled: Tensor, k: int, *, metric: str = "euclidean") -> Tensor:
+    """`k_center_greedy` with the rows `labeled` (L,) int64 of `points` (N, C) as centres and the others to pick from: the picks
+    (k,) int64 are rows of `points`, which are not copied."""
+    points, small = _checked(points, "points", metric)
+    centers, dtype = points[labeled.to(points.device)], _product_dtype(points, small)
+    return _greedy(_Nearest(points, centers, k, metric, dtype), labeled, k)[0]
+
+
+def _greedy(nearest: "_Nearest", taken: Tensor, k: int, progress: bool = False) -> tuple[Tensor, Tensor]:
+    """Picks (k,) and radii (k,) from the points that are not in `taken` (T,)."""
+    left = len(nearest.points) - len(taken)
+    if not 0 <= k <= left:
+        raise ValueError(f"k = {k} picks asked of {left} points; k must be in 0..{left}")
+    nearest.start(taken, progress)
     indices, squared, reach, turns = [], [], REACH, 0
     with tqdm(total=k, disable=not progress, desc="k-center") as bar:
         while len(indices) < k:
-            if turns >= TRIED and len(indices) * points.shape[1] < SWEEP * turns:
+            if turns >= TRIED and len(indices) * nearest.points.shape[1] < SWEEP * turns:
                 picked, distances = nearest.sweep(k - len(indices), bar)
             else:
                 picked, distances = nearest.turn(reach, k - len(indices))
@@ -76,29 +88,30 @@ def k_center_greedy(
         warnings.warn(
             f"pool exhausted at pick {useful} of {k}: every point left equals a centre (radius 0); unpicked points follow "
             "in index order",
-            stacklevel=2,
+            stacklevel=3,
         )
-    radii = squared / 2 if metric == "cosine" else np.sqrt(squared)
+    radii = squared / 2 if nearest.metric == "cosine" else np.sqrt(squared)
     return torch.tensor(indices, dtype=torch.int64), torch.from_numpy(radii)
 
 
 class _Nearest:
     """The centres so far, and for each point an upper bound of the squared distance to the nearest of them; -1: picked."""
 
-    def __init__(self, points: Tensor, centers: Tensor, k: int, metric: str):
-        self.points, self.metric, self.dtype = points, metric, _product_dtype(points, centers, metric)
+    def __init__(self, points: Tensor, centers: Tensor, k: int, metric: str, dtype: torch.dtype):
+        self.points, self.metric, self.dtype = points, metric, dtype  # of products
         self.count = len(centers)
-        self.centers = np.empty((len(centers) + k, points.shape[1]))  # float64
+        self.centers = np.empty((len(centers) + max(k, 0), points.shape[1]))  # float64
         self.centers[: self.count] = _rows(centers.cpu(), metric)
         self.buffer = torch.empty(CHUNK_NUMBERS, dtype=self.dtype, device=points.device)
         self.bound = np.full(len(points), np.inf)
         self.seen = np.full(len(points), self.count)  # the bound holds for the first so many centres
 
-    def start(self, progress: bool) -> None:
-        """The bounds of all points with the labelled centres."""
+    def start(self, taken: Tensor, progress: bool) -> None:
+        """The bounds of all points with the labelled centres; those in `taken` (T,) are out."""
         step = max(1, CHUNK_NUMBERS // self.points.shape[1])
         for i in tqdm(range(0, len(self.points), step), disable=not progress, desc="labelled centres"):
             self.bound[i : i + step] = self._least(self.points[i : i + step], 0)
+        self.bound[taken.cpu().numpy()] = -1
 
     def turn(self, reach: int, most: int) -> tuple[list[int], list[float]]:
         """The next picks, `most` at most, and their squared distances; none where a turn of longer reach is needed."""
@@ -123,11 +136,13 @@ class _Nearest:
         """Make the bounds of the points `rows` (n,) exact: only centres within the bound need a distance."""
         for part in self._parts(rows):
             x, bound, exact = _rows(self._take(part).cpu(), self.metric), self.bound[part], np.full(len(part), np.inf)
-            xx, step = x.norm(dim=1).square(), max(1, CHUNK_NUMBERS // len(part))
+            rounded, step = x.to(self.dtype), max(1, CHUNK_NUMBERS // len(part))
+            xx = rounded.norm(dim=1).square()
             for start in range(0, self.count, step):
                 c = torch.from_numpy(self.centers[start : min(start + step, self.count)])
-                products, low, _ = _products(x, xx, c)
-                row, column = torch.nonzero(~(products > (torch.from_numpy(bound) - low)[:, None]), as_tuple=True)
+                products, low, _ = _products(rounded, xx, c.to(self.dtype))
+                least = (torch.from_numpy(bound) - low).to(self.dtype)
+                row, column = torch.nonzero(~(products > least[:, None]), as_tuple=True)
                 for i, j in zip(row.split(len(part)), column.split(len(part)), strict=True):
                     np.minimum.at(exact, i.numpy(), _squares(x[i] - c[j]).numpy())
             if (exact > np.where(bound < 0, np.inf, bound)).any():
@@ -155,8 +170,9 @@ class _Nearest:
     def _pick(self, front: np.ndarray, rest: tuple[float, int], most: int) -> tuple[list[int], list[float]]:
         """Pick from the settled points `front` (n,) until one outside, (bound, -index) at best, may come first."""
         x, distance = _rows(self._take(front).cpu(), self.metric), self.bound[front]
-        products, low, _ = _products(x, x.norm(dim=1).square(), x)
-        products, low, points = products.numpy(), low.numpy(), x.numpy()
+        rounded, points = x.to(self.dtype), x.numpy()
+        xx = rounded.norm(dim=1).square()
+        low = xx - _margin(xx, xx, x.shape[1])
         picked, distances = [], []
         for _ in range(most):
             best = int(distance.argmax())
@@ -166,7 +182,8 @@ class _Nearest:
             distances.append(float(distance[best]))
             self.centers[self.count] = points[best]
             self.count += 1
-            near = np.flatnonzero(~(products[best] > distance - low[best]))
+            products = torch.addmv(low + xx[best], rounded, rounded[best], alpha=-2).numpy()
+            near = (~(products > distance)).nonzero()[0]
             distance[near] = np.minimum(distance[near], np.square(points[near] - points[best]).sum(axis=1))
             distance[best] = -1  # picked: never again
         self.bound[front], self.seen[front] = distance, self.count
@@ -174,7 +191,9 @@ class _Nearest:
 
     def _least(self, x: Tensor, first: int) -> np.ndarray:
         """Upper bounds (n,) of the squared distances of points x (n, C) to the nearest of the centres from `first` on."""
-        x = (_rows(x, self.metric) if self.metric == "cosine" else x).to(self.dtype)
+        x = (_rows(x, self.metric) if self.dtype == torch.float64 else x).to(self.dtype)
+        if self.metric == "cosine" and self.dtype == torch.float32:
+            x = x / x.norm(dim=1, keepdim=True)
         least = torch.full((len(x),), torch.inf, dtype=self.dtype, device=x.device)
         step = max(1, CHUNK_NUMBERS // len(x))
         xx = x.norm(dim=1).square()
@@ -208,10 +227,15 @@ def _products(x: Tensor, xx: Tensor, c: Tensor, buffer: Tensor | None = None) ->
     """(products (n, m), low (n,), high (n,)): the squared distance of row i of x to row j of c is from products[i, j] + low[i]
     to products[i, j] + high[i]. xx: |x|^2 of the rows."""
     cc = c.norm(dim=1).square()
-    kind = torch.finfo(x.dtype)
-    margin = 8 * (x.shape[1] + 8) * (kind.eps * (xx + cc.max()) + kind.tiny)
+    margin = _margin(xx, cc, x.shape[1])
     out = None if buffer is None else buffer[: len(x) * len(c)].view(len(x), len(c))
     return torch.addmm(cc, x, c.T, alpha=-2, out=out), xx - margin, xx + margin
+
+
+def _margin(xx: Tensor, cc: Tensor, columns: int) -> Tensor:
+    """(n,): what a product may be off by, see the head of this file."""
+    kind = torch.finfo(xx.dtype)
+    return 8 * (columns + 8) * (kind.eps * (xx + cc.max()) + kind.tiny)
 
 
 def _squares(x: Tensor) -> Tensor:
@@ -228,27 +252,42 @@ def _rows(x: Tensor, metric: str) -> Tensor:
     return x
 
 
-def _product_dtype(points: Tensor, centers: Tensor, metric: str) -> torch.dtype:
+def _product_dtype(points: Tensor, small: bool) -> torch.dtype:
     """float32 where it is float32 in truth (torch can be set to round factors to fewer bits) and nothing overflows."""
-    if points.device.type != "cpu":
-        return torch.float64
     matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 and later
     whole = matmul.fp32_precision in ("none", "ieee") if matmul else torch.get_float32_matmul_precision() == "highest"
-    small = metric == "cosine" or all(abs(v) < 1e15 for x in (points, centers) if len(x) for v in x.aminmax())
-    return torch.float32 if whole and small else torch.float64
+    return torch.float32 if whole and small and points.device.type == "cpu" else torch.float64
 
 
-def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> Tensor:
+def zero_rows(x: Tensor) -> Tensor:
+    """Which rows of x (N, C) hold only zeros: (n,) int64. Raises nothing."""
+    suspects = torch.nonzero(_norms(x) == 0).flatten()  # some underflow
+    return suspects[(x[suspects] == 0).all(dim=1)]
+
+
+def _norms(x: Tensor) -> Tensor:
+    """|x| of the rows (N,) in float32."""
+    return torch.cat([part.float().norm(dim=1) for part in x.split(max(1, CHUNK_NUMBERS // x.shape[1]))])
+
+
+def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> tuple[Tensor, bool]:
+    """The rows, and whether squares of them neither overflow nor underflow in float32."""
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"metric {metric!r} is unknown; choose 'euclidean' or 'cosine'")
     x = torch.as_tensor(x).detach()
     if x.device.type == "mps":
         x = x.cpu()  # MPS has no float64
     if x.ndim != 2 or x.shape[1] == 0 or not x.is_floating_point():
         raise ValueError(f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array with columns is needed")
-    if len(x) and not all(torch.isfinite(v) for v in x.aminmax()):
+    if len(x) == 0:
+        return x, True
+    largest = max(abs(float(v)) for v in x.aminmax())
+    if not math.isfinite(largest):
         _refuse_rows(~torch.isfinite(x).all(dim=1), name, "NaN or infinite values")
-    if metric == "cosine":
+    smallest = 1.0
+    if metric == "cosine" and (smallest := float(_norms(x).min())) == 0:
         _refuse_rows((x == 0).all(dim=1), name, "only zeros, so no direction for a cosine")
-    return x
+    return x, largest < 1e15 and smallest > 1e-15
 
 
 def _refuse_rows(bad: Tensor, name: str, what: str) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.cache import FrozenFeatures
+from activekd_lite.checks import whole_number
 from activekd_lite.datasets import Dataset
 from activekd_lite.device import device_name, resolve_device
 from activekd_lite.files import name_of
@@ -78,8 +79,9 @@ def run_active_learning(
     settings or data, and for files there that were damaged; OSError for an `out` that cannot be written.
     """
     device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
+    shots, seed = whole_number("shots", shots), whole_number("seed", seed)
     check_labels(data, rounds, query_size, shots)
-    rounds, query_size, shots, seed = (int(x) for x in (rounds, query_size, shots, seed))  # of numpy, too: they go into JSON
+    rounds, query_size = int(rounds), int(query_size)  # of numpy, too: they go into JSON
     views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
     pool = data.pool.fingerprint()  # reads all of it: once
     check_selection_source(selection_source, teacher is not None)

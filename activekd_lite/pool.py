@@ -10,12 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from activekd_lite.checks import class_numbers
 from activekd_lite.images import RENDERING, ImageFiles
 from activekd_lite.views import Augmentation
 
 
 def check_images(images: "Tensor | ImageFiles", part: str) -> None:
     """Raises ValueError for anything but (N, 3, H, W) torch.uint8."""
+    if not isinstance(images, Tensor | ImageFiles):
+        raise ValueError(
+            f"{part} images are a {type(images).__name__}; one tensor or array (N, 3, H, W) of uint8 is needed: "
+            "torch.stack or np.stack makes one of a list"
+        )
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         recipe = "images.permute(0, 3, 1, 2) puts channels first" if images.shape[-1] == 3 else "0 to 255, channels first"
         raise ValueError(
@@ -82,7 +88,7 @@ class Oracle:
     """Knows the true labels of pool images, -1 where there is none; `label` is the only way to see one."""
 
     def __init__(self, labels: Tensor, num_classes: int):
-        labels = torch.as_tensor(labels, dtype=torch.int64)
+        labels = class_numbers(labels)
         if len(labels) and not (-1 <= int(labels.min()) and int(labels.max()) < num_classes):
             raise ValueError(
                 f"labels run from {int(labels.min())} to {int(labels.max())}, but there are {num_classes} class names "
@@ -154,10 +160,13 @@ class LabelState:
     def with_labels(self, indices: Tensor, labels: Tensor, round: int) -> "LabelState":
         """indices: (Q,) unlabelled pool indices, labels: (Q,) classes.
 
-        Raises ValueError if one is labelled already or outside the pool, and for a class below 0.
+        Raises ValueError if one is labelled already or outside the pool, and for labels of another shape, that are no whole
+        numbers, or below 0.
         """
-        indices, labels = torch.as_tensor(indices), torch.as_tensor(labels)
+        indices, labels = torch.as_tensor(indices), class_numbers(labels)
         check_indices(indices, len(self.labels), "labels were given for")
+        if len(labels) != len(indices):
+            raise ValueError(f"{len(indices)} images but {len(labels)} labels; give one label for each image")
         if (labels < 0).any():
             raise ValueError(f"labels {labels.tolist()}: a class is 0 or more; leave images without a label out")
         again = indices[self.labels[indices] >= 0]
@@ -191,7 +200,7 @@ class Predictions:
     ce_probs, kd_probs: (N, C), what each head answers alone; None where it is not known, kd_probs also without a teacher.
     Each takes as much memory as probs, except that ce_probs is the same tensor as probs where kd_weight is 0.
 
-    Raises ValueError for NaN, and for numbers of rows that differ.
+    Raises ValueError for NaN, for numbers of rows that differ, and for probabilities that are negative or do not sum to 1.
     """
 
     probs: Tensor
@@ -204,12 +213,37 @@ class Predictions:
         parts = {"probs": self.probs, "features": self.features, "teacher_probs": self.teacher_probs}
         parts |= {"ce_probs": self.ce_probs, "kd_probs": self.kd_probs}
         parts = {name: values for name, values in parts.items() if values is not None}
+        for name, values in parts.items():
+            if values.ndim != 2 or not values.is_floating_point():
+                raise ValueError(f"{name} are {tuple(values.shape)} {values.dtype}; floats, one row per image, are needed: 2-D")
         if len({len(values) for values in parts.values()}) > 1:
             raise ValueError(f"as many rows in each are needed: {', '.join(f'{k} {tuple(v.shape)}' for k, v in parts.items())}")
         for name, values in parts.items():
-            bad = ~torch.isfinite(values).all(dim=1)
-            if bad.any():
-                raise ValueError(
-                    f"{name} of {int(bad.sum())} images are NaN or infinite, first at pool index {int(bad.float().argmax())}; "
-                    "the training diverged (lower lr) or an image is damaged"
-                )
+            _check_finite(name, values)
+            if name != "features":
+                _check_probabilities(name, values)
+
+
+def _check_finite(name: str, values: Tensor) -> None:
+    """values: (N, ...). Looks for the images to name only where the extremes are not finite."""
+    if values.numel() == 0 or all(torch.isfinite(extreme) for extreme in values.aminmax()):
+        return
+    bad = ~torch.isfinite(values).all(dim=1)
+    raise ValueError(
+        f"{name} of {int(bad.sum())} images are NaN or infinite, first at pool index {int(bad.float().argmax())}; "
+        "the training diverged (lower lr) or an image is damaged"
+    )
+
+
+def _check_probabilities(name: str, probs: Tensor) -> None:
+    """probs: (N, C), finite; sums may be off by what float16 and bfloat16 round."""
+    sums = probs.sum(dim=1, dtype=torch.promote_types(probs.dtype, torch.float32))
+    bad = (sums - 1).abs() > 0.01
+    if len(probs) and probs.min() < 0:
+        bad |= (probs < 0).any(dim=1)
+    if bad.any():
+        first = int(bad.float().argmax())
+        raise ValueError(
+            f"{name} of {int(bad.sum())} images are no probabilities, first at pool index {first}, where they sum to "
+            f"{float(sums[first]):.4g} and the smallest is {float(probs[first].min()):.3g}; of logits take .softmax(dim=1)"
+        )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from activekd_lite import shapes
 from activekd_lite.cache import TeacherCache
+from activekd_lite.checks import check_templates
 from activekd_lite.datasets import Dataset, colours_of_shapes
 from activekd_lite.figures import INK, PALE, Figure, colour, marker
 from activekd_lite.live import NARROW, Explorer
@@ -342,8 +343,7 @@ def _sentences(classnames: list[str], templates: list[str]) -> list[str]:
         raise ValueError(f"{len(classnames)} names and {len(templates)} templates; at least 2 names and 1 template are needed")
     if twice := sorted({c for c in classnames if classnames.count(c) > 1}):
         raise ValueError(f"class names {twice} occur twice; each class needs a name of its own")
-    if flat := [t for t in templates if t.count("{}") != 1 or set("{}") & set(t.replace("{}", ""))]:
-        raise ValueError(f"templates {flat} do not hold {{}} once, where the class name goes, as 'a photo of a {{}}.' does")
+    check_templates(templates)
     return [t.replace("{}", c) for c in classnames for t in templates]
 
 

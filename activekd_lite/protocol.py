@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from activekd_lite.cache import FrozenFeatures, TeacherCache
+from activekd_lite.checks import whole_number
 from activekd_lite.datasets import Dataset, load_dataset
 from activekd_lite.loop import RunResult, check_labels, check_selection_source, run_active_learning
 from activekd_lite.metrics import accuracy_pct
@@ -60,6 +61,8 @@ class RunConfig:
     def __post_init__(self):
         if self.teacher not in (None, *TEACHERS):
             raise ValueError(f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known")
+        for name in ("seed", "shots"):
+            object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         get_strategy(self.strategy)
         check_selection_source(self.selection_source, self.teacher is not None)
         if self.student:

@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from activekd_lite.kcenter import k_center_greedy
+from activekd_lite.kcenter import k_center_in_pool, zero_rows
 from activekd_lite.pool import LabelState, Predictions
 
 Strategy = Callable[..., Tensor]
@@ -52,13 +52,13 @@ def coreset(predictions: Predictions, state: LabelState, query_size: int, *, gen
 
     predictions.features: (N, F); labelled images are the initial centres. Raises ValueError if nothing is labelled.
     """
-    unlabeled = _unlabeled(predictions, state, query_size)
-    if (dead := torch.nonzero((predictions.features == 0).all(dim=1)).flatten()).numel():
+    _unlabeled(predictions, state, query_size)
+    if len(dead := zero_rows(predictions.features)):
         raise ValueError(
             f"the features of {len(dead)} images are all 0, first at pool index {int(dead[0])}: no direction for a cosine; "
             "choose pcoreset, or train with a lower lr"
         )
-    return _k_center(predictions.features, state, unlabeled, query_size, "cosine")
+    return _k_center(predictions.features, state, query_size, "cosine")
 
 
 def badge(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -255,7 +255,8 @@ def pcoreset(predictions: Predictions, state: LabelState, query_size: int, *, ge
     predictions.probs: (N, C), rows sum to 1; Euclidean distance; labelled images are the initial centres. Raises ValueError
     if nothing is labelled.
     """
-    return _k_center(predictions.probs, state, _unlabeled(predictions, state, query_size), query_size, "euclidean")
+    _unlabeled(predictions, state, query_size)
+    return _k_center(predictions.probs, state, query_size, "euclidean")
 
 
 def pcoreset_teacher(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
@@ -263,13 +264,13 @@ def pcoreset_teacher(predictions: Predictions, state: LabelState, query_size: in
     to the mean. Raises ValueError if the predictions carry no teacher_probs (N, C)."""
     if predictions.teacher_probs is None:
         raise ValueError("pcoreset_teacher needs Predictions.teacher_probs: run with a teacher, or give its probabilities")
-    unlabeled, probs = _unlabeled(predictions, state, query_size), predictions.teacher_probs
+    _unlabeled(predictions, state, query_size)
+    probs = predictions.teacher_probs
     if len(state.labeled_indices):
-        return _k_center(probs, state, unlabeled, query_size, "euclidean")
+        return _k_center(probs, state, query_size, "euclidean")
     first = (probs.double() - probs.double().mean(dim=0)).square().sum(dim=1).argmin().cpu()
     started = state.with_labels(first[None], torch.zeros(1, dtype=torch.int64), round=0)  # any label: only where it is counts
-    rest = unlabeled[unlabeled != first]
-    return torch.cat([first[None], _k_center(probs, started, rest, query_size - 1, "euclidean")])
+    return torch.cat([first[None], _k_center(probs, started, query_size - 1, "euclidean")])
 
 
 STRATEGIES: dict[str, Strategy] = {
@@ -333,15 +334,14 @@ def _gradient_factors(predictions: Predictions, rows: Tensor) -> tuple[Tensor, T
     return F.one_hot(probs.argmax(dim=1), probs.shape[1]) - probs, predictions.features[rows].double()
 
 
-def _k_center(space: Tensor, state: LabelState, unlabeled: Tensor, query_size: int, metric: str) -> Tensor:
+def _k_center(space: Tensor, state: LabelState, query_size: int, metric: str) -> Tensor:
     labeled = state.labeled_indices
     if len(labeled) == 0:
         raise ValueError(
             "nothing is labelled, and coreset and pcoreset start from labelled images; these start without: "
             + ", ".join(COLD_START)
         )
-    picks, _ = k_center_greedy(space[unlabeled], space[labeled], query_size, metric=metric)
-    return unlabeled[picks]
+    return k_center_in_pool(space, labeled, query_size, metric=metric)
 
 
 def _draw(weight: Tensor, u: float, taken: list[int]) -> int:

@@ -304,7 +304,12 @@ def from_logits(
 
 
 def _floats(values: Logits) -> Tensor:
-    values = torch.as_tensor(values)
+    try:
+        values = torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(
+            f"logits = {str(values)[:60]!r} are no numbers ({error}); an array (N, C) of floats is needed"
+        ) from error
     return values.float() if values.dtype == torch.bfloat16 else values  # numpy has none, and it is hashed as numpy
 
 

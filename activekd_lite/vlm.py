@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from activekd_lite.checks import check_templates
 from activekd_lite.device import autocast, resolve_device, resolve_precision
 from activekd_lite.files import embedded_model, read_json
 from activekd_lite.images import ImageFiles, stream_centers
@@ -108,13 +109,12 @@ class VLM:
         A class is the mean of its templates' text features: `average="normalized"` normalises each first (CLIP,
         arXiv:2103.00020, and open_clip), "raw" does not (the ten-dataset script of arXiv:2506.00910).
         Warns of words that the model never saw, where that is known. Raises ValueError for no names, no templates or a
-        template without {}.
+        template that does not hold {} exactly once.
         """
         classnames, templates = list(classnames), list(templates)
         if not classnames or not templates:
             raise ValueError(f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed")
-        if flat := [t for t in templates if "{}" not in t]:
-            raise ValueError(f"templates {flat} have no {{}} for the class name; write 'a photo of a {{}}.'")
+        check_templates(templates)
         if average not in ("normalized", "raw"):
             raise ValueError(f"average = {average!r}; 'normalized' and 'raw' are known")
         self._warn_of_unknown_words([t.format(c) for c in classnames for t in templates])

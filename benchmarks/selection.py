@@ -9,6 +9,8 @@ points of theirs. Alternatives:
   paper's code), and in float32, where it is faster and its picks may differ;
 - running minimum: cdist to the labelled centres once, then `minimum(nearest, ((points - pick) ** 2).sum(1))` a pick, float32;
 - scikit-activeml's CoreSet, float64.
+A second table has strategies as they are called, the construction of `Predictions` included: `pcoreset`, and `coreset` on 512
+unit-norm features, by cosine. "All centres again" for cosine is `(1 - points @ centres.T).min(1)`, which is faster than cdist.
 Each is run once to warm up, then in turns; a ratio is that of medians. "same" compares whole sequences of picks.
 On a GPU (`--device cuda`) the floor is the time to read all points once a centre, at `--bandwidth` GB/s.
 """
@@ -21,6 +23,7 @@ import time
 import numpy as np
 import torch
 
+import activekd_lite as akd
 from activekd_lite.kcenter import k_center_greedy
 
 ROWS = {  # name: (N, C, labelled, picks)
@@ -31,6 +34,8 @@ ROWS = {  # name: (N, C, labelled, picks)
     "isotropic": (50_000, 512, 100, 100),  # normal features
     "line": (1_000_000, 1, 1, 200),  # uniform: bounds leave nothing out, and a distance costs no more than a look at a bound
 }
+STRATEGIES = {"pcoreset": "euclidean", "coreset": "cosine"}
+FEATURES = 512
 CHUNK = 8_192
 TIMED_PICKS = 20  # of the running minimum at ImageNet's size
 
@@ -55,10 +60,19 @@ def points_of(name, dtype=torch.float32):
     return clustered_softmax(n, c, dtype)
 
 
-def all_centres_again(points, centers, k):
+def clustered_features(probs):
+    """(n, FEATURES) unit rows, each around the direction of its likeliest class."""
+    g = torch.Generator().manual_seed(2)
+    directions = torch.randn(probs.shape[1], FEATURES, generator=g)
+    noise = torch.randn(len(probs), FEATURES, generator=g)
+    return torch.nn.functional.normalize(directions[probs.argmax(dim=1)] + 0.7 * noise, dim=1)
+
+
+def all_centres_again(points, centers, k, metric="euclidean"):
     picks, left = [], torch.ones(len(points), dtype=torch.bool, device=points.device)
     for _ in range(k):
-        nearest = torch.cdist(points, centers).min(dim=1).values
+        distance = torch.cdist(points, centers) if metric == "euclidean" else 1 - points @ centers.T
+        nearest = distance.min(dim=1).values
         picks.append(int(nearest.where(left, -1).argmax()))
         left[picks[-1]] = False
         centers = torch.cat([centers, points[picks[-1], None]])
@@ -128,6 +142,37 @@ def row(name, repeats, device):
     return compare(algorithms, repeats, device)
 
 
+def strategy_row(strategy, name, repeats, device):
+    """The strategy's whole call, the engine alone and the alternative, all of which pick pool indices."""
+    n, _, labelled, k = ROWS[name]
+    probs = points_of(name)
+    features = clustered_features(probs).to(device)
+    probs, metric = probs.to(device), STRATEGIES[strategy]
+    known = torch.randperm(n, generator=torch.Generator().manual_seed(1))[:labelled].sort().values
+    state = akd.LabelState.empty(n).with_labels(known, torch.zeros(labelled, dtype=torch.int64), round=0)
+    unlabeled, space = state.unlabeled_indices, probs if metric == "euclidean" else features
+    points, centers = space[unlabeled], space[known]
+    choose, g = akd.STRATEGIES[strategy], torch.Generator()
+    algorithms = {
+        "whole call": lambda: choose(akd.Predictions(probs, features), state, k, generator=g).tolist(),
+        "engine": lambda: unlabeled[k_center_greedy(points, centers, k, metric=metric)[0]].tolist(),
+        "again": lambda: unlabeled[all_centres_again(points, centers, k, metric)].tolist(),
+    }
+    return compare(algorithms, repeats, device)
+
+
+def report_strategy(strategy, name, results):
+    n, c, labelled, k = ROWS[name]
+    (whole, _, picks), (engine, _, of_engine), (again, _, theirs) = (results[x] for x in ("whole call", "engine", "again"))
+    same = "same" if picks == of_engine == theirs else "differ"
+    width = c if strategy == "pcoreset" else FEATURES
+    print(
+        f"| {n:,} x {width:,}, {labelled}, {k} | {strategy} | {again:.4g} | {whole:.4g} | {again / whole:.1f} | {engine:.4g} | "
+        f"{again / engine:.1f} | {same} |",
+        flush=True,
+    )
+
+
 def imagenet_row(device):
     """One run each; the running minimum's first picks are timed and its rest extrapolated."""
     n, _, labelled, k = ROWS["imagenet"]
@@ -176,6 +221,11 @@ def main():
     for name in args.row or ROWS:
         results = imagenet_row(args.device) if name == "imagenet" else row(name, args.repeats, args.device)
         report(name, results, args.device, args.bandwidth)
+    print("\n| N x columns, labelled, picks | strategy | all centres again, float32, s | whole call, s | ratio | ", end="")
+    print("engine, s | ratio | picks |\n|---|---|---|---|---|---|---|---|")
+    for name in args.row or ROWS:
+        for strategy in STRATEGIES if name not in ("imagenet", "isotropic", "line") else ():
+            report_strategy(strategy, name, strategy_row(strategy, name, args.repeats, args.device))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("online", "views", "cache"):
+    for name in ("online", "views", "cache", "selection", "busy"):
         sys.modules.pop(name, None)
 
 
@@ -50,6 +50,41 @@ def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
     assert [
         said.count(words) for words in ("| encoding, 64 images", "teacher cached", "teacher online", "| a run of 1 rounds")
     ] == [1] * 4
+
+
+def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, capsys):
+    import selection
+
+    monkeypatch.setitem(selection.ROWS, "small", (400, 7, 8, 9))
+    monkeypatch.setattr(sys, "argv", ["selection.py", "--row", "small", "--repeats", "1"])
+    selection.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 400")]
+    strategies = {row[1]: row for row in rows if row[1] in selection.STRATEGIES}
+    assert [(name, row[0], row[-1]) for name, row in strategies.items()] == [
+        ("pcoreset", "400 x 7, 8, 9", "same"), ("coreset", "400 x 512, 8, 9", "same"),
+    ]  # fmt: skip
+    assert len(rows) == 4 + 2
+
+
+def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, capsys):
+    import busy
+
+    words = ["--setting", "kit", "--setting", "one thread", "--dataset", "digits", "--steps", "1", "--beside", "1"]
+    monkeypatch.setattr(sys, "argv", ["busy.py", *words, "--repeats", "1", "--cache", str(tmp_path)])
+    started, popen = [], busy.subprocess.Popen
+
+    class Remembered(popen):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(busy.subprocess, "Popen", Remembered)
+    busy.main()
+    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| digits")]
+    assert [row[1] for row in rows] == ["kit", "one thread"]
+    assert all(float(seconds) > 0 for row in rows for seconds in (row[2], row[4]))
+    assert len(started) == 1 + 4  # one busy process, four trainings
+    assert all(process.poll() is not None for process in started)
 
 
 def quick_run(original):

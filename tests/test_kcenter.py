@@ -233,11 +233,11 @@ def test_products_that_torch_rounds_are_not_relied_on(monkeypatch):
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        assert kcenter._product_dtype(points, points, "euclidean") == torch.float64
+        assert kcenter._product_dtype(points, True) == torch.float64
         assert k_center_greedy(points, points[:5], 20)[0].tolist() == brute_force(points, points[:5], 20)[0]
     finally:
         torch.set_float32_matmul_precision(before)
-    assert kcenter._product_dtype(points, points, "euclidean") == torch.float32
+    assert kcenter._product_dtype(points, True) == torch.float32
     monkeypatch.setattr(kcenter._Nearest, "_least", lambda self, x, first: np.full(len(x), 1e-6))
     with pytest.raises(RuntimeError, match="less exact than their type"):
         k_center_greedy(points, points[:5], 20)

@@ -143,6 +143,79 @@ def test_predictions_must_be_finite(bad):
         akd.Predictions(torch.full((4, 2), 0.5), features)
 
 
+def test_predictions_must_be_probabilities_in_rows():
+    good, features = torch.full((4, 2), 0.5), torch.zeros(4, 3)
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        many = torch.randn(50, 1000, generator=generator(0, "logits")).softmax(dim=1).to(dtype)
+        akd.Predictions(many, torch.zeros(50, 3, dtype=dtype), many)
+    akd.Predictions(good[:0], features[:0])
+    bad = good.clone()
+    bad[2] = torch.tensor([0.5, 0.7])
+    with pytest.raises(
+        ValueError, match=r"probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2"
+    ):
+        akd.Predictions(bad, features)
+    with pytest.raises(ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"):
+        akd.Predictions(good, features, bad)
+    bad[2] = torch.tensor([-0.1, 1.1])
+    with pytest.raises(
+        ValueError, match=r"first at pool index 2, where they sum to 1 and the smallest is -0.1; of logits take"
+    ):
+        akd.Predictions(bad, features)
+    with pytest.raises(ValueError, match=r"probs are \(4,\) torch.float32; floats, one row per image"):
+        akd.Predictions(good[:, 0], features)
+    with pytest.raises(ValueError, match=r"features are \(4,\)"):
+        akd.Predictions(good, features[:, 0])
+
+
+@pytest.mark.parametrize(("labels", "complaint"), [
+    (torch.eye(3, dtype=torch.int64), r"labels are \(3, 3\); one class number per image.*argmax\(1\)"),
+    ([0.9, 1.9, 0.0], "label 0.9 of image 0 is no whole number"),
+    (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is no whole number"),
+    ([True, False, True], "labels are torch.bool; class numbers are needed"),
+    (["cat", "dog", "cat"], "labels are no numbers .*; give each image its position in the class names"),
+])  # fmt: skip
+def test_labels_are_whole_class_numbers(labels, complaint):
+    x, names = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), ["a", "b", "c"]
+    for given in ((labels, [0, 1, 2]), ([0, 1, 2], labels)):
+        with pytest.raises(ValueError, match=complaint):
+            akd.make_dataset("x", x, given[0], x, given[1], names)
+    with pytest.raises(ValueError, match=complaint):
+        akd.Oracle(labels, 3)
+    with pytest.raises(ValueError, match=complaint):
+        akd.LabelState.empty(5).with_labels(torch.arange(3), labels, 0)
+
+
+def test_labels_of_any_whole_kind_and_one_for_each_image():
+    index = torch.arange(3)
+    for labels in ([0, 1, 2], np.array([0, 1, 2], np.uint8), torch.tensor([0.0, 1.0, 2.0]), [np.int64(0), 1, 2]):
+        assert akd.Oracle(labels, 3).label(index).tolist() == [0, 1, 2]
+        assert akd.LabelState.empty(4).with_labels(index, labels, 0).labels.tolist() == [0, 1, 2, -1]
+    with pytest.raises(ValueError, match="3 images but 1 labels"):
+        akd.LabelState.empty(4).with_labels(index, [0], 0)
+
+
+def test_a_list_of_images_is_refused():
+    x = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"pool images are a list; one tensor or array .* torch.stack or np.stack"):
+        akd.make_dataset("x", list(x), [0, 1, 0], x, [0, 1, 0], ["a", "b"])
+
+
+@pytest.mark.parametrize("value", [1.7, 1.0, True, "1", None, float("nan")])
+def test_seeds_and_shots_are_whole(digits, value):
+    for name in ("seed", "shots"):
+        with pytest.raises(ValueError, match=f"{name} = {value!r}: a whole number is needed"):
+            akd.run_active_learning(digits, rounds=0, progress=False, **{name: value})
+        with pytest.raises(ValueError, match=f"{name} = {value!r}: a whole number is needed"):
+            akd.RunConfig(**{name: value})
+        assert type(getattr(akd.RunConfig(**{name: np.int64(2)}), name)) is int
+
+
+def test_a_teacher_is_not_made_of_words():
+    with pytest.raises(ValueError, match="logits = 'x' are no numbers"):
+        akd.teacher.from_logits("x")
+
+
 def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
     part, again = (akd.load_dataset("digits", pool_size=200) for _ in range(2))
     assert part.pool.fingerprint() == again.pool.fingerprint()

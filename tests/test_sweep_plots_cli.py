@@ -129,7 +129,7 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
         (["--student", "big"], "unknown student 'big'"),
         (["--vlm", "RN5"], "unknown model 'RN5'"),
         (["--student-weights", "nowhere.pt"], "no weights file nowhere.pt for the student"),
-        (["--templates", "a digit"], "templates ['a digit'] have no {}"),
+        (["--templates", "a digit"], "templates ['a digit'] do not hold {} once"),
         (["--precision", "int8"], "precision = 'int8'"),
         (["--rounds", "5000"], "5000 rounds of 3 make 15010 labels, but the pool has 1100"),
     ):

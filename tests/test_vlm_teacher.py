@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import open_clip
@@ -52,8 +53,9 @@ def test_known_words_give_no_warning(vlm, recwarn):
 
 
 def test_bad_questions_are_refused_by_value(vlm):
-    with pytest.raises(ValueError, match=r"templates \['a photo'\] have no {}"):
-        vlm.text_weights(["circle"], ["a photo"])
+    for template in ("a photo", "a {} {}", "a {{}}", "a {0}", "a {name}", "a {} {"):
+        with pytest.raises(ValueError, match=rf"templates \[{re.escape(repr(template))}\] do not hold {{}} once"):
+            vlm.text_weights(["circle"], ["a {}", template])
     with pytest.raises(ValueError, match="0 class names"):
         vlm.text_weights([])
     with pytest.raises(ValueError, match="average = 'mean'"):

@@ -1,0 +1,50 @@
+"""What `import activekd_lite` sets for OpenMP, and what libgomp makes of it."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from activekd_lite import openmp
+
+READ = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+linux = pytest.mark.skipif(sys.platform != "linux", reason="only libgomp's setting is changed, and only on Linux")
+
+
+@linux
+def test_libgomp_reads_what_the_import_sets():
+    """libgomp prints its settings when torch is imported, which is before the package's import ends."""
+    environment = {k: v for k, v in os.environ.items() if k not in READ} | {"OMP_DISPLAY_ENV": "verbose"}
+    program = "import activekd_lite, os; print(os.environ['GOMP_SPINCOUNT'])"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == openmp.SPINS
+    if "GOMP_SPINCOUNT" not in run.stderr:
+        pytest.skip("torch here has another OpenMP")
+    assert set(re.findall(r"GOMP_SPINCOUNT = '(.*)'", run.stderr)) == {openmp.SPINS}
+
+
+@linux
+def test_what_the_user_set_stays(monkeypatch):
+    for name, value in (("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "active")):
+        for other in READ:
+            monkeypatch.delenv(other, raising=False)
+        monkeypatch.setenv(name, value)
+        openmp.spin_briefly()
+        assert {k: os.environ[k] for k in READ if k in os.environ} == {name: value}
+
+
+@pytest.mark.parametrize("platform", ["darwin", "win32"])
+def test_other_systems_are_left_alone(platform, monkeypatch):
+    for name in READ:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    openmp.spin_briefly()
+    assert not set(READ) & os.environ.keys()
+
+
+def test_kernels_of_make_lab_get_the_same():
+    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text()
+    assert f"export GOMP_SPINCOUNT ?= {openmp.SPINS}\n" in makefile
