@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from activekd_lite.cluster import Failure, Task, run_tasks
-from activekd_lite.files import embedded_folder, make_folder, read_json, write_atomic
+from activekd_lite.files import embedded_folder, make_folder, parse_json, read_json, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
 from activekd_lite.loop import RunFolder, tidy
 from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
@@ -172,8 +172,13 @@ def estimate(grid: Grid, out: str | os.PathLike, workers: int = 1) -> tuple[pd.D
 
 
 def _seconds(folder: Path) -> list[float]:
-    """Of each round that is there."""
-    return [sum(line["seconds"].values()) for line in RunFolder(folder).read_lines()]
+    """Of each round that is there. Raises ValueError for a damaged file."""
+    path = folder / "rounds.jsonl"
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    try:
+        return [sum(parse_json(line)["seconds"].values()) for line in lines]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}); {RunFolder(folder).remedy(0)}") from error
 
 
 def _noted(path: Path) -> dict:

@@ -421,14 +421,13 @@ class TestCsv:
             with pytest.raises(ValueError, match=re.escape(said)):
                 sources.find(self.write(tree, [*good, row]), "")
 
-    @pytest.mark.filterwarnings("ignore:Length of header")
     def test_what_is_wrong_is_named(self, tree):
         (tree.parent / "empty.csv").write_text("")
         with pytest.raises(ValueError, match="empty.csv cannot be read as CSV"):
             akd.load_dataset(f"csv:{tree.parent / 'empty.csv'}")
         good = ["pics/green/00.png,green,train", "pics/red_thing/00.png,red,test"]
         for rows, header, why in (
-            (good, "path,label", "split missing"),
+            ([row.rpartition(",")[0] for row in good], "path,label", "split missing"),
             ([*good, "pics/green/01.png,green,dev"], "path,label,split", r"splits \['dev'\]"),
             ([*good, "pics/green/01.png,,test"], "path,label,split", "1 test images without a label"),
             ([*good, "../secret.png,green,train"], "path,label,split", "'../secret.png', which lies outside"),

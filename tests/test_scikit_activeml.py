@@ -33,7 +33,6 @@ def pick(name, predictions, state, q, seed=0):
     return get_strategy(f"skactiveml:{name}")(predictions, state, q, generator=generator(seed, "pick"))
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", WORKING)
 def test_their_strategies_keep_the_contract(name):
     """Two classes, which EpistemicUncertaintySampling is made for; unique, unlabelled, decided by the seed, no hidden label."""
@@ -65,7 +64,6 @@ def test_their_core_set_and_ours_agree():
     assert torch.equal(pick("CoreSet", unit, state, 20), ours)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_one_of_theirs_through_the_loop_and_a_cold_start(small, teacher, quick, tmp_path):
     settings = {"rounds": 1, "query_size": 5, "train": quick, "strategy": "skactiveml:TypiClust", "progress": False}
     result = akd.run_active_learning(small, teacher, out=tmp_path, shots=0, **settings)

@@ -192,6 +192,10 @@ def test_time_is_estimated_from_what_is_done(tmp_path):
     assert seconds == pytest.approx((2 * 4 + 6 * 4) / 2)  # plain runs: as all that are done
     done("digits/random-plain/seed0", [1, 1, 1])
     assert sweep.estimate(grid, tmp_path)[1] == pytest.approx(2 * 4 + 3 * 1)
+    for damaged in ("{", "[" * 10_000, "[]", '{"seconds": [1]}'):
+        (tmp_path / "digits/random-plain/seed0/rounds.jsonl").write_text(damaged)
+        with pytest.raises(ValueError, match=r"random-plain/seed0/rounds.jsonl is damaged .*; delete .* to begin anew"):
+            sweep.estimate(grid, tmp_path)
 
 
 def test_old_and_new_runs_make_one_table(finished, tmp_path):
