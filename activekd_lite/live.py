@@ -179,13 +179,13 @@ def _picture(image: Tensor, side: int, alt: str) -> str:
 
 
 # The line above the twin. Its style hides line and twin while the widget of this id is on the page, and hides JupyterLab's
-# "Error displaying widget" (an output without any element in it) where it is not. Both wait a second for the widget.
+# "Error displaying widget" (an output without any element in it) where it is not. Line and twin wait a second for the widget.
 TWIN = """<p class="activekd-twin-{id}"><b>Run this cell to touch it.</b> Until then, this is a still picture of it.</p>
 <style>
 body:has(.activekd-live-{id}) .activekd-twin-{id},
 .jp-OutputArea:has(.activekd-live-{id}) > .jp-OutputArea-child:has(.activekd-twin-{id}),
 .jp-OutputArea:has(.activekd-live-{id}) > .jp-OutputArea-child:has(.activekd-twin-{id}) + .jp-OutputArea-child,
-.jp-OutputArea:has(.activekd-twin-{id}) [data-mime-type="application/vnd.jupyter.widget-view+json"]:not(:has(*)) {
+.jp-OutputArea:has(.activekd-twin-{id}) > .jp-OutputArea-child > .jp-OutputArea-output.lm-Panel:not(:has(*)) {
   display: none }
 .jp-OutputArea-child:has(.activekd-twin-{id}), .jp-OutputArea-child:has(.activekd-twin-{id}) + .jp-OutputArea-child {
   animation: activekd-twin 0s 1s backwards }

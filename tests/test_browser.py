@@ -5,6 +5,7 @@ What is asserted is what the page shows and what reached kernel and disk. Screen
 
 import json
 import os
+import re
 import signal
 
 import lab
@@ -41,7 +42,7 @@ def browser(tmp_path_factory):
             path = root / name if cells is None else lab.written(root, name, cells)
             return lab.Notebook(context, address, token, path, root)
 
-        open_notebook.root = root
+        open_notebook.root, open_notebook.context = root, context
 
         yield open_notebook
         chromium.close()
@@ -139,10 +140,9 @@ def test_simplex_explorer(browser):
     page.set_viewport_size({"width": 1280, "height": 1300})
 
     # what is saved is small and has no widget state
-    page.keyboard.press("Escape")
-    page.keyboard.press("Control+S")
-    lab.wait(lambda: "widget-view+json" in notebook.path.read_text(), 20, lambda: "the notebook was not saved")
+    notebook.save()
     saved = notebook.path.read_text()
+    assert "widget-view+json" in saved
     assert len(saved) < 1_000_000
     assert "widgets" not in json.loads(saved)["metadata"]
 
@@ -181,12 +181,54 @@ def test_stepper(browser):
     out.get_by_role("combobox", name="beside it").select_option("uncertainty")
     right.get_by_text("uncertainty: 2 of 8 picks").wait_for()
     assert notebook.ask(2, "list(stepper.radii)") == ["pcoreset", "uncertainty"]
-    assert "uncertainty" in (out.locator(".legend").text_content() or "")
+    assert "uncertainty" in (out.locator(".widget-subarea .legend, .jupyter-widgets .legend").first.text_content() or "")
 
     out.locator(".widget-play button").first.click()  # it plays to the end by itself
     left.get_by_text("pcoreset: 8 of 8 picks").wait_for(timeout=30_000)
     assert notebook.ask(2, "stepper.at") == 8
     notebook.close()
+
+
+TWIN = "Run this cell to touch it."
+
+
+def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
+    show = 'akd.widgets.SimplexExplorer(data, probs, layouts={"grid": grid})'
+    notebook = browser("alive", [SETUP, show, f"{STEPPER}akd.widgets.RunViewer(data)"])
+    for place in (0, 1, 2):
+        notebook.run(place)
+    notebook.output(1).locator(".akd-field").first.wait_for()
+    lab.wait(lambda: "js-plotly-plot" in notebook.output(1).inner_html(), 20, lambda: "no twin in the page")
+    notebook.page.wait_for_timeout(1200)  # as long as a twin waits for its widget
+    for place in (1, 2):
+        assert TWIN not in notebook.output(place).inner_text(), "the twin is hidden beside what is alive"
+    assert notebook.output(1).locator(".js-plotly-plot").is_hidden()
+    notebook.save()
+    notebook.close()
+    saved = notebook.path.read_text()
+    assert len(saved) < 1_000_000
+    assert "widgets" not in json.loads(saved)["metadata"]
+
+    changed = nbformat.reads(saved, 4)
+    changed.cells[0].source += "\n# by somebody else: JupyterLab does not trust it"
+    for name, text in (("trusted", saved), ("untrusted", nbformat.writes(changed))):
+        (browser.root / f"{name}.ipynb").write_text(text)
+        reopened = browser(f"{name}.ipynb")
+        for place in (1, 2):
+            out = reopened.output(place)
+            out.scroll_into_view_if_needed()
+            out.get_by_text(TWIN).wait_for(state="visible")
+            out.locator(".js-plotly-plot").first.wait_for(state="visible")
+            reopened.page.wait_for_timeout(1500)
+            assert not re.search(r"Error|Loading widget|VBox\(", out.inner_text())
+            reopened.screenshot(f"reopened-{name}", place)
+        reopened.troubles = [t for t in reopened.troubles if "widget model not found" not in t]  # said to the console alone
+        if name == "trusted":
+            reopened.run(0)
+            reopened.run(1)
+            reopened.output(1).locator(".akd-field").first.wait_for()
+            assert TWIN not in reopened.output(1).inner_text()
+        reopened.close()
 
 
 LEAK = """
