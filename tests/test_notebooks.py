@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import activekd_lite as akd
 from activekd_lite import cli, notebooks
+from activekd_lite.figures import UPLOAD
 from activekd_lite.files import PACKAGE
 
 pytest_plugins = "pytester"  # runs pytest in a test
