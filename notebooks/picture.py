@@ -24,10 +24,13 @@ PICTURE = ROOT / "notebooks" / "picture.png"
 WIDTH, HEIGHT, MOST_BYTES = 1200, 640, 300_000
 MARGIN, SHARE = dict(t=90, r=20, b=90, l=10), 0.56  # pixels; the left panel's share of the width between the margins
 PANEL = (SHARE * (WIDTH - 30), HEIGHT - 180)  # pixels
-TILE, FRAME = 44, 34  # pixels: a picture's side, and the panel's edge that its points keep free
+TILE, FRAME = 42, 34  # pixels: a picture's side, and the panel's edge that its points keep free
 PICKED, GREY = COLOURS[1], "#5F5F5F"
-LEFT = f"The student's answers, and <span style='color:{PICKED}'>the 10<br>images that PCoreSet asks for next</span>"
-RIGHT = "Accuracy on these handwritten<br>digits, 10 seeds"
+LEFT = (
+    "The student's answers: labelled images (black),<br>"
+    f"and <span style='color:{PICKED}'>what PCoreSet asks for, in its order</span>"
+)
+RIGHT = "Learning curves on the<br>same digits, 10 seeds"
 DISTANCES = ["#E3E7EC", "#A9B8CC", "#5B7FB0", "#0B3C7A"]  # from a labelled image to what is farthest from all of them
 
 
@@ -108,7 +111,7 @@ def add_curves(figure: go.Figure, table: pd.DataFrame, teacher_accuracy_pct: flo
         figure.add_scatter(x=x, y=of["mean"], mode="lines", line=dict(color=tint, width=5, dash=dash), row=1, col=2)
     figure.add_hline(teacher_accuracy_pct, line=dict(color=INK, width=2.5, dash="dot"), row=1, col=2)
     for x, y, text, tint in ((11, 97.5, "with the teacher", COLOURS[0]), (31, 75, "labels alone", GREY),
-                             (54, teacher_accuracy_pct - 1.8, "the teacher alone", INK)):  # fmt: skip
+                             (44, teacher_accuracy_pct - 1.8, "the teacher alone", INK)):  # fmt: skip
         said = dict(text=f"<b>{text}</b>", font=dict(size=23, color=tint), showarrow=False, xanchor="left")
         figure.add_annotation(x=x, y=y, **said, row=1, col=2)
 
@@ -132,7 +135,7 @@ def picture() -> go.Figure:
 def with_axes(figure: go.Figure) -> go.Figure:
     for text, x in ((LEFT, 0.0), (RIGHT, SHARE + 0.1)):
         place = dict(xref="paper", yref="paper", xanchor="left", yanchor="bottom", y=1.04, align="left", showarrow=False)
-        figure.add_annotation(text=f"<b>{text}</b>", x=x, font_size=25, **place)
+        figure.add_annotation(text=f"<b>{text}</b>", x=x, font_size=24, **place)
     figure.update_xaxes(**HIDDEN, range=[0, PANEL[0]], row=1, col=1).update_yaxes(**HIDDEN, range=[0, PANEL[1]], row=1, col=1)
     figure.update_xaxes(title="labels", range=[8, 92], row=1, col=2)
     figure.update_yaxes(title="test accuracy (%)", range=[57, 100], row=1, col=2)
