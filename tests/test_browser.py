@@ -367,6 +367,43 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     notebook.close()
 
 
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
+    notebook = browser("clock", [DIGITS, "%%html\n<div style='height: 3000px'></div>", LABEL.replace('"mine"', '"clock"')])
+    notebook.run(0)
+    truth = notebook.ask(3, "truth.tolist()")
+    notebook.run(1)
+    notebook.start(2)
+    notebook.finished(2)
+    page, journal, tab = Labelling(notebook, 2, truth), notebook.path.parent / "clock" / "answers.jsonl", notebook.page
+    waits = 3.0
+    notebook.cell(0).scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # the image is out of sight
+    page.part("image").scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # nobody has touched the widget
+    page.answer()
+    tab.evaluate(HIDE, True)
+    tab.wait_for_timeout(1000 * waits)  # another tab is in front
+    tab.evaluate(HIDE, False)
+    page.answer()
+    notebook.cell(0).scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # scrolled away between two answers
+    page.part("image").scroll_into_view_if_needed()
+    page.answer()
+    tab.wait_for_timeout(1000 * waits)  # looked at
+    page.answer()
+    seconds = [json.loads(line)["seconds"] for line in journal.read_text().splitlines() if '"answer"' in line]
+    assert len(seconds) == 4
+    assert max(seconds[:3]) < waits <= seconds[3], seconds
+    notebook.ask(3, "labeller.close()")
+    notebook.close()
+
+
 def test_prompts_are_asked_while_they_are_typed(browser):
     notebook = browser("prompts", [DIGITS, "prompts = akd.widgets.PromptExplorer(data, model, cache)\nprompts"])
     notebook.run(0)
