@@ -94,11 +94,11 @@ class Explorer(ABC):
 
     def _display_live(self) -> None:
         """Three outputs: the live widget, a line that leads from the twin back to it, the twin."""
-        from IPython import get_ipython
         from IPython.display import display
 
         self.widget.add_class(f"activekd-live-{self.widget.model_id}")
-        view, metadata = get_ipython().display_formatter.format(self.widget)
+        bundle = self.widget._repr_mimebundle_()
+        view, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         display(view | {"text/html": "", "text/plain": ""}, raw=True, metadata=metadata)  # nothing where widgets cannot run
         display({"text/html": TWIN.replace("{id}", self.widget.model_id), "text/plain": ""}, raw=True)
         self._twin = display(twin(self.figure()), raw=True, display_id=True)

@@ -10,7 +10,12 @@ import signal
 
 import lab
 import nbformat
+import plotly.express as px
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import activekd_lite as akd
+from activekd_lite import figures, pages, report
 
 SETUP = """
 import torch
@@ -365,6 +370,30 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     notebook.ask(2, "labeller.close()")
     notebook.troubles = [t for t in notebook.troubles if "Kernel" not in t and "WebSocket" not in t]  # of the kill
     notebook.close()
+
+
+def test_pages_and_the_report_ask_nobody_and_offer_no_upload(browser, tmp_path):
+    study = akd.sweep.load(akd.sweep.STUDY)
+    part = study[(study["dataset"] == "digits") & study["strategy"].isin(["random", "pcoreset"]) & (study["seed"] < 3)]
+    report.write(part, tmp_path / "report.html")
+    ours = figures.Figure(px.line(x=[1, 2], y=[3, 4]), alt="A line rises from 3 to 4.")
+    ours.write_page(tmp_path / "figure.html")
+    theirs = px.line(x=[1, 2], y=[3, 4])  # a learner's own, without our template
+    outputs = [new_output("display_data", {figures.PLOTLY: json.loads(figure.to_json())}) for figure in (ours, theirs)]
+    notebook = nbformat.from_dict(new_notebook(cells=[new_code_cell("figure", outputs=outputs)]))
+    pages.page(notebook, tmp_path / "notebook.html")
+    for name in ("report", "figure", "notebook"):
+        page = browser.context.new_page()
+        requests, path = lab.requests_of(page), (tmp_path / f"{name}.html").as_uri()
+        page.goto(path)
+        page.locator(".modebar-btn").first.wait_for(state="attached")
+        lab.wait(
+            lambda page=page: page.locator(".js-plotly-plot:not(:has(.modebar-btn))").count() == 0, 20, lambda: "no toolbar"
+        )
+        assert not lab.upload_buttons(page), name
+        assert path in requests
+        assert not [url for url in requests if not url.startswith(tmp_path.as_uri())], name
+        page.close()
 
 
 HIDE = """hidden => {
