@@ -10,7 +10,7 @@ import html
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,15 @@ MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "
 INK, PALE = "#222222", "#D4D4D4"
 SEQUENTIAL = "Cividis"  # for numbers: its order is seen in grey and by colour-blind readers, too
 AXIS = dict(gridcolor="#E6E6E6", linecolor="#444444", zerolinecolor="#CFCFCF", title_standoff=10, automargin=True)
+PLOTLY = "application/vnd.plotly.v1+json"
+UPLOAD = "sendChartToCloud"  # plotly 7 adds a button of this name, which sends the figure's data to Plotly Cloud
+CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": [UPLOAD]}
 TEMPLATE = go.layout.Template(
     layout=dict(
         colorway=COLOURS, font=dict(size=16, color=INK, family="Helvetica, Arial, sans-serif"), height=520, hovermode="closest",
         title=dict(x=0.01, xanchor="left", font_size=19), margin=dict(t=64, r=20, b=60, l=70), paper_bgcolor="white",
         plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15),
-        coloraxis=dict(colorscale=SEQUENTIAL),
+        coloraxis=dict(colorscale=SEQUENTIAL), modebar=dict(remove=[UPLOAD]),
     )
 )  # fmt: skip
 pio.templates["activekd"] = TEMPLATE  # for plotly.express: px.line(..., template="activekd")
@@ -100,15 +103,18 @@ def html_of(figure: go.Figure | dict) -> str:
     fields = figure if isinstance(figure, dict) else json.loads(figure.to_json())
     meta = fields["layout"].get("meta") or {}
     live = pio.to_html(
-        fields, config={"responsive": True, "displaylogo": False}, include_plotlyjs=False, full_html=False, validate=False,
-        auto_play=False, post_script=HOVER,
+        fields, config=CONFIG, include_plotlyjs=False, full_html=False, validate=False, auto_play=False, post_script=HOVER,
     )  # fmt: skip
-    parts = [f'<div role="img" aria-label="{html.escape(meta.get("alt", "figure"))}">{live}</div>']
-    if "table" in meta:
-        table = pd.DataFrame(meta["table"]["data"], columns=meta["table"]["columns"])
-        rows = table.to_html(index=False, na_rep="", border=0)
-        parts.append(f'<details><summary>The data of this figure</summary><div style="overflow-x: auto">{rows}</div></details>')
-    return "\n".join(parts)
+    return f'<div role="img" aria-label="{html.escape(meta.get("alt", "figure"))}">{live}</div>\n{table_of(meta)}'
+
+
+def table_of(meta: Mapping) -> str:
+    """The table in a figure's `layout.meta` as HTML, folded; empty where there is none."""
+    if "table" not in meta:
+        return ""
+    table = pd.DataFrame(meta["table"]["data"], columns=meta["table"]["columns"])
+    rows = table.to_html(index=False, na_rep="", border=0)
+    return f'<details><summary>The data of this figure</summary><div style="overflow-x: auto">{rows}</div></details>'
 
 
 def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 60_000) -> dict:

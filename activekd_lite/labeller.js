@@ -1,5 +1,6 @@
 // The page of the Labeller: shows `shown`, sends answers with the index they are about and the seconds they took.
-// Time runs from the moment an image is shown to the key, while the page is visible.
+// The clock of an image runs while half of it or more is on the screen, in a tab that is visible, once the widget has been
+// focused, touched or pointed at for the first time: reading the notebook above it is not labelling.
 
 const MOST_BUTTONS = 60; // of so many classes; the search field narrows the rest
 const PATIENCE = 4000; // milliseconds without an answer of the kernel
@@ -11,12 +12,17 @@ function make(tag, name, parent, fields = {}) {
   return element;
 }
 
+function sameQuestion(one, other) {
+  return one.index === other.index && one.events === other.events;
+}
+
 function render({ model, el }) {
   const names = model.get("classnames");
   const digits = names.every((name) => /^[0-9]$/.test(name)); // then a digit is the class of that name
   const searching = names.length > 10;
   let shown = {}, locked = false, patience = 0, places = []; // places: of the classes whose buttons are there, in order
-  let spent = 0, since = null; // milliseconds on this image, and since when it is visible
+  let spent = 0, since = null; // milliseconds on this image, and since when its clock runs
+  let drawn = false, onScreen = false, begun = false; // what the clock needs: this image is decoded, in view, somebody is there
 
   const root = make("div", "", el);
   root.className = "activekd-labeller";
@@ -90,7 +96,7 @@ function render({ model, el }) {
   function send(kind, more = {}) {
     if (locked || !(shown.index >= 0)) return;
     locked = true; // until the kernel has shown what comes next
-    pause();
+    setClock();
     model.send({ kind, index: shown.index, seconds: spent / 1000, ...more });
     patience = setTimeout(() => {
       error.textContent = "The kernel is busy, or gone. If it was restarted, run this cell again: every answer given is kept.";
@@ -101,13 +107,17 @@ function render({ model, el }) {
     }
   }
 
-  function pause() {
-    if (since !== null) spent += performance.now() - since;
-    since = null;
+  function setClock() {
+    const runs = drawn && onScreen && begun && !locked && !document.hidden, now = performance.now();
+    if (since !== null) spent += now - since;
+    since = runs ? now : null;
   }
 
-  function resume() {
-    if (!document.hidden && shown.index >= 0 && since === null) since = performance.now();
+  function begin() {
+    if (!begun) {
+      begun = true;
+      setClock();
+    }
   }
 
   function show() {
@@ -126,14 +136,19 @@ function render({ model, el }) {
     waiting.textContent = open ? "" : shown.busy ? "the student is training ..." : "";
     root.setAttribute("aria-busy", String(!!shown.busy));
     able();
-    if (before.index === shown.index && before.events === shown.events) return resume(); // the same question: its time goes on
-    pause();
+    if (sameQuestion(before, shown)) return setClock(); // the same question: its time goes on
+    drawn = false;
+    setClock();
     spent = 0;
     if (!open) return image.removeAttribute("src");
     image.alt = shown.alt;
     image.src = shown.image;
-    const asked = shown.turn;
-    image.decode().catch(() => {}).then(() => shown.turn === asked && requestAnimationFrame(resume));
+    const asked = shown;
+    image.decode().catch(() => {}).then(() => requestAnimationFrame(() => {
+      if (!sameQuestion(asked, shown)) return;
+      drawn = true;
+      setClock();
+    }));
   }
 
   function press(event) {
@@ -168,17 +183,23 @@ function render({ model, el }) {
     else if (event.detail && event.target.closest("button")) (search || root).focus({ preventScroll: true }); // a mouse's
   }
 
-  const visible = () => (document.hidden ? pause() : resume());
+  const screen = new IntersectionObserver((entries) => {
+    onScreen = entries.at(-1).intersectionRatio >= 0.5;
+    setClock();
+  }, { threshold: 0.5 });
+  screen.observe(image);
+  for (const sign of ["focusin", "pointerdown", "pointermove"]) root.addEventListener(sign, begin);
   root.addEventListener("keydown", press);
   root.addEventListener("click", click);
   search?.addEventListener("input", narrow);
-  document.addEventListener("visibilitychange", visible);
+  document.addEventListener("visibilitychange", setClock);
   model.on("change:shown", show);
   narrow();
   show();
   return () => {
     clearTimeout(patience);
-    document.removeEventListener("visibilitychange", visible);
+    screen.disconnect();
+    document.removeEventListener("visibilitychange", setClock);
     model.off("change:shown", show);
   };
 }

@@ -132,6 +132,7 @@ class Labeller(Explorer):
     def close(self) -> None:
         """Stop asking, let others have the journal, take the widget off the page. Showing it again goes on."""
         with self._lock:
+            self._update_twin()
             super().close()
         if self.journal:
             self.journal.close("the labeller was closed; show it again to go on")
@@ -158,7 +159,13 @@ class Labeller(Explorer):
     def _loop(self, oracle: PersonOracle) -> RunResult:
         data = dataclasses.replace(self.data, oracle=oracle)
         on_round = self.settings.get("on_round", lambda record: None)
-        settings = self.settings | dict(out=self.folder, progress=False, on_round=lambda r: (on_round(r), self._show()))
+
+        def told(record: RoundRecord) -> None:
+            on_round(record)
+            self._show()
+            self._update_twin()
+
+        settings = self.settings | dict(out=self.folder, progress=False, on_round=told)
         return run_active_learning(data, self.teacher, **settings)
 
     def _run(self, oracle: PersonOracle) -> None:
@@ -170,6 +177,7 @@ class Labeller(Explorer):
         except Exception as error:  # of any kind: nobody would see it in a thread
             self._error = f"{type(error).__name__}: {error}"
         self._show()
+        self._update_twin()
 
     def _hand_out(self) -> None:
         """The true labels answer what is asked."""

@@ -1,11 +1,13 @@
 """What all explorers share: is somebody there to touch them, a selection that several of them show, pictures, closing.
 
-An explorer is shown by a cell that ends in it. Where a person's front end asked for the cell, that is a live widget; where a
-program did (papermill, nbval, nbconvert), it is a static `figures.Figure` of the same. ipywidgets and its like come with the
-extra `notebooks`.
+An explorer is shown by a cell that ends in it. If a person's front end asked for the cell, that is a live widget, followed by
+its static twin, a `figures.Figure`: the page hides the twin while the widget is alive, and shows it in a saved notebook,
+where the widget is gone. If a program asked (papermill, nbval, nbconvert), it is the figure alone. ipywidgets and its
+like come with the extra `notebooks`.
 """
 
 import html
+import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
@@ -17,7 +19,7 @@ import torch
 import traitlets
 from torch import Tensor
 
-from activekd_lite.figures import INK, TEMPLATE, Figure, data_uri, squares
+from activekd_lite.figures import CONFIG, INK, PLOTLY, TEMPLATE, Figure, data_uri, squares, table_of
 from activekd_lite.images import ImageFiles
 
 NARROW = dict(display="flex", flex_flow="row wrap", width="100%")  # rows that break where the page is narrow
@@ -50,6 +52,7 @@ class Explorer(ABC):
         self._widget: w.Widget | None = None
         self._extra: list[w.Widget] = []  # that are not on the page: links
         self._watched: list[tuple[traitlets.HasTraits, Callable, str]] = []
+        self._twin = None  # IPython's handle of the static figure below the live widget
 
     @abstractmethod
     def figure(self) -> Figure:
@@ -84,7 +87,26 @@ class Explorer(ABC):
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self.widget if somebody_there() else self.figure())
+        if somebody_there():
+            self._display_live()
+        else:
+            display(self.figure())
+
+    def _display_live(self) -> None:
+        """Three outputs: the live widget, a line that leads from the twin back to it, the twin."""
+        from IPython.display import display
+
+        self.widget.add_class(f"activekd-live-{self.widget.model_id}")
+        bundle = self.widget._repr_mimebundle_()
+        view, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        display(view | {"text/html": "", "text/plain": ""}, raw=True, metadata=metadata)  # nothing where widgets cannot run
+        display({"text/html": TWIN.replace("{id}", self.widget.model_id), "text/plain": ""}, raw=True)
+        self._twin = display(twin(self.figure()), raw=True, display_id=True)
+
+    def _update_twin(self) -> None:
+        """What a saved notebook shows becomes what the explorer holds now."""
+        if self._twin is not None:
+            self._twin.update(twin(self.figure()), raw=True)
 
 
 def close_all(widget: w.Widget) -> None:
@@ -106,8 +128,15 @@ def live_figure(figure: go.Figure) -> go.FigureWidget:
     """The figure as a widget. Words and pictures, which are for pages, stay behind."""
     live = go.FigureWidget(figure.data, figure.layout)
     live.update_layout(template=TEMPLATE, meta=None, autosize=True)
-    live._config = {"displaylogo": False, "responsive": True}
+    live._config = CONFIG
     return live
+
+
+def twin(figure: Figure) -> dict:
+    """The figure for a saved notebook; where plotly does not run, such as in nbconvert's pages, its words and its table."""
+    fields = json.loads(figure.to_json()) | {"config": CONFIG}
+    words = f"<p>{html.escape(figure.alt)}</p>{table_of(figure.layout.meta or {})}"
+    return {PLOTLY: fields, "text/html": words, "text/plain": figure.alt}
 
 
 def thumbnail(images: Tensor | ImageFiles, index: int, side: int = 96, alt: str = "") -> str:
@@ -149,6 +178,19 @@ def _picture(image: Tensor, side: int, alt: str) -> str:
     return f'<img alt="{html.escape(alt)}" src="{uri}" width="{side}" height="{side}" style="image-rendering:pixelated">'
 
 
+# The line above the twin. Its style hides line and twin while the widget of this id is on the page, and hides JupyterLab's
+# "Error displaying widget" (an output without any element in it) where it is not. Line and twin wait a second for the widget.
+TWIN = """<p class="activekd-twin-{id}"><b>Run this cell to touch it.</b> Until then, this is a still picture of it.</p>
+<style>
+body:has(.activekd-live-{id}) .activekd-twin-{id},
+.jp-OutputArea:has(.activekd-live-{id}) > .jp-OutputArea-child:has(.activekd-twin-{id}),
+.jp-OutputArea:has(.activekd-live-{id}) > .jp-OutputArea-child:has(.activekd-twin-{id}) + .jp-OutputArea-child,
+.jp-OutputArea:has(.activekd-twin-{id}) > .jp-OutputArea-child > .jp-OutputArea-output.lm-Panel:not(:has(*)) {
+  display: none }
+.jp-OutputArea-child:has(.activekd-twin-{id}), .jp-OutputArea-child:has(.activekd-twin-{id}) + .jp-OutputArea-child {
+  animation: activekd-twin 0s 1s backwards }
+@keyframes activekd-twin { from { max-height: 0; overflow: hidden; opacity: 0 } }
+</style>"""
 TILE = """<figure style="margin:0 6px 6px 0;width:{width}px;text-align:center">{picture}
 <figcaption style="font-size:13px;line-height:1.2;overflow-wrap:anywhere">{caption}</figcaption></figure>"""
 BAR = """<tr><td style="padding:0 8px 0 0;white-space:nowrap">{name}</td>

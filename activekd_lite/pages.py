@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from activekd_lite.figures import html_of
+from activekd_lite.figures import PLOTLY, html_of
 from activekd_lite.files import write_atomic
 
 PATHS = ("out", "cache", "data_root", "study")  # parameters of notebooks that name folders
-PLOTLY, PLOTLY_JS = "application/vnd.plotly.v1+json", "plotly.min.js"
+PLOTLY_JS = "plotly.min.js"
 
 
 def title(notebook: Mapping) -> str:

@@ -41,7 +41,7 @@ class RunViewer(Explorer):
         live = somebody_there()
         self._draw(self._running())
         if live:
-            display(self.widget)
+            self._display_live()
         try:
             result = run_active_learning(self.data, teacher, on_round=self, progress=False, **settings)
         except BaseException as stop:  # whatever stops the run is said here, and goes on
@@ -151,6 +151,7 @@ class RunViewer(Explorer):
         self.status = status
         if self._widget is not None:
             self._redraw()
+            self._update_twin()
 
     def _redraw(self) -> None:
         self._said.value = f'<div role="status" style="font-size:16px;color:{INK}"><b>{self.status}</b></div>'

@@ -84,6 +84,7 @@ class Notebook:
         self.page = context.new_page()
         self.page.on("console", lambda m: self._hear(m.text, m.location) if m.type == "error" else None)
         self.page.on("pageerror", lambda error: self._hear(str(error)))
+        self.requests = requests_of(self.page)
         self.page.goto(f"{address}/lab/tree/{path.relative_to(root)}?token={token}&reset")
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
         self.page.get_by_text("| Idle").wait_for(
@@ -152,9 +153,33 @@ class Notebook:
         SCREENS.mkdir(parents=True, exist_ok=True)
         (self.page if place is None else self.output(place)).screenshot(path=SCREENS / f"{name}.png")
 
+    def save(self) -> None:
+        self.page.keyboard.press("Escape")
+        before = self.path.stat().st_mtime_ns
+        self.page.keyboard.press("Control+S")
+        wait(lambda: self.path.stat().st_mtime_ns != before, 20, lambda: "the notebook was not saved")
+
     def close(self) -> None:
+        """Nothing went wrong, nothing was asked of anyone but the server, no figure offers to send its data."""
+        uploads = upload_buttons(self.page)
         self.page.close()
         assert not self.troubles, self.troubles
+        assert not uploads
+        assert not [url for url in self.requests if not url.startswith(self.address)]
+
+
+def requests_of(page) -> list[str]:
+    """The addresses that a page asks for, from now on; what is inside the page itself does not count."""
+    urls = []
+    page.on("request", lambda request: urls.append(request.url) if not request.url.startswith(("data:", "blob:")) else None)
+    page.on("websocket", lambda socket: urls.append(socket.url.replace("ws", "http", 1)))
+    return urls
+
+
+def upload_buttons(page) -> list[str]:
+    """The names of toolbar buttons that send a figure somewhere."""
+    names = page.locator(".modebar-btn").evaluate_all("buttons => buttons.map(b => b.dataset.title || b.title || '?')")
+    return [name for name in names if re.search(r"share|cloud|send|upload|edit|\?", name, re.I)]
 
 
 def written(folder: Path, name: str, cells: list[str]) -> Path:

@@ -5,11 +5,17 @@ What is asserted is what the page shows and what reached kernel and disk. Screen
 
 import json
 import os
+import re
 import signal
 
 import lab
 import nbformat
+import plotly.express as px
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+import activekd_lite as akd
+from activekd_lite import figures, pages, report
 
 SETUP = """
 import torch
@@ -41,7 +47,7 @@ def browser(tmp_path_factory):
             path = root / name if cells is None else lab.written(root, name, cells)
             return lab.Notebook(context, address, token, path, root)
 
-        open_notebook.root = root
+        open_notebook.root, open_notebook.context = root, context
 
         yield open_notebook
         chromium.close()
@@ -139,10 +145,9 @@ def test_simplex_explorer(browser):
     page.set_viewport_size({"width": 1280, "height": 1300})
 
     # what is saved is small and has no widget state
-    page.keyboard.press("Escape")
-    page.keyboard.press("Control+S")
-    lab.wait(lambda: "widget-view+json" in notebook.path.read_text(), 20, lambda: "the notebook was not saved")
+    notebook.save()
     saved = notebook.path.read_text()
+    assert "widget-view+json" in saved
     assert len(saved) < 1_000_000
     assert "widgets" not in json.loads(saved)["metadata"]
 
@@ -181,12 +186,54 @@ def test_stepper(browser):
     out.get_by_role("combobox", name="beside it").select_option("uncertainty")
     right.get_by_text("uncertainty: 2 of 8 picks").wait_for()
     assert notebook.ask(2, "list(stepper.radii)") == ["pcoreset", "uncertainty"]
-    assert "uncertainty" in (out.locator(".legend").text_content() or "")
+    assert "uncertainty" in (out.locator(".widget-subarea .legend, .jupyter-widgets .legend").first.text_content() or "")
 
     out.locator(".widget-play button").first.click()  # it plays to the end by itself
     left.get_by_text("pcoreset: 8 of 8 picks").wait_for(timeout=30_000)
     assert notebook.ask(2, "stepper.at") == 8
     notebook.close()
+
+
+TWIN = "Run this cell to touch it."
+
+
+def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
+    show = 'akd.widgets.SimplexExplorer(data, probs, layouts={"grid": grid})'
+    notebook = browser("alive", [SETUP, show, f"{STEPPER}akd.widgets.RunViewer(data)"])
+    for place in (0, 1, 2):
+        notebook.run(place)
+    notebook.output(1).locator(".akd-field").first.wait_for()
+    lab.wait(lambda: "js-plotly-plot" in notebook.output(1).inner_html(), 20, lambda: "no twin in the page")
+    notebook.page.wait_for_timeout(1200)  # as long as a twin waits for its widget
+    for place in (1, 2):
+        assert TWIN not in notebook.output(place).inner_text(), "the twin is hidden beside what is alive"
+    assert notebook.output(1).locator(".js-plotly-plot").is_hidden()
+    notebook.save()
+    notebook.close()
+    saved = notebook.path.read_text()
+    assert len(saved) < 1_000_000
+    assert "widgets" not in json.loads(saved)["metadata"]
+
+    changed = nbformat.reads(saved, 4)
+    changed.cells[0].source += "\n# by somebody else: JupyterLab does not trust it"
+    for name, text in (("trusted", saved), ("untrusted", nbformat.writes(changed))):
+        (browser.root / f"{name}.ipynb").write_text(text)
+        reopened = browser(f"{name}.ipynb")
+        for place in (1, 2):
+            out = reopened.output(place)
+            out.scroll_into_view_if_needed()
+            out.get_by_text(TWIN).wait_for(state="visible")
+            out.locator(".js-plotly-plot").first.wait_for(state="visible")
+            reopened.page.wait_for_timeout(1500)
+            assert not re.search(r"Error|Loading widget|VBox\(", out.inner_text())
+            reopened.screenshot(f"reopened-{name}", place)
+        reopened.troubles = [t for t in reopened.troubles if "widget model not found" not in t]  # said to the console alone
+        if name == "trusted":
+            reopened.run(0)
+            reopened.run(1)
+            reopened.output(1).locator(".akd-field").first.wait_for()
+            assert TWIN not in reopened.output(1).inner_text()
+        reopened.close()
 
 
 LEAK = """
@@ -322,6 +369,67 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     assert notebook.ask(2, "float(labeller.journal.seconds)") > 0
     notebook.ask(2, "labeller.close()")
     notebook.troubles = [t for t in notebook.troubles if "Kernel" not in t and "WebSocket" not in t]  # of the kill
+    notebook.close()
+
+
+def test_pages_and_the_report_ask_nobody_and_offer_no_upload(browser, tmp_path):
+    study = akd.sweep.load(akd.sweep.STUDY)
+    part = study[(study["dataset"] == "digits") & study["strategy"].isin(["random", "pcoreset"]) & (study["seed"] < 3)]
+    report.write(part, tmp_path / "report.html")
+    ours = figures.Figure(px.line(x=[1, 2], y=[3, 4]), alt="A line rises from 3 to 4.")
+    ours.write_page(tmp_path / "figure.html")
+    theirs = px.line(x=[1, 2], y=[3, 4])  # a learner's own, without our template
+    outputs = [new_output("display_data", {figures.PLOTLY: json.loads(figure.to_json())}) for figure in (ours, theirs)]
+    notebook = nbformat.from_dict(new_notebook(cells=[new_code_cell("figure", outputs=outputs)]))
+    pages.page(notebook, tmp_path / "notebook.html")
+    for name in ("report", "figure", "notebook"):
+        page = browser.context.new_page()
+        requests, path = lab.requests_of(page), (tmp_path / f"{name}.html").as_uri()
+        page.goto(path)
+        page.locator(".modebar-btn").first.wait_for(state="attached")
+        lab.wait(
+            lambda page=page: page.locator(".js-plotly-plot:not(:has(.modebar-btn))").count() == 0, 20, lambda: "no toolbar"
+        )
+        assert not lab.upload_buttons(page), name
+        assert path in requests
+        assert not [url for url in requests if not url.startswith(tmp_path.as_uri())], name
+        page.close()
+
+
+HIDE = """hidden => {
+  Object.defineProperty(document, 'hidden', { get: () => hidden, configurable: true });
+  document.dispatchEvent(new Event('visibilitychange'));
+}"""
+
+
+def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
+    notebook = browser("clock", [DIGITS, "%%html\n<div style='height: 3000px'></div>", LABEL.replace('"mine"', '"clock"')])
+    notebook.run(0)
+    truth = notebook.ask(3, "truth.tolist()")
+    notebook.run(1)
+    notebook.start(2)
+    notebook.finished(2)
+    page, journal, tab = Labelling(notebook, 2, truth), notebook.path.parent / "clock" / "answers.jsonl", notebook.page
+    waits = 3.0
+    notebook.cell(0).scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # the image is out of sight
+    page.part("image").scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # nobody has touched the widget
+    page.answer()
+    tab.evaluate(HIDE, True)
+    tab.wait_for_timeout(1000 * waits)  # another tab is in front
+    tab.evaluate(HIDE, False)
+    page.answer()
+    notebook.cell(0).scroll_into_view_if_needed()
+    tab.wait_for_timeout(1000 * waits)  # scrolled away between two answers
+    page.part("image").scroll_into_view_if_needed()
+    page.answer()
+    tab.wait_for_timeout(1000 * waits)  # looked at
+    page.answer()
+    seconds = [json.loads(line)["seconds"] for line in journal.read_text().splitlines() if '"answer"' in line]
+    assert len(seconds) == 4
+    assert max(seconds[:3]) < waits <= seconds[3], seconds
+    notebook.ask(3, "labeller.close()")
     notebook.close()
 
 

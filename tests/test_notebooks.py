@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,9 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import activekd_lite as akd
 from activekd_lite import cli, notebooks
+from activekd_lite.figures import UPLOAD
 from activekd_lite.files import PACKAGE
 
 pytest_plugins = "pytester"  # runs pytest in a test
@@ -144,6 +147,13 @@ def the_outputs_are_of_this_code(path, notebook):
         f"the outputs of {path.name} are of other code: `activekd-lite notebooks {path.stem[:2]} --refresh` makes them anew"
     )
     assert [cell.execution_count for cell in code_cells(notebook)] == [*range(1, len(code_cells(notebook)) + 1)]
+
+
+@rule
+def no_figure_offers_to_send_its_data(path, notebook):
+    for output in outputs(notebook):
+        if figure := output.get("data", {}).get(notebooks.PLOTLY):
+            assert UPLOAD in figure["layout"]["template"]["layout"].get("modebar", {}).get("remove", ())
 
 
 @rule
@@ -280,6 +290,7 @@ BREAKS = [
     ("the_outputs_are_of_this_code", replaced(2, "import torch", "import torch as t")),
     ("the_outputs_are_of_this_code", replaced(1, "seed = 0", "seed = 1")),
     ("the_outputs_are_of_this_code", put(-1, execution_count=1)),
+    ("no_figure_offers_to_send_its_data", lambda nb: figure(nb).data[notebooks.PLOTLY]["layout"]["template"].update(layout={})),
     ("the_outputs_are_clean", put(-1, outputs=[new_output("error", ename="E", evalue="", traceback=[])])),
     ("the_outputs_are_clean", put(-1, outputs=[new_output("stream", name="stderr", text="UserWarning: x")])),
     ("the_outputs_are_clean", shown(**{"text/plain": "in /home/me/runs"})),
@@ -667,3 +678,22 @@ def test_a_spoiled_answer_differs_from_the_answer():
         assert not (spoiled(answer) == answer).any()
     assert spoiled(max)(1, 2) != 2
     assert json.dumps(spoiled(None))
+
+
+def turn_by_hand(said, teacher, small, **record):
+    """Notebook 00's turn by hand, beside a kept run whose first record is changed by `record`; what it prints."""
+    path = next(path for path in NOTEBOOKS if path.stem.startswith("00"))
+    cell = next(cell for cell in code_cells(nbformat.read(path, 4)) if "by_hand = " in cell.source)
+    run = akd.run_active_learning(small, teacher, rounds=1, query_size=10, device="cpu", progress=False)
+    kept = [replace(run.records[0], **record), *run.records[1:]]
+    names = dict(akd=akd, replace=replace, data=small, teacher=teacher, result=replace(run, records=kept), seed=0, student=None)
+    exec(cell.source, names | dict(strategy="pcoreset", query_size=10, device="cpu"))
+    return said().out
+
+
+def test_the_turn_by_hand_is_compared_with_what_was_computed_alike(teacher, small, capsys):
+    assert "by hand: True" in turn_by_hand(capsys.readouterr, teacher, small)
+    other = {"query_indices": list(range(10))}
+    assert "64 threads" in turn_by_hand(capsys.readouterr, teacher, small, device="cpu, 64 threads, AVX2", **other)
+    with pytest.raises(AssertionError, match="queries differ"):
+        turn_by_hand(capsys.readouterr, teacher, small, **other)

@@ -1,15 +1,23 @@
 """The explorers' Python side: what they compute, what is refused, that nothing is left. Their faces: test_browser.py."""
 
+import html
+
+import nbconvert
+import nbformat
 import numpy as np
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import activekd_lite as akd
+from activekd_lite import pages
+from activekd_lite.figures import PLOTLY, SHOWN_ROWS
 from activekd_lite.live import somebody_there
 from activekd_lite.scatter import groups, points
 
 WIDGETS = akd.widgets
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 @pytest.fixture
@@ -66,7 +74,33 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
     assert len(shown[0].alt) > 40
     monkeypatch.setattr("activekd_lite.live.somebody_there", lambda: True)
     explorer._ipython_display_()
-    assert shown[1] is explorer.widget
+    view, line, twin = shown[1:]
+    assert view[VIEW]["model_id"] == explorer.widget.model_id
+    assert not view["text/plain"] + view["text/html"], "where widgets cannot run, the twin alone is seen"
+    assert f"activekd-live-{explorer.widget.model_id}" in explorer.widget._dom_classes
+    assert explorer.widget.model_id in line["text/html"]
+    assert twin[PLOTLY]["layout"]["meta"]["alt"] == twin["text/plain"] == shown[0].alt
+    assert "<table" in twin["text/html"] or len(shown[0].table) > SHOWN_ROWS
+    explorer.close()
+
+
+@pytest.mark.parametrize("name", ["simplex", "stepper"])
+def test_nbconvert_shows_the_twin_of_a_live_explorer(explorers, name, monkeypatch, tmp_path):
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: bundles.append(bundle))
+    monkeypatch.setattr("activekd_lite.live.somebody_there", lambda: True)
+    explorer = explorers[name]()
+    explorer._ipython_display_()
+    cell = new_code_cell("explorer", outputs=[new_output("display_data", bundle) for bundle in bundles])
+    notebook = nbformat.from_dict(new_notebook(cells=[cell]))
+    pages.page(notebook, tmp_path / "page.html")
+    plain, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
+    words = html.escape(explorer.figure().alt)
+    for page in (plain, (tmp_path / "page.html").read_text()):
+        assert "VBox(" not in page
+        assert "Run this cell to touch it." in page
+        assert words in page
+    assert "Plotly.newPlot" in page
     explorer.close()
 
 

@@ -12,12 +12,19 @@ SETTINGS = dict(rounds=2, query_size=4, device="cpu")
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed; `shown.live` is whether somebody is there."""
+    """What is displayed; `shown.live` is whether somebody is there; `shown.updates` are what it was replaced by."""
 
     class Shown(list):
         live = True
 
+        def __init__(self):
+            self.updates = []
+
+        def update(self, bundle, raw):  # as IPython's handle
+            self.updates.append(bundle)
+
     shown = Shown()
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle) or shown)
     monkeypatch.setattr(module, "display", shown.append)
     monkeypatch.setattr(module, "somebody_there", lambda: shown.live)
     return shown
@@ -35,7 +42,10 @@ def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
     assert viewer.widget
     viewer._draw = lambda status: (draw(status), seen.append((status, len(viewer._queries.children))))
     result = viewer.run(teacher, train=quick, **SETTINGS)
-    assert shown == [viewer.widget]
+    view, _, twin = shown
+    assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.widget.model_id
+    assert "Round 0" in twin["text/plain"]
+    assert shown.updates[-1]["text/plain"] == viewer.figure().alt, "a saved notebook shows the run as it ended"
     said = [status.split(":")[0].split(";")[0] for status, _ in seen]
     assert said == [
         "Round 0 of 2 is running", "Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels",
