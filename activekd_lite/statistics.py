@@ -129,7 +129,7 @@ def stage_seconds(results: Results) -> pd.DataFrame:
     if not recorded(table, *columns):
         return pd.DataFrame(columns=["strategy", "distill", *STAGES, "round", "rounds"])
     asked = table["query_indices"].map(len) > 0
-    table = table.assign(seconds_select=table["seconds_select"].where(asked), round=_seconds(table))
+    table = table.assign(seconds_select=table["seconds_select"].where(asked), round=table[columns].sum(axis=1))
     groups = table.groupby(["strategy", "distill"], sort=False)
     found = groups[[*columns, "round"]].mean().assign(rounds=groups.size()).reset_index()
     return found.rename(columns=dict(zip(columns, STAGES, strict=True)))

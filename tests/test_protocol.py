@@ -19,6 +19,7 @@ def test_a_run_by_names_is_the_run_by_objects(tmp_path, vlm, digits, quick):
     teacher = akd.ZeroShotTeacher(
         akd.TeacherCache.build(vlm, digits.pool, 2, tmp_path, progress=False),
         vlm.text_weights(digits.classnames, digits.templates),
+        test=akd.TeacherCache.build_test(vlm, digits, tmp_path, progress=False),
     )
     by_objects = akd.run_active_learning(digits, teacher, rounds=1, query_size=3, train=quick, device="cpu", progress=False)
     assert [r.outcome() for r in by_names.records] == [r.outcome() for r in by_objects.records]
