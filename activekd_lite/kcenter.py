@@ -16,7 +16,7 @@ Floating point. The distance is sum((x - c) ** 2) in float64, summed by numpy ro
 |x|^2 + |c|^2 - 2 x.c, in whatever order it is summed, is off by at most (C + 3) u (|x| + |c|)^2, where u is half the spacing
 of its numbers at 1; the distance itself by as much in float64; and a row that was rounded or brought to unit norm by
 (C + 4) u |x|. All of that stays under the margin 16 (C + 8) (u (|x|^2 + |c|^2) + the smallest normal number), by which
-bounds are raised; what overflows has the bound infinity.
+bounds are raised; what overflows has the bound infinity. Products are in float32 where no square leaves it, else in float64.
 """
 
 import math
@@ -141,7 +141,7 @@ class _Nearest:
             for start in range(0, self.count, step):
                 c = torch.from_numpy(self.centers[start : min(start + step, self.count)])
                 products, low, _ = _products(rounded, xx, c.to(self.dtype))
-                least = (torch.from_numpy(bound) - low).to(self.dtype)
+                least = (torch.from_numpy(bound) - low).to(self.dtype)  # the margin has room for this rounding, too
                 row, column = torch.nonzero(~(products > least[:, None]), as_tuple=True)
                 for i, j in zip(row.split(len(part)), column.split(len(part)), strict=True):
                     np.minimum.at(exact, i.numpy(), _squares(x[i] - c[j]).numpy())
@@ -260,8 +260,8 @@ def _product_dtype(points: Tensor, small: bool) -> torch.dtype:
 
 
 def zero_rows(x: Tensor) -> Tensor:
-    """Which rows of x (N, C) hold only zeros: (n,) int64. Raises nothing."""
-    suspects = torch.nonzero(_norms(x) == 0).flatten()  # some underflow
+    """Which rows of x (N, C) hold only zeros: (n,) int64."""
+    suspects = torch.nonzero(_norms(x) == 0).flatten()  # small ones may underflow
     return suspects[(x[suspects] == 0).all(dim=1)]
 
 

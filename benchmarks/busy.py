@@ -57,8 +57,9 @@ def measure(setting, dataset, steps, cache):
 
 @contextlib.contextmanager
 def busy(count):
-    """`count` processes that compute all the time."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    """`count` processes that compute all the time, until the block ends or this process does."""
+    loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(10**6): pass"
+    processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
     try:
         yield
     finally:
@@ -77,6 +78,7 @@ def table(settings, datasets, repeats, steps, beside, cache):
                     for setting in settings:
                         spent = measure(setting, dataset, steps, cache)
                         seconds.setdefault((setting, dataset, count > 0), []).append(spent)
+                        print(f"{dataset}, {setting}, {count} beside: {spent:.2f} s", file=sys.stderr, flush=True)
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 

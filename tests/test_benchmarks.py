@@ -69,7 +69,7 @@ def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, 
 def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, capsys):
     import busy
 
-    words = ["--setting", "kit", "--setting", "one thread", "--dataset", "digits", "--steps", "1", "--beside", "1"]
+    words = ["--setting", "one thread", "--dataset", "digits", "--steps", "1", "--beside", "1"]
     monkeypatch.setattr(sys, "argv", ["busy.py", *words, "--repeats", "1", "--cache", str(tmp_path)])
     started, popen = [], busy.subprocess.Popen
 
@@ -81,9 +81,9 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
     monkeypatch.setattr(busy.subprocess, "Popen", Remembered)
     busy.main()
     rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| digits")]
-    assert [row[1] for row in rows] == ["kit", "one thread"]
+    assert [row[1] for row in rows] == ["one thread"]
     assert all(float(seconds) > 0 for row in rows for seconds in (row[2], row[4]))
-    assert len(started) == 1 + 4  # one busy process, four trainings
+    assert len(started) == 1 + 2  # one busy process, two trainings
     assert all(process.poll() is not None for process in started)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activekd_lite import kcenter
-from activekd_lite.kcenter import k_center_greedy
+from activekd_lite.kcenter import k_center_greedy, k_center_in_pool, zero_rows
 
 
 def brute_force(points, centers, k, cosine=False):
@@ -98,6 +98,32 @@ def test_every_dtype_and_both_metrics(dtype, metric, sizes):
     expected, expected_radii = brute_force(points, centers, 25, metric == "cosine")
     np.testing.assert_allclose(radii, expected_radii, rtol=1e-9)
     assert picks.tolist() == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scales", [(1e-25, 1.0), (1e-17, 1e17), (1.0, 1e25)])
+def test_cosine_of_rows_whose_squares_leave_float32(scales, dtype, sizes):
+    """An angle does not depend on the lengths, which float32 squares do not survive."""
+    points = torch.from_numpy(clusters(300, 12) + 1e-3).to(dtype)
+    length = torch.tensor(scales, dtype=dtype)[torch.arange(300) % 2, None]
+    points = points * length
+    picks, radii = k_center_greedy(points, points[:5], 30, metric="cosine")
+    expected, expected_radii = brute_force(points, points[:5], 30, cosine=True)
+    np.testing.assert_allclose(radii, expected_radii, rtol=1e-9)
+    assert picks.tolist() == expected
+    assert zero_rows(torch.cat([points, 0 * points[:2]])).tolist() == [300, 301]
+
+
+@pytest.mark.filterwarnings("ignore:pool exhausted", "ignore:overflow encountered")
+@pytest.mark.parametrize("case", ADVERSARIAL)
+def test_centres_among_the_points(case, sizes):
+    points, order = torch.from_numpy(ADVERSARIAL[case](90, 20)), np.random.default_rng(1).permutation(90)
+    labeled, rest = torch.from_numpy(order[:7]), torch.from_numpy(np.sort(order[7:]))
+    for k in (1, 20, 83):
+        expected = rest[k_center_greedy(points[rest], points[labeled], k)[0]]
+        assert torch.equal(k_center_in_pool(points, labeled, k), expected)
+    with pytest.raises(ValueError, match=r"k = 84 picks asked of 83 points; k must be in 0..83"):
+        k_center_in_pool(points, labeled, 84)
 
 
 @pytest.mark.filterwarnings("ignore:pool exhausted")
