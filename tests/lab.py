@@ -157,7 +157,8 @@ class Notebook:
         self.page.keyboard.press("Escape")
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Control+S")
-        wait(lambda: self.path.stat().st_mtime_ns != before, 20, lambda: "the notebook was not saved")
+        whole = lambda: self.path.stat().st_mtime_ns != before and self.path.read_text().endswith("}\n")  # noqa: E731
+        wait(whole, 20, lambda: "the notebook was not saved")
 
     def close(self) -> None:
         """Nothing went wrong, nothing was asked of anyone but the server, no figure offers to send its data."""
