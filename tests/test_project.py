@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
     "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
+    "photos", "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "runs", "loop", "protocol", "grid", "cluster", "statistics", "sweep",
     "figures", "maps", "comparisons", "plots", "report",
