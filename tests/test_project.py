@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
-    "openmp", "checks", "device", "doctor", "files", "seeding", "kcenter", "losses", "metrics", "views", "shapes",
-    "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
+    "openmp", "checks", "device", "doctor", "files", "seeding", "kcenter", "schedules", "losses", "metrics", "views", "shapes",
+    "photos", "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "runs", "loop", "protocol", "grid", "cluster", "statistics", "sweep",
     "figures", "maps", "comparisons", "plots", "report",
