@@ -152,10 +152,8 @@ def run_cache(args: argparse.Namespace) -> int:
             print(f"{folder}: {reason}{', deleted' if args.yes else ''}")
         print(f"{len(going)} caches " + ("deleted" if args.yes else "could go; --yes deletes them"))
         return 0
-    config = _run_config(args)
-    vlm = load_vlm(config.vlm, config.pretrained, args.device, quick_gelu=config.quick_gelu)
-    data = load_dataset(config.dataset, args.root, cache_root=args.cache, pool_size=config.pool_size)
-    built = cache.TeacherCache.build(vlm, data.pool, config.views or 1, args.cache)
+    config = replace(_run_config(args), rounds=0)  # no query is asked for: any pool will do
+    built = config.load(cache_root=args.cache, data_root=args.root, device=args.device).teacher.cache
     views, size, dim = built.features.shape
     mib = built.features.nbytes / 2**20
     print(f"{built.path}: {views} views x {size} images x {dim} numbers, {mib:.1f} MiB, checksums right")
@@ -288,7 +286,7 @@ def _parser() -> argparse.ArgumentParser:
             "--quick-gelu", action=argparse.BooleanOptionalAction, help="was that file trained with QuickGELU? (tags know it)"
         )
         sub.add_argument(
-            "--views", type=int, help="cached views of each image (1; without a teacher a fresh crop at each step)"
+            "--views", type=int, help="cached views of each image (1, with --paper 10; without a teacher fresh crops)"
         )
         sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
 
@@ -315,7 +313,7 @@ def _parser() -> argparse.ArgumentParser:
     def one(sub):
         sub.add_argument("--teacher", choices=TEACHERS, default="zero-shot", help=few_shot)
         sub.add_argument("--student", help=students)
-        sub.add_argument("--paper", action="store_true", help="the paper's protocol; what else is given goes before it")
+        sub.add_argument("--paper", action="store_true", help="the paper's protocol; other options override it")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
         sub.add_argument("--average", choices=["normalized", "raw"], help="of the prompts' features (raw for clap)")
         sub.add_argument("--templates", nargs="+", metavar="PROMPT", help="your own, '{}' for the class name (the data set's)")
@@ -326,22 +324,24 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument(
             "--no-distill", dest="distill", action="store_false", help="plain active learning, same start and steps"
         )
-        sub.add_argument("--seed", type=int, help=f"({defaults.seed})")
+        sub.add_argument("--seed", type=int, help=f"({defaults.seed}; with --paper 1)")
         sub.add_argument("--out", default="runs/first", help="folder of the run; a stopped run goes on there (runs/first)")
         sub.add_argument("--keep-students", action="store_true", help="keep the student of every round, not only of the last")
 
     def many(sub):
         several = {"nargs": "+", "default": None}
-        sub.add_argument("grid", nargs="?", metavar="GRID.yaml", help="a file; what is said here goes before it")
+        sub.add_argument("grid", nargs="?", metavar="GRID.yaml", help="a file; options given here override it")
         sub.add_argument("--dataset", dest="datasets", **several, help=sets + " (digits)")
         sub.add_argument("--teacher", dest="teachers", choices=TEACHERS, **several, help=few_shot)
         sub.add_argument("--student", dest="students", **several, help=students)
-        sub.add_argument("--strategy", dest="strategies", **several, help=f"{named} (the paper's six)")
+        sub.add_argument(
+            "--strategy", dest="strategies", **several, help=f"{named} (the paper's six; with --paper as its code has them)"
+        )
         sub.add_argument(
             "--selection-source", dest="selection_sources", choices=SELECTION_SOURCES, **several, help=f"{sources}; one or more"
         )
         sub.add_argument("--no-distill", dest="distill", action="store_const", const=[False], help="without a teacher only")
-        sub.add_argument("--seeds", type=int, **several, help="(0)")
+        sub.add_argument("--seeds", type=int, **several, help="(0; with --paper 1 to 5)")
         sub.add_argument("--paper", action="store_true", default=None, help="the paper's protocol")
         sub.add_argument("--out", default="runs/sweep", help="folder of the runs; finished ones stay (runs/sweep)")
         sub.add_argument("--dry-run", action="store_true", help="list the runs and estimate the time that they take")
@@ -355,10 +355,13 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--out", metavar="FILE", help="the page (report.html in that folder)")
 
     def jobs(sub):
-        sub.set_defaults(paper=False, distill=True, teacher="zero-shot")
+        sub.set_defaults(distill=True, teacher="zero-shot")
         sub.add_argument("job", nargs="?", default="build", choices=["build", "info", "verify", "prune"], help="(build)")
         sub.add_argument("--dataset", default="digits", help=sets + " (digits)")
+        sub.add_argument("--paper", action="store_true", help="as the paper's protocol needs them")
         sub.add_argument("--pool-size", type=int, help="a random part of the pool, as in `run`")
+        sub.add_argument("--pool-per-seed", action="store_true", default=None, help="draw that part anew for each seed")
+        sub.add_argument("--seed", type=int, help="of --pool-per-seed (0; with --paper 1)")
         sub.add_argument("--unused-days", type=float, help="prune: also those that nobody opened for so long")
         sub.add_argument("--yes", action="store_true", help="prune: delete them")
 
@@ -391,3 +394,7 @@ def _parser() -> argparse.ArgumentParser:
     command("notebooks", run_notebooks, course)
     command("doctor", doctor, folders, looked_at)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

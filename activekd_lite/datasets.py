@@ -191,7 +191,8 @@ def _from_torchvision(name: str, root: Path, side: int, pool_part: tuple[int | N
         ) from error
     if not hasattr(train, "classes"):
         raise ValueError(f"torchvision:{name} names no classes; ActiveKD needs names to ask the teacher with")
-    chosen = _part_of(train.targets if hasattr(train, "targets") else [c for _, c in train], *pool_part).tolist()
+    labels = train.targets if hasattr(train, "targets") else [train[i][1] for i in range(len(train))]
+    chosen = _part_of(labels, *pool_part).tolist()
     parts = [[data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))]
     classnames = [c.replace("_", " ") for c in train.classes]
     pictures, labels = ([[example[k] for example in part] for part in parts] for k in (0, 1))

@@ -91,6 +91,8 @@ class Grid:
         for entry in self.teachers:
             said = {} if isinstance(entry, str) else entry
             _known(said, OF_TEACHER, f"teacher {entry!r}")
+            if "teacher" in said and said["teacher"] is None:
+                raise ValueError(f"teacher {entry!r}: runs without a teacher are those of `distill: [false]`")
             _check_settings(said, f"teacher {entry!r}: ")
         self.runs()
 
@@ -179,7 +181,7 @@ def _changed(base, changes: object):
     changes = with_length(changes) if isinstance(base, TrainConfig) else changes
     try:
         return replace(base, **changes)
-    except TypeError as error:
+    except (TypeError, OverflowError) as error:
         raise ValueError(f"{type(base).__name__} {dict(changes)!r}: a value has the wrong type ({error})") from error
 
 
@@ -250,7 +252,7 @@ def _is_text(value: object) -> bool:
 
 
 def _are_texts(value: object) -> bool:
-    return isinstance(value, list | tuple) and all(map(_is_text, value))
+    return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_text, value))
 
 
 SETTINGS = (
@@ -284,7 +286,7 @@ def _known(given: Mapping, known: Sequence[str], where: str) -> None:
 
 def _name(teacher: Mapping) -> str:
     """What a teacher without a name is called: its model, if it says one, and its kind."""
-    model = teacher.get("vlm", "").rpartition("/")[2]
+    model = (teacher.get("vlm") or "").rpartition("/")[2]
     kind = teacher.get("teacher", "zero-shot")
     return "-".join(filter(None, (model, kind if kind != "zero-shot" or not model else "")))
 

@@ -69,6 +69,7 @@ def read_photo(file: File, side: int | None = None) -> Photo:
         width, height = _whole_size(image)
         if side:
             image.draft(image.mode, (side, side))  # a large JPEG is decoded at a fraction of its size
+        image.load()  # Pillow turns a TIFF itself, and takes the mark of its orientation away
         image = upright(image)
     image = _central(image, *_bounded(*image.size))
     if side and min(width, height) > side:
@@ -124,7 +125,7 @@ def _open(file: File) -> Image.Image:
 
 def _whole_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of the upright picture, without the ends of one that is too long."""
-    turned = image.getexif().get(0x0112) in (5, 6, 7, 8)
+    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)  # a TIFF's size is that of the turned one
     return _bounded(*(image.size[::-1] if turned else image.size))
 
 

@@ -78,20 +78,21 @@ class RunConfig:
         What still differs from the code, and why:
         - The student sees 10 fixed crops of each image, not a fresh one at every step: the teacher's features of them are
           cached, which is what makes a run affordable.
-        - Centre crops are resized as CLIP does it (bicubic), the code resizes them bilinearly.
-        - CLAP is fitted on the same cached crops (50 to 100 % of the area); on the ten data sets the code crops 8 to 100 %.
-          Its lambda is the confidence of the normalised raw mean, on ImageNet the code takes that of the mean of normalised
-          features.
-        - ImageNet: queries are chosen on centre crops (the code takes augmented ones, which adds noise to every strategy);
-          one process normalises batches of 256 + 256 (the code has four GPUs of 64 + 64); the last batch of a pass is filled
-          up to 256.
-        - Random numbers differ, so seed 1 here is not seed 1 there.
+        - The teacher's crops come from the file and are resized bicubically, as CLIP does it; the student's come from the
+          picture reduced to a shorter side of 384 pixels, which fits in memory, and are resized bilinearly. In the code both
+          see the same pixels, resized bilinearly (on ImageNet, in training, bicubically).
+        - CLAP is fitted on the cached crops (50 to 100 % of the area); on the ten data sets the code's crops cover 8 to 100 %,
+          which a few cached views do not. Its lambda comes from the zero-shot answers with raw-averaged prompts; on ImageNet
+          the code averages normalised ones for this.
+        - ImageNet: queries are chosen on centre crops (the code takes augmented ones, which only adds noise); BatchNorm sees
+          256 + 256 images in one process (in the code 64 + 64 on each of four GPUs); the last batch of a pass is filled up.
+        - Seed 1 here does not draw the same random numbers as seed 1 there.
         """
         few_shot = changes.get("teacher", "zero-shot") == "clap"
         preset = _paper_imagenet(few_shot) if dataset == "imagenet" else _paper_ten()
         preset |= {"vlm": "RN50", "pretrained": "openai", "shots": 1, "seed": PAPER_SEEDS[0]}
         preset["views"] = 10 if changes.get("teacher", "zero-shot") else None
-        if "vlm" in changes:
+        if changes.get("vlm", preset["vlm"]) != preset["vlm"]:
             preset["pretrained"] = None  # RN50's would not fit
         return cls(**preset | {"dataset": dataset} | changes)
 
@@ -140,7 +141,7 @@ PAPER_CLAP = {"passes": 300, "batch_size": 64, "lr": 0.01, "momentum": 0.9, "sch
 
 
 def _paper_ten() -> dict:
-    """Fields of `RunConfig` for the ten data sets: 200 * ceil(L / 64) steps on L labels, in a round's two batches of 64."""
+    """Fields of `RunConfig` for the ten data sets: 200 * ceil(L / 64) steps per round with L labels."""
     train = TrainConfig(
         passes=200, padded=True, batch_size=64, unlabeled_sampling="passes", separate_batches=True, warmup=0.1,
         schedule="linear_from_zero", **PAPER_TRAIN,

@@ -204,7 +204,8 @@ class RunFolder:
         """
         self.lines = [] if self.path is None else self.read_lines()
         if not self.lines:
-            self._refuse_others_files()
+            if asked:
+                self._refuse_others_files()
             return asked or {}, [], LabelState.empty(asked["pool_size"] if asked else 0)
         self.config = self._config(asked)
         config = ADDED_SETTINGS | self.config | {"train": ADDED_SETTINGS["train"] | self.config["train"]}

@@ -15,7 +15,7 @@ def lr_factor(schedule: str, step: int, steps: int, warmup: float) -> float:
     if schedule == "linear_from_zero":
         warm = warmup * steps
         return step / max(1.0, warm) if step < warm else (steps - step) / max(1.0, steps - warm)
-    warm = max(1, round(warmup * steps)) if warmup else 0
+    warm = max(1, round(warmup * steps)) if warmup or schedule == "linear" else 0
     if step < warm:
         return (step + 1) / warm
     left = (steps - step) / max(1, steps - warm)

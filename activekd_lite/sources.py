@@ -4,6 +4,7 @@ nothing is decoded.
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -222,14 +223,18 @@ def _csv_table(file: Path) -> pd.DataFrame:
     if not file.is_file():
         raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
     try:
-        table = pd.read_csv(
-            file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, skip_blank_lines=False
-        )
-    except ValueError as error:  # no columns, rows of different lengths, bytes that are no UTF-8
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header would be cut
+            table = pd.read_csv(
+                file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, skip_blank_lines=False
+            )
+    except (ValueError, pd.errors.ParserWarning) as error:  # no columns, rows of different lengths, bytes that are no UTF-8
         raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
     table.columns = table.columns.str.strip()
     if missing := {"path", "label", "split"} - set(table.columns):
         raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
+    if table.columns.has_duplicates:
+        raise ValueError(f"{file} has columns {', '.join(table.columns)}: one of them twice")
     table = table[["path", "label", "split"]].fillna("").apply(lambda column: column.str.strip())
     table.index += 2
     table = table[(table != "").any(axis=1)].copy()  # without blank lines

@@ -128,7 +128,7 @@ def stage_seconds(results: Results) -> pd.DataFrame:
     table, columns = one_setting(results), [f"seconds_{stage}" for stage in STAGES]
     if not recorded(table, *columns):
         return pd.DataFrame(columns=["strategy", "distill", *STAGES, "round", "rounds"])
-    asked = table["query_indices"].map(len) > 0
+    asked = table["round"] < table["round"].max()
     table = table.assign(seconds_select=table["seconds_select"].where(asked), round=table[columns].sum(axis=1))
     groups = table.groupby(["strategy", "distill"], sort=False)
     found = groups[[*columns, "round"]].mean().assign(rounds=groups.size()).reset_index()

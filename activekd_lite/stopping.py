@@ -21,7 +21,7 @@ PATIENCE = 5  # seconds for an orderly end
 
 
 def catch_signals() -> None:
-    """From now on each of SIGNALS ends this process, but for those that it was started to ignore (`nohup`)."""
+    """From now on each of SIGNALS ends this process, except those that it was started to ignore (`nohup`)."""
     owner = os.getpid()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -37,14 +37,17 @@ def catch_signals() -> None:
 def _stop(number: int) -> None:
     for other in SIGNALS:
         signal.signal(other, signal.SIG_IGN)
+    if hasattr(signal, "SIGCHLD"):  # torch's DataLoader raises in its handler when a worker dies
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _thread.start_new_thread(_exit_later, (128 + number,))  # no lock is needed for it, which might be held just now
     with contextlib.suppress(OSError):  # the terminal is gone
         os.write(2, f"{_line_break()}activekd-lite: stopped by {signal.Signals(number).name}; {GOES_ON}\n".encode())
     with contextlib.suppress(Exception):  # it was being written to
         sys.stdout.flush()
-    _kill_children()
-    multiprocessing.util._exit_function()  # as at any exit: gives back semaphores, which would be reported as leaked
-    _kill_children()  # those that were started in the place of the killed
+    with contextlib.suppress(BaseException):  # whatever fails now, the process ends
+        _kill_children()
+        multiprocessing.util._exit_function()  # as at any exit: gives back semaphores, which would be reported as leaked
+        _kill_children()  # those that were started in the place of the killed
     os._exit(128 + number)
 
 

@@ -22,7 +22,8 @@ from activekd_lite.cluster import Failure, Task, run_tasks
 from activekd_lite.files import embedded_folder, make_folder, parse_json, read_json, write_atomic
 from activekd_lite.grid import Grid, Planned, run_folder
 from activekd_lite.loop import RunFolder, tidy
-from activekd_lite.protocol import Inputs, RunConfig, zero_shot_accuracy_pct
+from activekd_lite.metrics import accuracy_pct
+from activekd_lite.protocol import Inputs, RunConfig
 from activekd_lite.sources import short_name
 from activekd_lite.training import TrainConfig
 
@@ -98,7 +99,10 @@ def _prepare(
     """Encode what is not encoded yet. Returns how often the teacher alone is right on the test images, in percent, under the
     name `measured`; nothing without one."""
     inputs = _inputs(token, shared, cache_root, data_root, device)
-    return {measured: zero_shot_accuracy_pct(inputs.vlm, inputs.data, shared.average)} if measured else {}
+    if not measured:
+        return {}
+    zero_shot = getattr(inputs.teacher, "zero_shot", inputs.teacher)  # CLAP's before any label
+    return {measured: accuracy_pct(zero_shot.test_probs(), inputs.data.test.labels)}
 
 
 def _finish(

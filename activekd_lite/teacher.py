@@ -93,7 +93,8 @@ class ClapConfig:
     """How the prototypes are fitted: by SGD with momentum, for `passes` passes over the L labelled images.
 
     sampling: how these become batches. "pass" cuts each pass into ceil(L / batch_size) batches, "chained" all passes together
-    into ceil(passes * L / batch_size), and "replacement" draws floor(passes * L / batch_size) whole batches with replacement.
+    into ceil(passes * L / batch_size), and "replacement" draws floor(passes * L / batch_size) whole batches with replacement
+    (its loader is given passes * L draws of the L images and drops the last, smaller batch).
     schedule, warmup: see `schedules.lr_factor`. constraint: factor of the penalty that holds each prototype to where it
     started (0: none). lag: 1 leaves out the newest round's labels, so that the student learns from a teacher one round old;
     the first teacher is fitted on the initial labels either way. The code of arXiv:2506.00910 takes "replacement" and lag 1 on
@@ -163,7 +164,7 @@ class ClapTeacher:
         _check_weights(cache, text_weights)
         self.start = text_weights.float().to(cache.device)
         self.prototypes = self.start if prototypes is None else prototypes.to(cache.device)
-        self.zero_shot = ZeroShotTeacher(cache, F.normalize(self.start, dim=0), logit_scale)
+        self.zero_shot = ZeroShotTeacher(cache, F.normalize(self.start, dim=0), logit_scale, test)
         self.now = ZeroShotTeacher(cache, F.normalize(self.prototypes, dim=0), logit_scale, test)
         self.cache, self.config, self.logit_scale = cache, config, self.now.logit_scale
         self.num_classes, self.views = self.now.num_classes, self.now.views

@@ -29,9 +29,9 @@ class TrainConfig:
     """How a student is trained, by AdamW.
 
     Length of a round
-        steps, or passes over the labelled images, or pool_passes over the unlabelled ones (last_round_pool_passes in the last
-        round). padded: fill the labelled set up to whole batches with its first images, before passes are counted and batches
-        drawn.
+        One of: steps; passes (over the labelled images); pool_passes (over the unlabelled ones, last_round_pool_passes in the
+        last round). padded: fill the labelled set up to whole batches with its first images, before passes are counted and
+        batches drawn.
     Batches
         batch_size: images of a labelled batch; with a teacher an unlabelled batch of the same size goes with it.
         labeled_sampling, unlabeled_sampling: "replacement" draws each batch from all images, "passes" shuffles them once a
@@ -99,8 +99,9 @@ class TrainConfig:
             return math.ceil(passes * math.ceil(unlabeled_count / self.batch_size))
         if self.passes is None:
             return self.steps
-        batches = labeled_count / self.batch_size
-        return math.ceil(self.passes * (math.ceil(batches) if self.padded else batches))
+        if self.padded:
+            return math.ceil(self.passes * math.ceil(labeled_count / self.batch_size))
+        return math.ceil(self.passes * labeled_count / self.batch_size)
 
     def lr_factor(self, step: int, steps: int) -> float:
         """The share of `lr` used at a step of `steps`; see `schedules.lr_factor`."""

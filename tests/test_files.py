@@ -631,8 +631,8 @@ class TestCoop:
         assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
         for labels, x in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
             assert torch.equal(x[:].float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
-        assert len(data.templates) == 1
-        assert "{}" in data.templates[0]
+        assert len(data.templates) == (7 if name == "imagenet" else 1)
+        assert all("{}" in template for template in data.templates)
 
     @pytest.mark.filterwarnings("ignore:tiny-clip never saw", "ignore:pool exhausted")
     @pytest.mark.parametrize("name", sources.LAYOUTS)
@@ -640,7 +640,15 @@ class TestCoop:
         """All of it but the size: the embedded models, and 3 labels asked for."""
         coop(tmp_path, name)
         config = akd.RunConfig.paper(
-            name, vlm="tiny-clip", pretrained=None, student="tiny-resnet", rounds=1, query_size=3, pool_size=11, views=2
+            name,
+            vlm="tiny-clip",
+            pretrained=None,
+            student="tiny-resnet",
+            rounds=1,
+            query_size=3,
+            pool_size=11,
+            pool_per_seed=False,
+            views=2,
         )
         result = config.run(tmp_path / "run", cache_root=tmp_path, data_root=tmp_path, device="cpu", progress=False)
         assert [r.labeled_count for r in result.records] == [3, 6]

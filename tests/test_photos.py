@@ -184,7 +184,9 @@ def test_crops_are_drawn_for_the_upright_picture(orientation, side, tmp_path):
 
 def test_pictures_are_reduced_but_never_enlarged(album, tmp_path):
     for path in album:
-        photo, whole = read_photo(path, 120), Image.open(path).size
+        photo = read_photo(path, 120)
+        with Image.open(path) as image:
+            whole = image.size
         assert (photo.width, photo.height) == whole
         assert min(photo.image.size) == min(120, *whole)
         assert math.isclose(photo.image.width / photo.image.height, whole[0] / whole[1], rel_tol=0.01)

@@ -15,13 +15,13 @@ from safetensors.torch import load_file
 ROOT = Path(__file__).resolve().parent.parent
 # Each module imports only from those before it.
 FLOORS = (
-    "openmp", "checks", "device", "doctor", "files", "seeding", "kcenter", "schedules", "losses", "metrics", "views", "shapes",
-    "photos", "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
+    "openmp", "stopping", "checks", "device", "doctor", "files", "seeding", "kcenter", "schedules", "losses", "metrics",
+    "views", "shapes", "photos", "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
     "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
     "runs", "loop", "protocol", "grid", "cluster", "statistics", "sweep",
     "figures", "maps", "comparisons", "plots", "report",
     "live", "scatter", "explorer", "stepper", "prompts", "viewer", "answers", "labeller",
-    "widgets", "pages", "notebooks", "handouts", "batches", "cli",
+    "widgets", "pages", "notebooks", "handouts", "batches", "cli", "__main__",
 )  # fmt: skip
 
 
