@@ -21,7 +21,7 @@ def whole_number(name: str, value: object, least: int | None = None) -> int:
 def class_numbers(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
     """Labels (N,) as int64; floats are welcome if they are whole.
 
-    Raises ValueError for another shape, as of one-hot labels, and for what is no whole number.
+    Raises ValueError for any other shape (such as one-hot) and for values that are not whole numbers.
     """
     try:
         labels = torch.as_tensor(labels)

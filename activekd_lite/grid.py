@@ -98,7 +98,7 @@ class Grid:
 
     @classmethod
     def read(cls, path: str | os.PathLike, **changes: object) -> "Grid":
-        """The grid in a YAML file, whose keys are the fields; changes go before what it says.
+        """The grid in a YAML file, whose keys are the fields; `changes` override it.
 
         Raises FileNotFoundError for no file, ValueError for one that is not such a mapping, has unknown keys or aliases.
         """

@@ -1,4 +1,4 @@
-"""Short waits at OpenMP's barriers, so that training is not slowed down many times on a machine that others use, too.
+"""Short waits at OpenMP's barriers, so that training is not many times slower on a machine that other programs use.
 
 libgomp, the OpenMP of torch's Linux packages, lets threads that wait for others spin for 3 ms before they sleep. Where other
 processes want the cores, a thread spins in place of the one that it waits for, at each of the many barriers of a step.

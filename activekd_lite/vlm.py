@@ -186,7 +186,7 @@ def _tiny_clip() -> tuple[Path, frozenset[str]]:
 def needs_quick_gelu(name: str, pretrained: str | None, said: bool | None = None) -> bool | None:
     """Whether weights were trained with QuickGELU, from their tag or, for a file, from the caller.
 
-    A tag without a word about it has what the model's configuration says. For a file nobody needs to say it where that
+    A tag that does not state it follows the model's configuration. For a file nobody needs to say it where that
     configuration and all tags of the model agree. None: the model brings its own configuration, which decides.
     Raises ValueError where `said` contradicts a tag, or is missing for a file.
     """
