@@ -66,6 +66,23 @@ def test_the_papers_protocol_for_each_data_set():
     assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
 
 
+@pytest.mark.parametrize(("fields", "complaint"), [
+    ({"teachers": [{"teacher": None}]}, "runs without a teacher are those of `distill: [false]`"),
+    ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
+    ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
+    ({"pool_per_seed": 1}, "true or false"),
+])  # fmt: skip
+def test_more_that_a_grid_cannot_say(fields, complaint):
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        Grid(**fields)
+
+
+def test_a_teacher_may_leave_its_model_open():
+    assert list(Grid(teachers=[{"vlm": None}], distill=[True], strategies=["random"]).runs()) == [
+        "digits/random-activekd/seed0"
+    ]
+
+
 def test_the_papers_seeds_and_strategies_unless_others_are_named():
     runs = Grid(datasets=("dtd", "imagenet"), paper=True, distill=(True,)).runs()
     assert len([name for name in runs if name.startswith("dtd/")]) == 6 * 5

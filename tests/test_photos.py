@@ -168,14 +168,16 @@ def test_teacher_and_student_see_the_same_part_of_a_picture(album):
     path.unlink()
 
 
-@pytest.mark.parametrize("side", [None, 60])
+@pytest.mark.parametrize(
+    ("side", "kind"), [(None, "png"), (60, "png"), (None, "tif"), (60, "tif")]
+)  # Pillow turns a TIFF itself
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_crops_are_drawn_for_the_upright_picture(orientation, side, tmp_path):
+def test_crops_are_drawn_for_the_upright_picture(orientation, side, kind, tmp_path):
     picture, spec = scene(200, 90), Views(6)
-    picture.save(tmp_path / "a.png", exif=exif(orientation))
-    with Image.open(tmp_path / "a.png") as turned:
+    picture.save(tmp_path / f"a.{kind}", exif=exif(orientation))
+    with Image.open(tmp_path / f"a.{kind}") as turned:
         ImageOps.exif_transpose(turned).save(tmp_path / "b.png")
-    photos = [read_photo(tmp_path / f"{name}.png", side) for name in "ab"]
+    photos = [read_photo(tmp_path / name, side) for name in (f"a.{kind}", "b.png")]
     got, expected = (
         [render_photo(p, crop(spec, 0, view, p.width, p.height), 32) for view in range(6)] for p in photos
     )  # fmt: skip

@@ -70,6 +70,7 @@ def test_what_cannot_work_is_refused_before_anything_is_encoded(wrong, tmp_path)
 def test_another_model_does_not_get_the_presets_weights():
     assert akd.RunConfig.paper("dtd", vlm="tiny-clip").pretrained is None
     assert akd.RunConfig.paper("dtd", vlm="ViT-B-32", pretrained="openai").pretrained == "openai"
+    assert akd.RunConfig.paper("dtd", vlm="RN50").pretrained == "openai"
 
 
 def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):

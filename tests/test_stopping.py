@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from PIL import Image
 
 import activekd_lite as akd
 from activekd_lite import cli
@@ -136,6 +137,30 @@ def test_in_the_middle(at_work, name, number):
     check_stopped(process, number)
     _, left = psutil.wait_procs(children, timeout=5)
     assert not left
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """300 names of one picture that takes a while to decode, so that worker processes do it."""
+    folder = tmp_path_factory.mktemp("photographs")
+    Image.effect_noise((1200, 1200), 90).save(folder / "one.png")
+    for name in ("cat", "dog"):
+        (folder / "all" / name).mkdir(parents=True)
+        for i in range(150):
+            (folder / "all" / name / f"{i}.png").symlink_to(folder / "one.png")
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_worker_processes_decode_files(photographs, number):
+    process = begin(["doctor", "--data", "folder:all"], photographs)
+    parent = psutil.Process(process.pid)
+    wait(lambda: len(parent.children()) >= min(2, os.cpu_count()), process)
+    if number == signal.SIGINT:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    check_stopped(process, number)
 
 
 def test_the_module_is_the_command(tmp_path):

@@ -60,6 +60,7 @@ def test_passes_make_the_steps():
     assert [config.steps_for(n) for n in (100, 1600, 1)] == [313, 5000, 4]
     assert [replace(config, padded=True).steps_for(n) for n in (100, 1600, 1)] == [400, 5000, 200]
     assert akd.TrainConfig(steps=7).steps_for(1600) == 7
+    assert akd.TrainConfig(passes=100, batch_size=100).steps_for(7) == 7  # whole numbers stay whole
     pool = akd.TrainConfig(pool_passes=2, last_round_pool_passes=5, batch_size=64)
     assert [pool.steps_for(10, 129), pool.steps_for(10, 129, last_round=True)] == [6, 15]
     assert replace(pool, last_round_pool_passes=None).steps_for(10, 129, last_round=True) == 6
