@@ -8,14 +8,31 @@ import torch
 from torch import Tensor
 
 
-def whole_number(name: str, value: object, least: int | None = None) -> int:
-    """`value` as an int: Python's and numpy's whole numbers, not bools.
+def is_whole(value: object) -> bool:
+    """Python's and numpy's whole numbers, not bools."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
-    Raises ValueError for anything else, and for one under `least`.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or (least is not None and value < least):
+
+def whole_number(name: str, value: object, least: int | None = None) -> int:
+    """`value` as an int. Raises ValueError for anything but a whole number (`is_whole`), and for one under `least`."""
+    if not is_whole(value) or (least is not None and value < least):
         raise ValueError(f"{name} = {value!r}: a whole number{'' if least is None else f' of at least {least}'} is needed")
     return int(value)
+
+
+def check_whole_valued(config: object, *names: str) -> None:
+    """Raises ValueError for a field of `config` that is no whole number; 150.0 is one."""
+    for name in names:
+        if (value := getattr(config, name)) != int(value):
+            raise ValueError(f"{name} = {value}: a whole number is needed")
+
+
+def as_tensor(values: object, what: str, needed: str) -> Tensor:
+    """`values` as a tensor. Raises ValueError that says what they are and what is needed."""
+    try:
+        return torch.as_tensor(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{what} are no numbers ({error}); {needed}") from error
 
 
 def class_numbers(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
@@ -23,12 +40,7 @@ def class_numbers(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
 
     Raises ValueError for any other shape (such as one-hot) and for values that are not whole numbers.
     """
-    try:
-        labels = torch.as_tensor(labels)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"labels are no numbers ({error}); give each image its position in the class names, 0, 1, ..."
-        ) from error
+    labels = as_tensor(labels, "labels", "give each image its position in the class names, 0, 1, ...")
     if labels.ndim != 1:
         hint = "one-hot labels become such with .argmax(1)" if labels.ndim == 2 else "give a list of them"
         raise ValueError(f"labels are {tuple(labels.shape)}; one class number per image, (N,), is needed: {hint}")

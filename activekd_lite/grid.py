@@ -7,11 +7,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import chain, product
-from numbers import Integral
 from pathlib import Path
 
 import yaml
 
+from activekd_lite.checks import is_whole
 from activekd_lite.datasets import check_name
 from activekd_lite.loop import check_selection_source
 from activekd_lite.protocol import PAPER_SEEDS, RunConfig, paper_strategies
@@ -238,13 +238,9 @@ def _check_list(name: str, values: Sequence) -> None:
 def _check_settings(settings: Mapping[str, object], where: str) -> None:
     """Of the type that `RunConfig` needs: what is wrong there would be noticed only after the images were loaded."""
     for name, value in settings.items():
-        fits, needed = SETTINGS.get(name, (_is_whole, "a whole number") if name in SHARED else (lambda _: True, ""))
+        fits, needed = SETTINGS.get(name, (is_whole, "a whole number") if name in SHARED else (lambda _: True, ""))
         if value is not None and not fits(value):
             raise ValueError(f"{where}{name} = {value!r}: {needed} is needed")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
@@ -255,21 +251,20 @@ def _are_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_text, value))
 
 
-SETTINGS = (
-    {name: (_is_text, "a text") for name in ("name", "teacher", "vlm", "pretrained", "average")}
-    | {
-        "templates": (_are_texts, "a list of prompts, such as ['a photo of a {}.'],"),
-    }
-    | {name: (lambda value: isinstance(value, bool), "true or false") for name in ("paper", "pool_per_seed", "quick_gelu")}
-)
+TEXT, YES_NO = (_is_text, "a text"), (lambda value: isinstance(value, bool), "true or false")
+SETTINGS = {
+    **dict.fromkeys(("name", "teacher", "vlm", "pretrained", "average"), TEXT),
+    **dict.fromkeys(("paper", "pool_per_seed", "quick_gelu"), YES_NO),
+    "templates": (_are_texts, "a list of prompts, such as ['a photo of a {}.'],"),
+}
 TYPES = {  # of the values of each list; the product of these lists are the runs
     "datasets": (_is_text, "names"),
     "teachers": (lambda value: _is_text(value) or isinstance(value, Mapping), "names or mappings"),
     "students": (lambda value: value is None or _is_text(value), "names"),
     "strategies": (_is_text, "names"),
     "selection_sources": (_is_text, "names"),
-    "distill": (lambda value: isinstance(value, bool), "true or false"),
-    "seeds": (_is_whole, "whole numbers"),
+    "distill": YES_NO,
+    "seeds": (is_whole, "whole numbers"),
 }
 
 

@@ -184,7 +184,7 @@ class _Nearest:
             self.count += 1
             products = torch.addmv(low + xx[best], rounded, rounded[best], alpha=-2).numpy()
             near = (~(products > distance)).nonzero()[0]
-            distance[near] = np.minimum(distance[near], np.square(points[near] - points[best]).sum(axis=1))
+            distance[near] = np.minimum(distance[near], _squares(torch.from_numpy(points[near] - points[best])).numpy())
             distance[best] = -1  # picked: never again
         self.bound[front], self.seen[front] = distance, self.count
         return picked, distances
@@ -240,7 +240,10 @@ def _margin(xx: Tensor, cc: Tensor, columns: int) -> Tensor:
 
 def _squares(x: Tensor) -> Tensor:
     """Sums of squares of the rows. On the CPU by numpy, whose sum of a row is the same number whatever the rows beside it."""
-    return torch.from_numpy(np.square(x.numpy()).sum(axis=1)) if x.device.type == "cpu" else x.square().sum(dim=1)
+    if x.device.type != "cpu":
+        return x.square().sum(dim=1)
+    with np.errstate(over="ignore"):  # an infinite distance is one that is larger than all others
+        return torch.from_numpy(np.square(x.numpy()).sum(axis=1))
 
 
 def _rows(x: Tensor, metric: str) -> Tensor:

@@ -46,11 +46,6 @@ class Layout:
     split: str
     templates: tuple[str, ...] = ("a photo of a {}.",)
 
-    @property
-    def template(self) -> str:
-        """The first of its templates."""
-        return self.templates[0]
-
 
 IMAGENET_TEMPLATES = (  # the short list of CLIP's authors (arXiv:2103.00020), which arXiv:2506.00910 uses
     "itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}.", "a {} in a video game.",

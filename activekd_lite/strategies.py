@@ -53,12 +53,15 @@ def coreset(predictions: Predictions, state: LabelState, query_size: int, *, gen
     predictions.features: (N, F); labelled images are the initial centres. Raises ValueError if nothing is labelled.
     """
     _unlabeled(predictions, state, query_size)
-    if len(dead := zero_rows(predictions.features)):
+    try:
+        return _k_center(predictions.features, state, query_size, "cosine")
+    except ValueError as error:  # the engine looks for rows of zeros in any case: they are named only then
+        if len(dead := zero_rows(predictions.features)) == 0:
+            raise
         raise ValueError(
             f"the features of {len(dead)} images are all 0, first at pool index {int(dead[0])}: no direction for a cosine; "
             "choose pcoreset, or train with a lower lr"
-        )
-    return _k_center(predictions.features, state, query_size, "cosine")
+        ) from error
 
 
 def badge(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:

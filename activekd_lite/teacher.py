@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from activekd_lite.cache import TeacherCache
+from activekd_lite.checks import as_tensor, check_whole_valued
 from activekd_lite.device import resolve_device
 from activekd_lite.files import name_of
 from activekd_lite.pool import LabelState
@@ -112,9 +113,7 @@ class ClapConfig:
     lag: int = 0
 
     def __post_init__(self):
-        for name in ("passes", "batch_size"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise ValueError(f"{name} = {getattr(self, name)}: a whole number is needed")
+        check_whole_valued(self, "passes", "batch_size")
         for name in ("passes", "batch_size", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} = {getattr(self, name)} must be larger than 0")
@@ -305,12 +304,7 @@ def from_logits(
 
 
 def _floats(values: Logits) -> Tensor:
-    try:
-        values = torch.as_tensor(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"logits = {str(values)[:60]!r} are no numbers ({error}); an array (N, C) of floats is needed"
-        ) from error
+    values = as_tensor(values, f"logits = {str(values)[:60]!r}", "an array (N, C) of floats is needed")
     return values.float() if values.dtype == torch.bfloat16 else values  # numpy has none, and it is hashed as numpy
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.cache import FrozenFeatures
+from activekd_lite.checks import check_whole_valued
 from activekd_lite.device import autocast, resolve_device, resolve_precision
 from activekd_lite.images import Batch, ImageFiles, stream_centers, stream_views
 from activekd_lite.losses import dual_head_loss
@@ -69,9 +70,7 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self):
-        for name in ("steps", "batch_size"):
-            if getattr(self, name) != int(getattr(self, name)):
-                raise ValueError(f"{name} = {getattr(self, name)}: a whole number is needed")
+        check_whole_valued(self, "steps", "batch_size")
         for name in (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature", "beta", "eval_beta"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} = {value} must be larger than 0")

@@ -77,7 +77,7 @@ def sizes(request, monkeypatch):
         monkeypatch.setattr(kcenter, "_product_dtype", lambda *_: torch.float64)
 
 
-@pytest.mark.filterwarnings("ignore:pool exhausted", "ignore:overflow encountered")
+@pytest.mark.filterwarnings("ignore:pool exhausted")
 @pytest.mark.parametrize("case", ADVERSARIAL)
 def test_picks_and_radii_are_those_of_brute_force(case, sizes):
     for n, c, labelled, k in ((60, 3, 4, 60), (90, 20, 0, 15), (300, 270, 9, 12)):
@@ -114,7 +114,7 @@ def test_cosine_of_rows_whose_squares_leave_float32(scales, dtype, sizes):
     assert zero_rows(torch.cat([points, 0 * points[:2]])).tolist() == [300, 301]
 
 
-@pytest.mark.filterwarnings("ignore:pool exhausted", "ignore:overflow encountered")
+@pytest.mark.filterwarnings("ignore:pool exhausted")
 @pytest.mark.parametrize("case", ADVERSARIAL)
 def test_centres_among_the_points(case, sizes):
     points, order = torch.from_numpy(ADVERSARIAL[case](90, 20)), np.random.default_rng(1).permutation(90)
