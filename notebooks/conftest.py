@@ -1,20 +1,12 @@
-"""What nbval does not do by itself: try each exercise's solution in the kernel that has run the notebook so far, and keep the
-table of measured time and memory true. Both cost next to nothing, since the notebooks run anyway."""
+"""Beside nbval: each exercise's solution is tried in the kernel that has run the notebook so far."""
 
 import inspect
 import os
 import re
-from pathlib import Path
 
-import nbformat
 import pytest
-import torch
 
 from activekd_lite import notebooks
-
-TABLE = Path(__file__).with_name("README.md")
-MEASURED = pytest.StashKey[dict]()
-MOVED = 0.25  # how far time or memory may be from the table before its row is written anew
 
 
 def solutions(notebook) -> list[dict]:
@@ -102,45 +94,5 @@ def pytest_collection_modifyitems(items: list) -> None:
             items.insert(items.index(check) + 1, test)
 
 
-def pytest_configure(config) -> None:
+def pytest_configure() -> None:
     os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")  # as when the outputs were made: no plotly.js in each figure
-    config.stash[MEASURED] = {}
-
-
-def pytest_runtest_setup(item) -> None:
-    if getattr(item, "cell_num", None) == 0:
-        runs = notebooks.parameters_of(item.parent.nb).get("out")
-        fresh = runs is not None and not (item.path.parent / runs).exists()
-        item.config.stash[MEASURED][item.path] = {"fresh": fresh, "seconds": 0.0, "memory": 0, "passed": 0}
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item, call):
-    report = yield
-    of = item.config.stash[MEASURED].get(item.path) if hasattr(item, "cell_num") and call.when == "call" else None
-    if of:
-        of["seconds"] += call.duration
-        of["passed"] += report.passed
-        if getattr(item.parent.kernel, "km", None):
-            of["memory"] = max(of["memory"], notebooks.peak_memory_bytes(item.parent.kernel.km.provisioner.pid))
-    return report
-
-
-def pytest_sessionfinish(session) -> None:
-    """Rows of notebooks that ran whole, from nothing, on a machine such as the table speaks of."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if not TABLE.is_file() or cores != 2 or torch.cuda.is_available():
-        return
-    for path, of in session.config.stash[MEASURED].items():
-        notebook = nbformat.read(path, 4)
-        if of["fresh"] and of["passed"] == sum(cell.cell_type == "code" for cell in notebook.cells):
-            outcome = notebooks.Outcome(path.stem, notebooks.title(notebook), of["seconds"], of["memory"])
-            if moved(outcome, TABLE.read_text(encoding="utf-8")):
-                notebooks.update_table(TABLE, [outcome], path.parent)
-
-
-def moved(outcome, table: str) -> bool:
-    row = next((line for line in table.splitlines() if line.startswith(f"| [{outcome.name}]")), "")
-    written = notebooks.read_measured(row)
-    now = (outcome.seconds, outcome.peak_memory_bytes)
-    return written is None or any(abs(new / old - 1) > MOVED for new, old in zip(now, written, strict=True))

@@ -4,7 +4,6 @@ import ast
 import copy
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -631,26 +630,19 @@ check(answer)"""
     ]
 
 
-def test_solutions_are_tried_and_times_are_noted(course, tmp_path, pytester, monkeypatch):
+def test_solutions_are_tried(course, tmp_path, pytester):
     folder = course("00_right", *exercise("answer = 42", "answer == 42"), "assert answer is None").parent
     course("01_wrong", *exercise("answer = 41", "answer == 42"))
     course("02_lenient", *exercise("answer = 42", "answer"), "1 / 0")
-    course("03_again", "1", parameters='out = "../runs/notebook-03"')
-    (tmp_path / "runs" / "notebook-03").mkdir(parents=True)
     shutil.copy(FOLDER / "conftest.py", folder)
-    (folder / "README.md").write_text("<!-- notebooks -->\n<!-- /notebooks -->\n")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1}, raising=False)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    done = pytester.runpytest_inprocess(str(folder), "--nbval-lax", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}")
+    # A process of its own: nbval leaves a kernel's standard error open.
+    done = pytester.runpytest_subprocess(str(folder), "--nbval-lax", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}")
     said = done.stdout.str()
     assert "the checker of `answer` takes a wrong answer for right" in said
     assert "with its solution the checker of `answer` says 'look again: count'" in said
     assert re.search(r"FAILED .*01_wrong.ipynb::Solution 1", said)
     assert re.search(r"FAILED .*02_lenient.ipynb::Solution 1", said)
     assert "3 failed" in said, said
-    rows = (folder / "README.md").read_text()
-    assert re.findall(r"^\| \[(\w+)\].* \| \d+ seconds", rows, re.M) == ["00_right", "01_wrong"]  # ran whole, from nothing
-    assert re.findall(r"^\| \[(\w+)\].* \| 9.9 minutes", rows, re.M) == ["02_lenient", "03_again"]
 
 
 def nbval_conftest():
@@ -658,14 +650,6 @@ def nbval_conftest():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def test_a_row_is_written_anew_when_it_moved_by_a_quarter():
-    moved = nbval_conftest().moved
-    row = "| [00_a](00_a.ipynb) | Q? | 60 seconds | 1.0 GB |"
-    for seconds, memory, expected in ((70, 1.1e9, False), (80, 1e9, True), (40, 1e9, True), (60, 1.3e9, True)):
-        assert moved(notebooks.Outcome("00_a", "Q?", seconds, int(memory)), row) is expected
-    assert moved(notebooks.Outcome("01_b", "Q?", 60, int(1e9)), row)
 
 
 def test_a_spoiled_answer_differs_from_the_answer():
