@@ -73,7 +73,7 @@ def table(settings, datasets, repeats, steps, beside, cache):
     seconds = {}
     for _ in range(repeats):
         for dataset in datasets:
-            for count in (0, beside):
+            for count in sorted({0, beside}):
                 with busy(count):
                     for setting in settings:
                         spent = measure(setting, dataset, steps, cache)
@@ -87,9 +87,10 @@ def report(seconds, settings, datasets):
     for dataset in datasets:
         first = seconds[settings[0], dataset, False]
         for setting in settings:
-            quiet, beside = (seconds[setting, dataset, loaded] for loaded in (False, True))
+            quiet, beside = (seconds.get((setting, dataset, loaded)) for loaded in (False, True))
             lost = f"{100 * (quiet / first - 1):+.0f} %"
-            print(f"| {dataset} | {setting} | {quiet:.2f} | {lost} | {beside:.2f} | {beside / quiet:.1f} |")
+            busy = f"{beside:.2f} | {beside / quiet:.1f}" if beside else "not measured | "
+            print(f"| {dataset} | {setting} | {quiet:.2f} | {lost} | {busy} |")
 
 
 def main():
