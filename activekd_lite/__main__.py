@@ -2,12 +2,12 @@
 
 import sys
 
-from activekd_lite import stopping
+from activekd_lite.utils import stopping
 
 
 def main() -> int:
     stopping.catch_signals()
-    from activekd_lite import cli  # takes seconds
+    from activekd_lite import cli
 
     return cli.main()
 

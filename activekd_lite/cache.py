@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.datasets import Dataset
-from activekd_lite.device import resolve_device, send
-from activekd_lite.files import alone, digest, make_folder, remove_partials, require_same
-from activekd_lite.images import stream_views
-from activekd_lite.pool import Pool
-from activekd_lite.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
-from activekd_lite.views import Augmentation, Views, all_views
+from activekd_lite.pool import Dataset, Pool
+from activekd_lite.utils.device import resolve_device, send
+from activekd_lite.utils.files import alone, digest, make_folder, remove_partials, require_same
+from activekd_lite.utils.images import stream_views
+from activekd_lite.utils.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
+from activekd_lite.utils.views import Augmentation, Views, all_views
 from activekd_lite.vlm import VLM
 
 __all__ = ["FrozenFeatures", "TeacherCache", "fingerprint_of", "info", "prune", "verify"]

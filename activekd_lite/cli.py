@@ -11,18 +11,25 @@ from pathlib import Path
 
 import pandas as pd
 
-from activekd_lite import batches, cache, cluster, handouts, notebooks, report, statistics, sweep
-from activekd_lite.datasets import EMBEDDED, load_dataset
+from activekd_lite import cache
+from activekd_lite.analysis import statistics
+from activekd_lite.course import batches, handouts, notebooks
+from activekd_lite.datasets.embedded import EMBEDDED
+from activekd_lite.datasets.loading import load_dataset
+from activekd_lite.datasets.paper import LAYOUTS, missing_parts
+from activekd_lite.datasets.sources import find
 from activekd_lite.doctor import environment
-from activekd_lite.files import parse_json
-from activekd_lite.images import damaged
-from activekd_lite.loop import SELECTION_SOURCES, finished_rounds
-from activekd_lite.protocol import TEACHERS, RunConfig, zero_shot_accuracy_pct
-from activekd_lite.sources import LAYOUTS, find, missing_parts
-from activekd_lite.stopping import GOES_ON
+from activekd_lite.experiments import cluster, sweep
+from activekd_lite.experiments.config import TEACHERS, RunConfig, zero_shot_accuracy_pct
+from activekd_lite.plots import report
+from activekd_lite.preflight import SELECTION_SOURCES
+from activekd_lite.runs import finished_rounds
 from activekd_lite.strategies import STRATEGIES
-from activekd_lite.students import ON_FEATURES, STUDENTS
 from activekd_lite.training import TrainConfig, with_length
+from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
+from activekd_lite.utils.files import parse_json
+from activekd_lite.utils.images import damaged
+from activekd_lite.utils.stopping import GOES_ON
 from activekd_lite.vlm import load_vlm
 
 

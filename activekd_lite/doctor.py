@@ -8,7 +8,7 @@ import pandas as pd
 import psutil
 import torch
 
-from activekd_lite.device import resolve_device
+from activekd_lite.utils.device import resolve_device
 
 CORE = (
     "torch", "torchvision", "open_clip_torch", "timm", "filelock", "numpy", "pandas", "scikit-learn", "scipy", "safetensors",

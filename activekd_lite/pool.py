@@ -4,15 +4,16 @@ Every index is a pool index: an image keeps its number 0..N-1 for the whole expe
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from activekd_lite.checks import class_numbers
-from activekd_lite.images import RENDERING, ImageFiles
-from activekd_lite.views import Augmentation
+from activekd_lite.utils.checks import class_numbers
+from activekd_lite.utils.images import RENDERING, ImageFiles
+from activekd_lite.utils.views import Augmentation
 
 
 def check_images(images: "Tensor | ImageFiles", part: str) -> None:
@@ -247,3 +248,66 @@ def _check_probabilities(name: str, probs: Tensor) -> None:
             f"{name} of {int(bad.sum())} images are no probabilities, first at pool index {first}, where they sum to "
             f"{float(sums[first]):.4g} and the smallest is {float(probs[first].min()):.3g}; of logits take .softmax(dim=1)"
         )
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Held-out images (M, 3, H, W) uint8, in memory or files, with labels (M,) int64: for measuring, never for selection."""
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+    images: Tensor | ImageFiles
+    labels: Tensor
+
+    def __post_init__(self):
+        check_images(self.images, "test")
+        if len(self.images) == 0:
+            raise ValueError("the test set has no images; accuracy is measured on them: give at least one, with its label")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fingerprint(self) -> dict[str, str]:
+        """sha256 of the images (files are read once) and of the labels."""
+        labels = hashlib.sha256(self.labels.cpu().numpy()).hexdigest()
+        return {"images": images_sha256(self.images), "labels": labels}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """All that an experiment needs of its data. `student`: the student that suits its images."""
+
+    name: str
+    pool: Pool
+    oracle: Oracle
+    test: TestSet
+    templates: tuple[str, ...]
+    student: str
+
+    @property
+    def classnames(self) -> tuple[str, ...]:
+        return self.pool.classnames
+
+
+def make_dataset(
+    name: str,
+    images: Tensor | ImageFiles,
+    labels: Sequence[int],
+    test_images: Tensor | ImageFiles,
+    test_labels: Sequence[int],
+    classnames: Sequence[str],
+    templates: Sequence[str] = ("a photo of a {}.",),
+    augmentation: Augmentation | None = None,
+    student: str = "tiny-resnet",
+) -> Dataset:
+    """A data set from tensors or numpy arrays: images (N, 3, H, W) uint8, labels (N,) positions in `classnames`.
+
+    A pool label of -1 is not known. Raises ValueError when images, labels and class names do not fit together.
+    """
+    images, test_images = (torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (images, test_images))
+    for part, x, y in (("pool", images, labels), ("test", test_images, test_labels)):
+        if len(x) != len(y):
+            raise ValueError(f"{part}: {len(x)} images but {len(y)} labels; give one label for each image")
+    pool = Pool(images, tuple(classnames), augmentation or Augmentation())
+    test_oracle = Oracle(test_labels, len(classnames))  # checks their range
+    test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))  # and that each has one
+    return Dataset(name, pool, Oracle(labels, len(classnames)), test, tuple(templates), student)

@@ -19,7 +19,11 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from activekd_lite.files import (
+from activekd_lite.pool import LabelState, Predictions
+from activekd_lite.scores import aulc_pct, class_imbalance, imbalance_ratio
+from activekd_lite.students import DualHeadStudent, build_student
+from activekd_lite.training import TrainConfig, predict
+from activekd_lite.utils.files import (
     alone,
     digest,
     is_whole,
@@ -30,10 +34,6 @@ from activekd_lite.files import (
     sealed,
     write_atomic,
 )
-from activekd_lite.metrics import aulc_pct, class_imbalance, imbalance_ratio
-from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.students import DualHeadStudent, build_student
-from activekd_lite.training import TrainConfig, predict
 
 
 @dataclass(frozen=True)

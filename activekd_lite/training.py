@@ -1,7 +1,7 @@
 """Train a student on labels and cached teacher features, and let it predict."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,17 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.cache import FrozenFeatures
-from activekd_lite.checks import check_whole_valued
-from activekd_lite.device import autocast, resolve_device, resolve_precision
-from activekd_lite.images import Batch, ImageFiles, stream_centers, stream_views
+from activekd_lite.banks import FeatureBank, ViewBank, check_features, make_bank
 from activekd_lite.losses import dual_head_loss
 from activekd_lite.pool import LabelState, Pool, Predictions
-from activekd_lite.schedules import check_schedule, lr_factor
-from activekd_lite.seeding import derive_seed, generator
-from activekd_lite.students import DualHeadStudent, build_student, find_backbone, mix_heads
+from activekd_lite.students import DualHeadStudent, build_student, mix_heads
 from activekd_lite.teacher import Teacher
-from activekd_lite.views import FRESH, Views, all_views
+from activekd_lite.utils.checks import check_whole_valued
+from activekd_lite.utils.device import autocast, resolve_device, resolve_precision
+from activekd_lite.utils.images import Batch, ImageFiles, stream_centers
+from activekd_lite.utils.schedules import check_schedule, lr_factor
+from activekd_lite.utils.seeding import derive_seed, generator
+from activekd_lite.utils.views import FRESH, Views
 
 LENGTHS = ("steps", "passes", "pool_passes")  # a round is as long as one of them says
 SAMPLING = ("replacement", "passes")
@@ -120,78 +120,6 @@ def with_length(changes: Mapping) -> dict:
     if not any(changes.get(name) is not None for name in LENGTHS):
         return dict(changes)
     return {"passes": None, "pool_passes": None, "last_round_pool_passes": None} | dict(changes)
-
-
-class ViewBank:
-    """Pixels of any (image, view) at the student's size: rendered once and kept as uint8 if they fit, else on demand.
-
-    `bank(indices (B,), view (B,))` -> (B, 3, S, S) float in [0, 1] on `device`; the same numbers either way.
-    """
-
-    dim = None  # of features: these are pixels
-
-    def __init__(self, pool: Pool, views: Views, size: int, device: torch.device, budget_bytes: int = 2**30):
-        self.pool, self.views, self.size, self.device = pool, views, size, device
-        everything = views.count * len(pool) * 3 * size * size
-        self.kept = None
-        if everything <= budget_bytes:
-            kept = torch.empty(views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device)
-            parts = torch.arange(len(pool)).split(max(1, 256 // views.count))
-            batches = [all_views(ids, views.count) for ids in parts]  # files are decoded once for all views
-            for (index, view), rendered in zip(batches, self._render(batches), strict=True):
-                kept[view, index] = rendered
-            self.kept = kept
-
-    def __call__(self, indices: Tensor, view: Tensor) -> Tensor:
-        return next(self.stream([(indices, view)]))
-
-    def stream(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
-        """The pixels of each batch, in order; files are decoded ahead."""
-        kept = None if self.kept is None else (self.kept[view, index] for index, view in batches)
-        for rendered in kept or self._render(batches):
-            yield (rendered.float() / 255).contiguous(memory_format=torch.channels_last)
-
-    def centers(self) -> Tensor | ImageFiles:
-        """What `predict` is given for the whole pool."""
-        return self.pool.images
-
-    def _render(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
-        for x in stream_views(self.pool.images, batches, self.views, self.size, device=self.device):
-            yield (x * 255).round().to(torch.uint8)
-
-
-class FeatureBank:
-    """A ViewBank's place taken by cached features (B, D): for students that learn from these instead of pixels."""
-
-    def __init__(self, features: FrozenFeatures, device: torch.device):
-        self.cache, self.views, self.device = features.pool.to(device), features.pool.views, device
-        self.dim = self.cache.dim
-
-    def stream(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
-        return (self.cache.gather(index, view) for index, view in batches)
-
-    def centers(self) -> Tensor:
-        return self.cache.features[0]
-
-
-def check_features(pool: Pool, student: str, views: Views, features: FrozenFeatures | None) -> None:
-    """Raises ValueError for a student that needs features where there are none, or those of other images or views."""
-    if find_backbone(student):
-        return
-    if features is None:
-        raise ValueError(f"student {student!r} learns from cached features: pass features=akd.FrozenFeatures.build(vlm, data)")
-    if features.pool.fingerprint["pool"] != pool.fingerprint() or features.pool.views != views:
-        raise ValueError(
-            "these features were made from other images or views than the run's; build them with its data and views"
-        )
-
-
-def make_bank(
-    pool: Pool, student: str, views: Views, device: torch.device, features: FrozenFeatures | None = None
-) -> ViewBank | FeatureBank:
-    """What a student of that name is trained on: pixels, or the features; see `check_features`."""
-    backbone = find_backbone(student)
-    return ViewBank(pool, views, backbone.input_size, device) if backbone else FeatureBank(features, device)
 
 
 def train_student(

@@ -23,10 +23,10 @@ import torch
 from online import OnlineTeacher
 
 import activekd_lite as akd
-from activekd_lite.device import resolve_device
-from activekd_lite.students import find_backbone
-from activekd_lite.training import make_bank
-from activekd_lite.views import FRESH
+from activekd_lite.utils.backbones import find_backbone
+from activekd_lite.banks import make_bank
+from activekd_lite.utils.device import resolve_device
+from activekd_lite.utils.views import FRESH
 
 
 def random_pool(count, classes, side):

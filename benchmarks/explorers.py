@@ -94,7 +94,7 @@ def measure(points: int) -> dict[str, list[float]]:
 def prompts(points: int) -> list[float]:
     """Seconds of asking anew with one changed name of 36, three templates."""
     import activekd_lite as akd
-    from activekd_lite.shapes import CLASSNAMES, make_shapes
+    from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 
     images, labels = make_shapes(points, 0)
     data = akd.make_dataset("benchmark", images, labels, images[:40], labels[:40], CLASSNAMES)

@@ -5,9 +5,9 @@ import functools
 import torch
 from torch import Tensor
 
-from activekd_lite.images import stream_views
 from activekd_lite.pool import LabelState, Pool
-from activekd_lite.views import Views
+from activekd_lite.utils.images import stream_views
+from activekd_lite.utils.views import Views
 from activekd_lite.vlm import VLM
 
 

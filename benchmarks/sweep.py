@@ -17,9 +17,9 @@ from unittest import mock
 
 import pandas as pd
 
-from activekd_lite import cluster, sweep
-from activekd_lite.cluster import Failure, Task, run_tasks
-from activekd_lite.protocol import RunConfig
+from activekd_lite.experiments import cluster, sweep
+from activekd_lite.experiments.cluster import Failure, Task, run_tasks
+from activekd_lite.experiments.config import RunConfig
 
 DIGITS = {"strategies": ("random", "pcoreset")}
 

@@ -14,9 +14,9 @@ import pandas as pd
 from online import OnlineTeacher
 
 import activekd_lite as akd
-from activekd_lite.metrics import mean_interval
-from activekd_lite.protocol import make_teacher
-from activekd_lite.views import FRESH
+from activekd_lite.analysis.paired import mean_interval
+from activekd_lite.experiments.config import make_teacher
+from activekd_lite.utils.views import FRESH
 
 COUNTS = (1, 2, 5, 10)
 

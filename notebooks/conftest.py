@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from activekd_lite import notebooks
+from activekd_lite.course import notebooks
 
 
 def solutions(notebook) -> list[dict]:

@@ -15,9 +15,9 @@ import umap
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite.figures import COLOURS, INK, TEMPLATE, data_uri, squares
-from activekd_lite.maps import HIDDEN
-from activekd_lite.statistics import curves_frame
+from activekd_lite.analysis.statistics import curves_frame
+from activekd_lite.plots.base import COLOURS, INK, TEMPLATE, data_uri, squares
+from activekd_lite.plots.maps import HIDDEN
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURE = ROOT / "notebooks" / "picture.png"

@@ -12,8 +12,9 @@ from transformers import CLIPConfig, CLIPModel
 from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 import activekd_lite as akd
-from activekd_lite import cli, store
-from activekd_lite.vlm import needs_quick_gelu
+from activekd_lite import cli
+from activekd_lite.utils import store
+from activekd_lite.utils.open_clip_models import needs_quick_gelu
 
 CONFIG = {
     "embed_dim": 24,

@@ -5,8 +5,9 @@ import re
 import nbformat
 import pytest
 
-from activekd_lite import batches, cli, notebooks
-from activekd_lite.grid import Grid
+from activekd_lite import cli
+from activekd_lite.course import batches, notebooks
+from activekd_lite.experiments.grid import Grid
 
 KNOWN = ["dataset", "vlm", "pretrained", "student", "strategy", "rounds", "seed", "out", "cache", "data_root", "device"]
 

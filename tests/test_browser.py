@@ -15,7 +15,9 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import activekd_lite as akd
-from activekd_lite import figures, pages, report
+from activekd_lite.course import pages
+from activekd_lite.plots import base as figures
+from activekd_lite.plots import report
 
 SETUP = """
 import torch

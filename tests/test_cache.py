@@ -12,8 +12,8 @@ import torch
 
 import activekd_lite as akd
 from activekd_lite import cache as cache_module
-from activekd_lite import files, store
 from activekd_lite.cache import TeacherCache
+from activekd_lite.utils import files, store
 from activekd_lite.vlm import VLM
 
 

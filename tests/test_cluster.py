@@ -14,8 +14,8 @@ import psutil
 import pytest
 import torch
 
-from activekd_lite import cluster, sweep
-from activekd_lite.cluster import Task, run_tasks
+from activekd_lite.experiments import cluster, sweep
+from activekd_lite.experiments.cluster import Task, run_tasks
 
 
 def double(x):

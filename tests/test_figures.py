@@ -13,8 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
-from activekd_lite import figures, kcenter, maps, metrics, plots, statistics
-from activekd_lite.images import ImageFiles
+from activekd_lite import kcenter
+from activekd_lite.analysis import metrics, statistics
+from activekd_lite.plots import base as figures
+from activekd_lite.plots import maps
+from activekd_lite.plots import runs as plots
+from activekd_lite.utils.images import ImageFiles
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", "eel"]
 

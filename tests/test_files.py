@@ -18,9 +18,11 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, files, images, sources
-from activekd_lite.images import ImageFiles, damaged, read_images
-from activekd_lite.photos import read_photo
+from activekd_lite import cli
+from activekd_lite.datasets import sources
+from activekd_lite.utils import files, images
+from activekd_lite.utils.images import ImageFiles, damaged, read_images
+from activekd_lite.utils.photos import read_photo
 
 RED, GREEN, BLUE, WHITE = (220, 20, 30), (20, 200, 40), (10, 30, 230), (255, 255, 255)
 
@@ -262,7 +264,7 @@ class TestWorkers:
 
 
 def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, monkeypatch):
-    from activekd_lite import store
+    from activekd_lite.utils import store
 
     data = akd.load_dataset(f"folder:{tree}", side=16, budget_bytes=0)
     held = akd.TeacherCache.build(vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False)

@@ -5,7 +5,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 import activekd_lite as akd
-from activekd_lite.device import resolve_device
+from activekd_lite.utils.device import resolve_device
 
 
 @pytest.fixture

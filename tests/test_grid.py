@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from activekd_lite.grid import Grid, run_folder
-from activekd_lite.protocol import RunConfig
+from activekd_lite.experiments.config import RunConfig
+from activekd_lite.experiments.grid import Grid, run_folder
 from activekd_lite.training import TrainConfig
 
 

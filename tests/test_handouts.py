@@ -9,7 +9,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from activekd_lite import cli, handouts, notebooks
+from activekd_lite import cli
+from activekd_lite.course import handouts, notebooks
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 REAL = sorted(FOLDER.glob("*.ipynb"))

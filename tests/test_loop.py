@@ -13,8 +13,10 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import cluster, files, loop, runs
-from activekd_lite.protocol import zero_shot_accuracy_pct
+from activekd_lite import loop, runs
+from activekd_lite.experiments import cluster
+from activekd_lite.experiments.config import zero_shot_accuracy_pct
+from activekd_lite.utils import files
 
 
 def run(data, teacher, quick, **kwargs):

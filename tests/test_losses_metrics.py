@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.cluster import KMeans
 
-from activekd_lite import losses, metrics
+from activekd_lite import losses
+from activekd_lite.analysis import metrics
 
 
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.0])

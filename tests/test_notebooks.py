@@ -18,9 +18,10 @@ import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 import activekd_lite as akd
-from activekd_lite import cli, notebooks
-from activekd_lite.figures import UPLOAD
-from activekd_lite.files import PACKAGE
+from activekd_lite import cli
+from activekd_lite.course import notebooks
+from activekd_lite.plots.base import UPLOAD
+from activekd_lite.utils.files import PACKAGE
 
 pytest_plugins = "pytester"  # runs pytest in a test
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from activekd_lite import openmp
+from activekd_lite.utils import openmp
 
 READ = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only libgomp's setting is changed, and only on Linux")

@@ -11,12 +11,12 @@ from dataclasses import asdict
 import pytest
 import torch
 import transformers
+from activekd_lite.strategies.classbalanced_reference import reference_shares
 
 import activekd_lite as akd
-from activekd_lite import protocol
-from activekd_lite.schedules import lr_factor
-from activekd_lite.sources import LAYOUTS
-from activekd_lite.strategies import reference_shares
+from activekd_lite.datasets.paper import LAYOUTS
+from activekd_lite.experiments import config as protocol
+from activekd_lite.utils.schedules import lr_factor
 
 TEN = {  # classes: one label of each to start with, as many a round
     "caltech101": 100, "dtd": 47, "eurosat": 10, "fgvc_aircraft": 100, "food101": 101, "flowers102": 102, "oxford_pets": 37,

@@ -13,11 +13,11 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as TF
 
 import activekd_lite as akd
-from activekd_lite import images
-from activekd_lite.images import ImageFiles, read_images, stream_centers, stream_views
-from activekd_lite.photos import LONGEST, Photo, read_photo, render_photo
-from activekd_lite.training import ViewBank
-from activekd_lite.views import Views, all_views, boxes, crop, pixels
+from activekd_lite.banks import ViewBank
+from activekd_lite.utils import images
+from activekd_lite.utils.images import ImageFiles, read_images, stream_centers, stream_views
+from activekd_lite.utils.photos import LONGEST, Photo, read_photo, render_photo
+from activekd_lite.utils.views import Views, all_views, boxes, crop, pixels
 
 MEAN, STD = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
 CPU = torch.device("cpu")

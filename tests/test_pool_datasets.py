@@ -6,8 +6,9 @@ import torch
 from sklearn.datasets import load_digits
 
 import activekd_lite as akd
-from activekd_lite import datasets, shapes
-from activekd_lite.seeding import generator
+from activekd_lite.datasets import loading as datasets
+from activekd_lite.datasets import shapes
+from activekd_lite.utils.seeding import generator
 
 
 def tiny(labels=(0, 1, 0, 1), names=("a", "b")):

@@ -79,7 +79,8 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
     """A whole, short pre-training with every way to the target data closed."""
     import sklearn.datasets
 
-    from activekd_lite import datasets, shapes
+    from activekd_lite.datasets import loading as datasets
+    from activekd_lite.datasets import shapes
 
     def touched(*args, **kwargs):
         pytest.fail("the pre-training reached for the target data")
@@ -103,7 +104,7 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
 
 
 def test_pretraining_labels_of_tiny_resnet_do_not_occur_in_shapes():
-    from activekd_lite import shapes
+    from activekd_lite.datasets import shapes
 
     module = script("tiny-resnet")
     labels = {*module.LETTERS, *module.TEXTURES, *shapes.COLOURS}

@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 import activekd_lite as akd
-from activekd_lite import cli, protocol
+from activekd_lite import cli
+from activekd_lite.experiments import config as protocol
 
 
 def test_changes_go_before_the_preset():

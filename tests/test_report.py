@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from test_statistics import PLAIN, SETTING, run, table
 
-from activekd_lite import comparisons, metrics, report, statistics
+from activekd_lite.analysis import metrics, statistics
+from activekd_lite.plots import comparisons, report
 
 
 def gain_rows(*rows, value="aulc_pct"):

@@ -7,17 +7,17 @@ import sys
 import numpy as np
 import pytest
 import torch
+from activekd_lite.strategies import get_strategy
 
 import activekd_lite as akd
-from activekd_lite.seeding import generator
-from activekd_lite.strategies import get_strategy
+from activekd_lite.utils.seeding import generator
 
 pool = pytest.importorskip("skactiveml.pool")
 from skactiveml.classifier import ParzenWindowClassifier  # noqa: E402
 from skactiveml.utils import is_unlabeled  # noqa: E402
 from sklearn.naive_bayes import GaussianNB  # noqa: E402
 
-from activekd_lite import scikit_activeml  # noqa: E402
+from activekd_lite.strategies import scikit_activeml
 
 WORKING = [name for name in pool.__all__ if inspect.isclass(c := getattr(pool, name)) and scikit_activeml._problem(c) is None]
 

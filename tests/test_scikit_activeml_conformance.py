@@ -11,7 +11,7 @@ template = pytest.importorskip(
 )
 from skactiveml.classifier import ParzenWindowClassifier  # noqa: E402
 
-from activekd_lite import PCoreSetQuery  # noqa: E402
+from activekd_lite import PCoreSetQuery
 
 
 class TestConformance(template.TemplateSingleAnnotatorPoolQueryStrategy, unittest.TestCase):

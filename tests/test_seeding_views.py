@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from activekd_lite import seeding, views
-from activekd_lite.views import Augmentation, Views
+from activekd_lite.utils import views
+from activekd_lite.utils import seeding
+from activekd_lite.utils.views import Augmentation, Views
 
 
 def images(count=4, height=20, width=20):

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from activekd_lite import plots, statistics
+from activekd_lite.analysis import statistics
+from activekd_lite.plots import runs as plots
 
 SETTING = {"dataset": "digits", "vlm": "tiny-clip", "teacher": "zero-shot", "student": "tiny-cnn", "query_size": 10, "shots": 1}
 PLAIN = SETTING | {"vlm": None, "teacher": "none"}

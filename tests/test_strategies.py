@@ -9,11 +9,11 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from activekd_lite.strategies import STRATEGIES
 
 import activekd_lite as akd
 from activekd_lite import strategies
-from activekd_lite.seeding import generator
-from activekd_lite.strategies import STRATEGIES
+from activekd_lite.utils.seeding import generator
 
 DRAWN = (
     "random",

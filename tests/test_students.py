@@ -10,7 +10,8 @@ from torch import nn
 
 import activekd_lite as akd
 from activekd_lite import students
-from activekd_lite.students import STUDENTS, Backbone, build_student, find_backbone
+from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone
+from activekd_lite.students import build_student
 
 
 @pytest.fixture(autouse=True)

@@ -5,8 +5,9 @@ import re
 import nbformat
 import pytest
 
-from activekd_lite import metrics, statistics, sweep
-from activekd_lite.files import PACKAGE
+from activekd_lite.analysis import metrics, statistics
+from activekd_lite.experiments import sweep
+from activekd_lite.utils.files import PACKAGE
 
 ROOT = PACKAGE.parent
 INTERVAL = re.compile(r"[+-]?\d+\.\d ± \d+\.\d")

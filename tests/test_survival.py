@@ -17,8 +17,10 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import datasets, files, runs
-from activekd_lite.journal import Journal
+from activekd_lite import runs
+from activekd_lite.datasets import loading as datasets
+from activekd_lite.utils import files
+from activekd_lite.widgets.journal import Journal
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, SIGKILL and tmpfs, as on Linux")
 SETTINGS = "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6 --device cpu".split()

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import cli, loop, sweep
-from activekd_lite.protocol import RunConfig
+from activekd_lite import cli, loop
+from activekd_lite.experiments import sweep
+from activekd_lite.experiments.config import RunConfig
 
 GRID = sweep.Grid(
     strategies=("random", "pcoreset"), teachers=("zero-shot", "clap"), seeds=(0, 1), rounds=1, query_size=3, views=2,

@@ -8,7 +8,11 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, doctor, plots, protocol, statistics, sweep
+from activekd_lite import cli, doctor
+from activekd_lite.analysis import statistics
+from activekd_lite.experiments import config as protocol
+from activekd_lite.experiments import sweep
+from activekd_lite.plots import runs as plots
 
 SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
 

@@ -5,7 +5,8 @@ import torch
 
 import activekd_lite as akd
 from activekd_lite.losses import tempered_kl
-from activekd_lite.training import ViewBank, _plan
+from activekd_lite.banks import ViewBank
+from activekd_lite.training import _plan
 
 BASE = {
     "steps": 6, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.5, "schedule": "linear",

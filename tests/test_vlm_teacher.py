@@ -9,8 +9,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import activekd_lite as akd
-from activekd_lite import files, views
-from activekd_lite.cli import zero_shot_accuracy_pct
+from activekd_lite.utils import views
+from activekd_lite.experiments.config import zero_shot_accuracy_pct
+from activekd_lite.utils import files
 
 
 def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):

@@ -11,10 +11,10 @@ from ipywidgets.widgets.widget import _instances
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 import activekd_lite as akd
-from activekd_lite import pages
-from activekd_lite.figures import PLOTLY, SHOWN_ROWS
-from activekd_lite.live import somebody_there
-from activekd_lite.scatter import groups, points
+from activekd_lite.course import pages
+from activekd_lite.plots.base import PLOTLY, SHOWN_ROWS
+from activekd_lite.widgets.base import somebody_there
+from activekd_lite.widgets.scatter import groups, points
 
 WIDGETS = akd.widgets
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -72,7 +72,7 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
     assert isinstance(shown[0], akd.plots.Figure)
     assert len(shown[0].table) > 0
     assert len(shown[0].alt) > 40
-    monkeypatch.setattr("activekd_lite.live.somebody_there", lambda: True)
+    monkeypatch.setattr("activekd_lite.widgets.base.somebody_there", lambda: True)
     explorer._ipython_display_()
     view, line, twin = shown[1:]
     assert view[VIEW]["model_id"] == explorer.widget.model_id
@@ -88,7 +88,7 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
 def test_nbconvert_shows_the_twin_of_a_live_explorer(explorers, name, monkeypatch, tmp_path):
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, **_: bundles.append(bundle))
-    monkeypatch.setattr("activekd_lite.live.somebody_there", lambda: True)
+    monkeypatch.setattr("activekd_lite.widgets.base.somebody_there", lambda: True)
     explorer = explorers[name]()
     explorer._ipython_display_()
     cell = new_code_cell("explorer", outputs=[new_output("display_data", bundle) for bundle in bundles])
@@ -146,7 +146,7 @@ def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
 def test_a_umap_takes_the_place_of_the_main_components(small, probs, monkeypatch):
     xy, started = np.random.default_rng(0).normal(size=(len(small.pool), 2)).astype(np.float32), []
     monkeypatch.setattr(WIDGETS.SimplexExplorer, "_umap", lambda self: xy)
-    monkeypatch.setattr("activekd_lite.explorer.threading.Thread", lambda target, daemon: started.append(target) or Waiting)
+    monkeypatch.setattr("activekd_lite.widgets.simplex.threading.Thread", lambda target, daemon: started.append(target) or Waiting)
     explorer = WIDGETS.SimplexExplorer(small, probs)
     _ = explorer.widget
     assert explorer._points.titles[1] == "main components"

@@ -12,9 +12,9 @@ import torch
 from ipywidgets.widgets.widget import _instances
 
 import activekd_lite as akd
-from activekd_lite import labeller as module
-from activekd_lite.journal import Journal, PersonOracle, Stopped
-from activekd_lite.labeller import Labeller
+from activekd_lite.widgets import labeller as module
+from activekd_lite.widgets.journal import Journal, PersonOracle, Stopped
+from activekd_lite.widgets.labeller import Labeller
 
 
 @pytest.fixture

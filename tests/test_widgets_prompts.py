@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import shapes
-from activekd_lite.datasets import colours_of_shapes
-from activekd_lite.prompts import tasks_of
-from activekd_lite.widgets import PromptExplorer
+from activekd_lite.datasets import shapes
+from activekd_lite.datasets.embedded import colours_of_shapes
+from activekd_lite.widgets.prompts import PromptExplorer
+from activekd_lite.widgets.prompts import tasks_of
 
 STATE = ("classnames", "templates", "probs", "corners")
 
@@ -183,7 +183,7 @@ def test_colours_of_shapes_are_those_that_were_drawn(monkeypatch):
     distance = (drawn[solid][..., None].float() - palette.T[None, :, None, None]).norm(dim=1)  # (n, H, W, 10)
     near = (distance.argmin(dim=-1) == colours[solid][:, None, None]).float().mean(dim=(1, 2))
     assert near.median() > 0.15  # the figure's part of the picture
-    monkeypatch.setattr("activekd_lite.datasets.SHAPES_PARTS", {"pool": (80, 0)})
+    monkeypatch.setattr("activekd_lite.datasets.loading.SHAPES_PARTS", {"pool": (80, 0)})
     assert torch.equal(colours_of_shapes(drawn[[7, 3]]), colours[[7, 3]])
     assert colours_of_shapes(255 - drawn[:1]).tolist() == [-1]
 

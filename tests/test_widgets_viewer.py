@@ -4,8 +4,8 @@ import ipywidgets
 import pytest
 
 import activekd_lite as akd
-from activekd_lite import viewer as module
-from activekd_lite.widgets import RunViewer
+from activekd_lite.widgets import viewer as module
+from activekd_lite.widgets.viewer import RunViewer
 
 SETTINGS = dict(rounds=2, query_size=4, device="cpu")
 

@@ -18,7 +18,8 @@ import torch
 
 torch.set_num_threads(1)
 
-from activekd_lite import cache, cli, loop, runs, store  # noqa: E402
+from activekd_lite import cache, cli, loop, runs
+from activekd_lite.utils import store
 
 store.SHARD = 64  # several shards of few images
 BOARD = ("stage", "moments", "trainings", "batches")  # what a fork writes down, for each job four integers

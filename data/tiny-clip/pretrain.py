@@ -23,7 +23,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
 
-from activekd_lite import files, shapes, views
+from activekd_lite.utils import views
+from activekd_lite.datasets import shapes
+from activekd_lite.utils import files
 
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")

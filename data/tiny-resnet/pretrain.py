@@ -22,8 +22,9 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
 
-from activekd_lite import files, shapes
-from activekd_lite.students import tiny_resnet_backbone
+from activekd_lite.datasets import shapes
+from activekd_lite.utils.backbones import tiny_resnet_backbone
+from activekd_lite.utils import files
 
 FEATURES = 96  # of the backbone
 LETTERS = "ABDEFGHJKLMNPRSTUWYZ"

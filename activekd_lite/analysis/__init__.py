@@ -1,0 +1,1 @@
+"""Statistics of many runs, and the structure of predictions."""

@@ -1,0 +1,61 @@
+"""All metrics under one name, `akd.metrics`: scores, paired tests, structure."""
+
+from activekd_lite.analysis.paired import (
+    cannot_show,
+    holm,
+    mean_interval,
+    paired_comparisons,
+    permutation_p,
+    runs_needed,
+    smallest_p_holm,
+    verdict,
+)
+from activekd_lite.analysis.structure import (
+    balls,
+    chance_errors,
+    confusion_matrix,
+    explained_share,
+    pairs_for_share,
+    permuted_classes,
+    perplexity,
+    same_error_pct,
+    shuffled_doubt,
+    without_diagonal,
+)
+from activekd_lite.scores import (
+    accuracy_pct,
+    aulc_pct,
+    calibration_error_pct,
+    class_imbalance,
+    covering_radius,
+    imbalance_ratio,
+    reliability,
+)
+
+__all__ = [
+    "accuracy_pct",
+    "aulc_pct",
+    "balls",
+    "calibration_error_pct",
+    "cannot_show",
+    "chance_errors",
+    "class_imbalance",
+    "confusion_matrix",
+    "covering_radius",
+    "explained_share",
+    "holm",
+    "imbalance_ratio",
+    "mean_interval",
+    "paired_comparisons",
+    "pairs_for_share",
+    "permutation_p",
+    "permuted_classes",
+    "perplexity",
+    "reliability",
+    "runs_needed",
+    "same_error_pct",
+    "shuffled_doubt",
+    "smallest_p_holm",
+    "verdict",
+    "without_diagonal",
+]

@@ -1,0 +1,21 @@
+"""A name to a `Dataset`: pool, oracle, test set, class names, prompts."""
+
+from activekd_lite.datasets.embedded import EMBEDDED
+from activekd_lite.datasets.loading import check_name, load_dataset
+from activekd_lite.datasets.paper import LAYOUTS, missing_parts
+from activekd_lite.datasets.sources import KINDS, find, short_name
+from activekd_lite.pool import Dataset, TestSet, make_dataset
+
+__all__ = [
+    "EMBEDDED",
+    "KINDS",
+    "LAYOUTS",
+    "Dataset",
+    "TestSet",
+    "check_name",
+    "find",
+    "load_dataset",
+    "make_dataset",
+    "missing_parts",
+    "short_name",
+]

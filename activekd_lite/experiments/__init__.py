@@ -1,0 +1,1 @@
+"""Runs by name: one, a grid of them, and the paper's protocol."""

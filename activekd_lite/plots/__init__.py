@@ -1,0 +1,44 @@
+"""Plotly figures, all by one name. Each is a `base.Figure` with its data and its words."""
+
+from activekd_lite.analysis.statistics import curves_frame
+from activekd_lite.plots import report
+from activekd_lite.plots.base import Figure
+from activekd_lite.plots.comparisons import (
+    aulc_intervals,
+    critical_differences,
+    first_counts,
+    gain_intervals,
+    interval_dots,
+    learning_curves,
+    win_tie_loss,
+)
+from activekd_lite.plots.maps import maps, pick_by_pick, picks_on_map, simplex
+from activekd_lite.plots.runs import (
+    confusions,
+    image_rows,
+    loop_picture,
+    query_montage,
+    reliability_diagram,
+)
+
+__all__ = [
+    "Figure",
+    "aulc_intervals",
+    "confusions",
+    "critical_differences",
+    "curves_frame",
+    "first_counts",
+    "gain_intervals",
+    "image_rows",
+    "interval_dots",
+    "learning_curves",
+    "loop_picture",
+    "maps",
+    "pick_by_pick",
+    "picks_on_map",
+    "query_montage",
+    "reliability_diagram",
+    "report",
+    "simplex",
+    "win_tie_loss",
+]

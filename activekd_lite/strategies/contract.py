@@ -1,0 +1,83 @@
+"""What every strategy keeps to, and what they share.
+
+A strategy sees the student's predictions over the pool and what is labelled so far, never a hidden
+label. It returns pool indices of unlabelled images, each at most once, in pick order. Equal scores
+go to the lowest pool index, and the first q of q + 1 picks are the q picks (exceptions say so).
+"""
+
+from collections.abc import Callable
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from activekd_lite.pool import LabelState, Predictions
+
+
+class Strategy(Protocol):
+    """Which images a person labels next."""
+
+    def __call__(
+        self,
+        predictions: Predictions,
+        state: LabelState,
+        query_size: int,
+        *,
+        generator: torch.Generator,
+    ) -> Tensor:
+        """Choose images.
+
+        Returns (query_size,) int64 pool indices in pick order.
+        Raises ValueError if fewer than query_size images are unlabelled.
+        """
+        ...
+
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
+
+
+def needs(*, labels: bool = False, teacher: bool = False) -> Callable[[Function], Function]:
+    """Declare what a strategy cannot work without; a run checks this before it trains anything.
+
+    labels: at least one labelled image. teacher: `Predictions.teacher_probs`.
+    """
+
+    def declare(strategy: Function) -> Function:
+        strategy.needs_labels, strategy.needs_teacher = labels, teacher
+        return strategy
+
+    return declare
+
+
+def needs_labels(strategy: Strategy) -> bool:
+    """True if the strategy cannot choose the first images."""
+    return getattr(strategy, "needs_labels", False)
+
+
+def needs_teacher(strategy: Strategy) -> bool:
+    """True if the strategy cannot choose without a teacher's probabilities."""
+    return getattr(strategy, "needs_teacher", False)
+
+
+def unlabeled_indices(predictions: Predictions, state: LabelState, query_size: int) -> Tensor:
+    """Return the unlabelled pool indices (U,), ascending.
+
+    Raises ValueError if predictions and labels differ in size, or if the query cannot be filled.
+    """
+    unlabeled = state.unlabeled_indices
+    if len(predictions.probs) != len(state.labels):
+        raise ValueError(
+            f"predictions cover {len(predictions.probs)} images, but the pool has "
+            f"{len(state.labels)}"
+        )
+    if not 1 <= query_size <= len(unlabeled):
+        raise ValueError(
+            f"query_size = {query_size}, but {len(unlabeled)} of {len(state.labels)} images are "
+            f"unlabelled; ask for 1 to {len(unlabeled)}"
+        )
+    return unlabeled
+
+
+def highest(score: Tensor, unlabeled: Tensor, query_size: int) -> Tensor:
+    """Return the unlabelled images with the highest score (N,)."""
+    return unlabeled[score[unlabeled].argsort(descending=True, stable=True)[:query_size].cpu()]

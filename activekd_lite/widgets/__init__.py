@@ -1,0 +1,15 @@
+"""The explorers: probability space to touch in JupyterLab. `akd.widgets` is imported when it is asked for."""
+
+from activekd_lite.widgets.answers import accuracy_by_seconds, against_truth
+from activekd_lite.widgets.base import Explorer, Selection
+from activekd_lite.widgets.journal import Journal, PersonOracle
+from activekd_lite.widgets.labeller import Labeller
+from activekd_lite.widgets.prompts import PromptExplorer
+from activekd_lite.widgets.simplex import SimplexExplorer
+from activekd_lite.widgets.stepper import PCoreSetStepper
+from activekd_lite.widgets.viewer import RunViewer
+
+__all__ = [
+    "Explorer", "Journal", "Labeller", "PCoreSetStepper", "PersonOracle", "PromptExplorer", "RunViewer", "Selection",
+    "SimplexExplorer", "accuracy_by_seconds", "against_truth",
+]  # fmt: skip
