@@ -20,14 +20,20 @@ class ViewBank:
 
     dim = None  # of features: these are pixels
 
-    def __init__(self, pool: Pool, views: Views, size: int, device: torch.device, budget_bytes: int = 2**30):
+    def __init__(
+        self, pool: Pool, views: Views, size: int, device: torch.device, budget_bytes: int = 2**30
+    ):
         self.pool, self.views, self.size, self.device = pool, views, size, device
         everything = views.count * len(pool) * 3 * size * size
         self.kept = None
         if everything <= budget_bytes:
-            kept = torch.empty(views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device)
+            kept = torch.empty(
+                views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device
+            )
             parts = torch.arange(len(pool)).split(max(1, 256 // views.count))
-            batches = [all_views(ids, views.count) for ids in parts]  # files are decoded once for all views
+            batches = [
+                all_views(ids, views.count) for ids in parts
+            ]  # files are decoded once for all views
             for (index, view), rendered in zip(batches, self._render(batches), strict=True):
                 kept[view, index] = rendered
             self.kept = kept
@@ -69,7 +75,9 @@ def check_features(pool: Pool, student: str, views: Views, features: FrozenFeatu
     if find_backbone(student):
         return
     if features is None:
-        raise ValueError(f"student {student!r} learns from cached features: pass features=akd.FrozenFeatures.build(vlm, data)")
+        raise ValueError(
+            f"student {student!r} learns from cached features: pass features=akd.FrozenFeatures.build(vlm, data)"
+        )
     if features.pool.fingerprint["pool"] != pool.fingerprint() or features.pool.views != views:
         raise ValueError(
             "these features were made from other images or views than the run's; build them with its data and views"
@@ -77,8 +85,16 @@ def check_features(pool: Pool, student: str, views: Views, features: FrozenFeatu
 
 
 def make_bank(
-    pool: Pool, student: str, views: Views, device: torch.device, features: FrozenFeatures | None = None
+    pool: Pool,
+    student: str,
+    views: Views,
+    device: torch.device,
+    features: FrozenFeatures | None = None,
 ) -> ViewBank | FeatureBank:
     """What a student of that name is trained on: pixels, or the features; see `check_features`."""
     backbone = find_backbone(student)
-    return ViewBank(pool, views, backbone.input_size, device) if backbone else FeatureBank(features, device)
+    return (
+        ViewBank(pool, views, backbone.input_size, device)
+        if backbone
+        else FeatureBank(features, device)
+    )

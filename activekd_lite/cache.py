@@ -65,14 +65,23 @@ class TeacherCache:
         return cls._opened(folder, fingerprint)
 
     @classmethod
-    def build_test(cls, vlm: VLM, data: Dataset, root: str | os.PathLike = ".cache", progress: bool = True) -> "TeacherCache":
+    def build_test(
+        cls, vlm: VLM, data: Dataset, root: str | os.PathLike = ".cache", progress: bool = True
+    ) -> "TeacherCache":
         """Encode the centre crops of the test images, or open what is there; see `build`."""
         images = Pool(data.test.images, data.classnames, data.pool.augmentation)
-        return cls.build(vlm, images, Views(1, augmentation=images.augmentation), root, progress=progress)
+        return cls.build(
+            vlm, images, Views(1, augmentation=images.augmentation), root, progress=progress
+        )
 
     @classmethod
     def open(
-        cls, path: str | os.PathLike, *, vlm: VLM | None = None, pool: Pool | None = None, verify: bool = True
+        cls,
+        path: str | os.PathLike,
+        *,
+        vlm: VLM | None = None,
+        pool: Pool | None = None,
+        verify: bool = True,
     ) -> "TeacherCache":
         """Open a finished cache; with `vlm` or `pool`, check that it was made from them, with `verify` its checksums, too.
 
@@ -85,7 +94,9 @@ class TeacherCache:
     @classmethod
     def _opened(cls, folder: Path, expected: dict, verify: bool = True) -> "TeacherCache":
         store = FeatureStore.read(folder)
-        require_same(store.fingerprint, store.fingerprint | expected, f"the teacher cache {folder}", REMEDY)
+        require_same(
+            store.fingerprint, store.fingerprint | expected, f"the teacher cache {folder}", REMEDY
+        )
         features = store.open(verify)
         store.mark_used()
         return cls(features, _views_from(store.fingerprint["views"]), store.fingerprint, folder)
@@ -131,30 +142,51 @@ class FrozenFeatures:
 
     @classmethod
     def build(
-        cls, vlm: VLM, data: Dataset, views: Views | int = 1, root: str | os.PathLike = ".cache", progress: bool = True
+        cls,
+        vlm: VLM,
+        data: Dataset,
+        views: Views | int = 1,
+        root: str | os.PathLike = ".cache",
+        progress: bool = True,
     ) -> "FrozenFeatures":
         """Encode pool and test set, or open what is there; see `TeacherCache.build`."""
         test = TeacherCache.build_test(vlm, data, root, progress)
-        return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0])
+        return cls(
+            TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0]
+        )
 
     def fingerprint(self) -> dict:
-        return {"cache": self.pool.fingerprint, "test": hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest()}
+        return {
+            "cache": self.pool.fingerprint,
+            "test": hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest(),
+        }
 
 
 def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
     """All that the features depend on, JSON-ready."""
-    return {"format": FORMAT, "vlm": vlm.fingerprint(), **pool.identity(), "views": views.fingerprint()}
+    return {
+        "format": FORMAT,
+        "vlm": vlm.fingerprint(),
+        **pool.identity(),
+        "views": views.fingerprint(),
+    }
 
 
-def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: int, progress: bool) -> None:
+def _fill(
+    store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: int, progress: bool
+) -> None:
     """Encode the missing shards. A batch has all views of some images, `batch_size` together; files are decoded once for all
     views, the next batch by workers while this one is encoded. A GPU is waited for at the end of a shard only."""
     step = max(1, batch_size // views.count)
     todo = [(start, torch.arange(start, stop).split(step)) for start, stop in store.missing]
     pairs = [all_views(ids, views.count) for _, batches in todo for ids in batches]
-    rendered = stream_views(pool.images, pairs, views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False)
+    rendered = stream_views(
+        pool.images, pairs, views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False
+    )
     total = sum(len(ids) for ids, _ in pairs)
-    with tqdm(total=total, unit="view", desc=f"encoding with {vlm.name}", disable=not progress) as bar:
+    with tqdm(
+        total=total, unit="view", desc=f"encoding with {vlm.name}", disable=not progress
+    ) as bar:
         for start, batches in todo:
             parts = []
             for ids in batches:
@@ -162,7 +194,9 @@ def _fill(store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: i
                 bar.update(views.count * len(ids))
             features = torch.cat(parts, dim=1).cpu()
             if not torch.isfinite(features).all():
-                bad = start + int((~torch.isfinite(features)).any(dim=2).any(dim=0).float().argmax())
+                bad = start + int(
+                    (~torch.isfinite(features)).any(dim=2).any(dim=0).float().argmax()
+                )
                 raise ValueError(
                     f"{vlm.name} gives NaN or infinite features for image {bad}; its weights or the image are damaged"
                 )
@@ -175,7 +209,11 @@ def _encode(vlm: VLM, pixels: Tensor, count: int) -> Tensor:
 
 
 def _views_from(fields: dict) -> Views:
-    rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k not in ("count", "seed")}
+    rest = {
+        k: tuple(v) if isinstance(v, list) else v
+        for k, v in fields.items()
+        if k not in ("count", "seed")
+    }
     return Views(fields["count"], fields["seed"], Augmentation(**rest))
 
 

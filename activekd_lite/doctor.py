@@ -28,7 +28,8 @@ def environment() -> pd.DataFrame:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "cores": f"{os.cpu_count()} ({torch.get_num_threads()} used by torch)",
         "memory": f"{memory.available / 2**30:.1f} GiB free of {memory.total / 2**30:.1f}",
-        "device": f"{resolve_device('auto')}" + (f" ({torch.cuda.get_device_name()})" if cuda else ""),
+        "device": f"{resolve_device('auto')}"
+        + (f" ({torch.cuda.get_device_name()})" if cuda else ""),
     }
     rows = [(name, found, "machine", True) for name, found in machine.items()]
     for kind, names, instead in (
@@ -36,7 +37,10 @@ def environment() -> pd.DataFrame:
         ("optional", OPTIONAL, "not installed (optional)"),
     ):
         versions = {name: _version(name) for name in names}
-        rows += [(name, found or instead, kind, bool(found) or kind == "optional") for name, found in versions.items()]
+        rows += [
+            (name, found or instead, kind, bool(found) or kind == "optional")
+            for name, found in versions.items()
+        ]
     return pd.DataFrame(rows, columns=["name", "found", "kind", "ok"]).set_index("name")
 
 

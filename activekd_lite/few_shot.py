@@ -47,17 +47,25 @@ class ClapConfig:
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum = {self.momentum} must lie in [0, 1)")
         if self.sampling not in ("pass", "chained", "replacement"):
-            raise ValueError(f"sampling = {self.sampling!r}; choose 'pass', 'chained' or 'replacement'")
+            raise ValueError(
+                f"sampling = {self.sampling!r}; choose 'pass', 'chained' or 'replacement'"
+            )
         check_schedule(self.schedule, self.warmup)
         if self.constraint < 0 or self.lag not in (0, 1):
-            raise ValueError(f"constraint = {self.constraint} must not be negative, and lag = {self.lag} is 0 or 1")
+            raise ValueError(
+                f"constraint = {self.constraint} must not be negative, and lag = {self.lag} is 0 or 1"
+            )
 
     def steps_for(self, labeled_count: int) -> int:
         """SGD steps on so many labels."""
         draws = self.passes * labeled_count
         if self.sampling == "pass":
             return self.passes * math.ceil(labeled_count / self.batch_size)
-        return math.ceil(draws / self.batch_size) if self.sampling == "chained" else max(1, draws // self.batch_size)
+        return (
+            math.ceil(draws / self.batch_size)
+            if self.sampling == "chained"
+            else max(1, draws // self.batch_size)
+        )
 
     def batches(self, labeled_count: int, g: torch.Generator) -> Iterator[Tensor]:
         """The positions (B,) of the labelled images in each step's batch; drawn as they are asked for."""
@@ -66,7 +74,9 @@ class ClapConfig:
             for _ in range(self.passes):
                 yield from torch.randperm(labeled_count, generator=g).split(size)
         elif self.sampling == "chained":
-            yield from torch.cat([torch.randperm(labeled_count, generator=g) for _ in range(self.passes)]).split(size)
+            yield from torch.cat(
+                [torch.randperm(labeled_count, generator=g) for _ in range(self.passes)]
+            ).split(size)
         else:
             for _ in range(self.steps_for(labeled_count)):
                 yield torch.randint(labeled_count, (size,), generator=g)
@@ -105,9 +115,13 @@ class ClapTeacher:
         newest = max(0, int(state.labeled_round.max()) - self.config.lag)
         index = torch.nonzero((state.labels >= 0) & (state.labeled_round <= newest)).flatten()
         if len(index) == 0:
-            return ClapTeacher(self.cache, self.start, self.logit_scale, self.config, test=self.test)
+            return ClapTeacher(
+                self.cache, self.start, self.logit_scale, self.config, test=self.test
+            )
         prototypes = self._fit(index, state.labels[index], generator(seed, "few-shot teacher"))
-        return ClapTeacher(self.cache, self.start, self.logit_scale, self.config, prototypes, self.test)
+        return ClapTeacher(
+            self.cache, self.start, self.logit_scale, self.config, prototypes, self.test
+        )
 
     def _fit(self, index: Tensor, labels: Tensor, g: torch.Generator) -> Tensor:
         """Prototypes (D, C) from the labelled images `index` (L,), a random view of each in every pass."""
@@ -121,7 +135,11 @@ class ClapTeacher:
         )
         for part in config.batches(len(index), g):
             view = torch.randint(self.views.count, (len(part),), generator=g)
-            logits = self.logit_scale * self.cache.gather(index[part], view) @ F.normalize(prototypes, dim=0)
+            logits = (
+                self.logit_scale
+                * self.cache.gather(index[part], view)
+                @ F.normalize(prototypes, dim=0)
+            )
             penalty = (held * (prototypes - self.start).square().sum(dim=0)).sum()
             loss = F.cross_entropy(logits, labels[part].to(device)) + penalty
             optimiser.zero_grad()
@@ -133,14 +151,21 @@ class ClapTeacher:
     def _confidence(self, index: Tensor, labels: Tensor) -> Tensor:
         """lambda (C,): the mean zero-shot probability of the right class over the labelled images of each class."""
         labels = labels.to(self.cache.device)
-        right = self.zero_shot.logits(index).softmax(dim=1).gather(1, labels[:, None]).flatten()  # (L,)
+        right = (
+            self.zero_shot.logits(index).softmax(dim=1).gather(1, labels[:, None]).flatten()
+        )  # (L,)
         total, count = (torch.zeros(self.num_classes, device=right.device) for _ in range(2))
-        total, count = total.index_add(0, labels, right), count.index_add(0, labels, torch.ones_like(right))
+        total, count = (
+            total.index_add(0, labels, right),
+            count.index_add(0, labels, torch.ones_like(right)),
+        )
         return total / count.clamp(min=1)
 
     def to(self, device: str | torch.device) -> "ClapTeacher":
         test = self.test and self.test.to(device)
-        return ClapTeacher(self.cache.to(device), self.start, self.logit_scale, self.config, self.prototypes, test)
+        return ClapTeacher(
+            self.cache.to(device), self.start, self.logit_scale, self.config, self.prototypes, test
+        )
 
     def fingerprint(self) -> dict:
         """What decides the logits but the labels, JSON-ready."""

@@ -27,8 +27,8 @@ from activekd_lite.preflight import (
 )
 from activekd_lite.runs import RoundRecord, RunFolder, RunResult, class_balance
 from activekd_lite.scores import accuracy_pct, calibration_error_pct, covering_radius
-from activekd_lite.strategies.contract import Strategy
 from activekd_lite.strategies import get_strategy
+from activekd_lite.strategies.contract import Strategy
 from activekd_lite.students import DualHeadStudent
 from activekd_lite.teacher import Teacher, pool_of, test_answers
 from activekd_lite.training import TrainConfig, predict, train_student
@@ -106,11 +106,17 @@ def run_active_learning(
     OSError
         If `out` cannot be written.
     """
-    device, choose, student = resolve_device(device), get_strategy(strategy), student or data.student
+    device, choose, student = (
+        resolve_device(device),
+        get_strategy(strategy),
+        student or data.student,
+    )
     shots, seed = whole_number("shots", shots), whole_number("seed", seed)
     check_labels(data, rounds, query_size, shots)
     rounds, query_size = int(rounds), int(query_size)  # numpy's, too: they are written as JSON
-    views = views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
+    views = (
+        views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
+    )
     check_selection_source(selection_source, teacher is not None)
     check_features(data.pool, student, views, features)
     config = _config(data, teacher, student, train, views, features) | {
@@ -199,7 +205,9 @@ def _one_round(
     query = torch.empty(0, dtype=torch.int64)
     if not last:
         seen = _seen(predictions, teacher, run.config["selection_source"])
-        query = _choose(run.choose, seen, state, run.config["query_size"], (seed, "selection", round))
+        query = _choose(
+            run.choose, seen, state, run.config["query_size"], (seed, "selection", round)
+        )
     clock.lap("select")
 
     # Measure, ask the oracle, and record.
@@ -267,7 +275,11 @@ def _prepare(
 ) -> _Run:
     """Move data and teacher to the device, and render what the student is trained on."""
     images = data.pool.images
-    if isinstance(images, ImageFiles) and features is None and (not teacher or not pool_of(teacher)):
+    if (
+        isinstance(images, ImageFiles)
+        and features is None
+        and (not teacher or not pool_of(teacher))
+    ):
         images.check()  # nothing has decoded them all yet
     data = replace(data, pool=replace(data.pool, images=images.to(device)))
     bank = make_bank(data.pool, config["student"], views, device, features)

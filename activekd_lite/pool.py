@@ -24,7 +24,11 @@ def check_images(images: "Tensor | ImageFiles", part: str) -> None:
             "torch.stack or np.stack makes one of a list"
         )
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        recipe = "images.permute(0, 3, 1, 2) puts channels first" if images.shape[-1] == 3 else "0 to 255, channels first"
+        recipe = (
+            "images.permute(0, 3, 1, 2) puts channels first"
+            if images.shape[-1] == 3
+            else "0 to 255, channels first"
+        )
         raise ValueError(
             f"{part} images are {tuple(images.shape)} {images.dtype}; (N, 3, H, W) torch.uint8 is needed: {recipe}"
         )
@@ -35,10 +39,17 @@ def check_indices(indices: Tensor, size: int, what: str) -> None:
 
     what: says who names them, at the start of the message.
     """
-    if indices.is_floating_point() or indices.dtype in (torch.bool, torch.uint8):  # to torch uint8 is a mask
-        raise ValueError(f"{what} {indices.dtype} numbers; pool indices are needed, integers from 0 to {size - 1}")
+    if indices.is_floating_point() or indices.dtype in (
+        torch.bool,
+        torch.uint8,
+    ):  # to torch uint8 is a mask
+        raise ValueError(
+            f"{what} {indices.dtype} numbers; pool indices are needed, integers from 0 to {size - 1}"
+        )
     if wrong := indices[(indices < 0) | (indices >= size)].tolist():
-        raise ValueError(f"{what} {wrong[0]}, which is no pool index: the pool has {size} images, 0 to {size - 1}")
+        raise ValueError(
+            f"{what} {wrong[0]}, which is no pool index: the pool has {size} images, 0 to {size - 1}"
+        )
 
 
 def images_sha256(images: "Tensor | ImageFiles") -> str:
@@ -133,13 +144,17 @@ class Oracle:
         Returns (shots * C,) pool indices. Raises ValueError for a class with fewer than `shots` images.
         """
         if shots < 1:
-            raise ValueError(f"shots = {shots}: the first student needs at least 1 labelled image of each class")
+            raise ValueError(
+                f"shots = {shots}: the first student needs at least 1 labelled image of each class"
+            )
         order = torch.randperm(len(self._labels), generator=generator)
         chosen = []
         for c in range(self.num_classes):
             members = order[self._labels[order] == c]
             if len(members) < shots:
-                raise ValueError(f"class {c} has {len(members)} images in the pool, fewer than shots = {shots}")
+                raise ValueError(
+                    f"class {c} has {len(members)} images in the pool, fewer than shots = {shots}"
+                )
             chosen.append(members[:shots])
         return torch.cat(chosen)
 
@@ -156,7 +171,9 @@ class LabelState:
 
     @classmethod
     def empty(cls, size: int) -> "LabelState":
-        return cls(torch.full((size,), -1, dtype=torch.int16), torch.full((size,), -1, dtype=torch.int64))
+        return cls(
+            torch.full((size,), -1, dtype=torch.int16), torch.full((size,), -1, dtype=torch.int64)
+        )
 
     def with_labels(self, indices: Tensor, labels: Tensor, round: int) -> "LabelState":
         """indices: (Q,) unlabelled pool indices, labels: (Q,) classes.
@@ -167,12 +184,18 @@ class LabelState:
         indices, labels = torch.as_tensor(indices), class_numbers(labels)
         check_indices(indices, len(self.labels), "labels were given for")
         if len(labels) != len(indices):
-            raise ValueError(f"{len(indices)} images but {len(labels)} labels; give one label for each image")
+            raise ValueError(
+                f"{len(indices)} images but {len(labels)} labels; give one label for each image"
+            )
         if (labels < 0).any():
-            raise ValueError(f"labels {labels.tolist()}: a class is 0 or more; leave images without a label out")
+            raise ValueError(
+                f"labels {labels.tolist()}: a class is 0 or more; leave images without a label out"
+            )
         again = indices[self.labels[indices] >= 0]
         if len(again) or len(indices.unique()) < len(indices):
-            raise ValueError(f"images {again.tolist() or indices.tolist()} are labelled already or named twice")
+            raise ValueError(
+                f"images {again.tolist() or indices.tolist()} are labelled already or named twice"
+            )
         labeled_round, known = self.labeled_round.clone(), self.labels.clone()
         labeled_round[indices], known[indices] = round, labels
         return LabelState(labeled_round, known)
@@ -211,14 +234,22 @@ class Predictions:
     kd_probs: Tensor | None = None
 
     def __post_init__(self):
-        parts = {"probs": self.probs, "features": self.features, "teacher_probs": self.teacher_probs}
+        parts = {
+            "probs": self.probs,
+            "features": self.features,
+            "teacher_probs": self.teacher_probs,
+        }
         parts |= {"ce_probs": self.ce_probs, "kd_probs": self.kd_probs}
         parts = {name: values for name, values in parts.items() if values is not None}
         for name, values in parts.items():
             if values.ndim != 2 or not values.is_floating_point():
-                raise ValueError(f"{name} are {tuple(values.shape)} {values.dtype}; floats, one row per image, are needed: 2-D")
+                raise ValueError(
+                    f"{name} are {tuple(values.shape)} {values.dtype}; floats, one row per image, are needed: 2-D"
+                )
         if len({len(values) for values in parts.values()}) > 1:
-            raise ValueError(f"as many rows in each are needed: {', '.join(f'{k} {tuple(v.shape)}' for k, v in parts.items())}")
+            raise ValueError(
+                f"as many rows in each are needed: {', '.join(f'{k} {tuple(v.shape)}' for k, v in parts.items())}"
+            )
         for name, values in parts.items():
             _check_finite(name, values)
             if name != "features":
@@ -261,7 +292,9 @@ class TestSet:
     def __post_init__(self):
         check_images(self.images, "test")
         if len(self.images) == 0:
-            raise ValueError("the test set has no images; accuracy is measured on them: give at least one, with its label")
+            raise ValueError(
+                "the test set has no images; accuracy is measured on them: give at least one, with its label"
+            )
 
     def __len__(self) -> int:
         return len(self.images)
@@ -303,11 +336,17 @@ def make_dataset(
 
     A pool label of -1 is not known. Raises ValueError when images, labels and class names do not fit together.
     """
-    images, test_images = (torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (images, test_images))
+    images, test_images = (
+        torch.from_numpy(x) if isinstance(x, np.ndarray) else x for x in (images, test_images)
+    )
     for part, x, y in (("pool", images, labels), ("test", test_images, test_labels)):
         if len(x) != len(y):
-            raise ValueError(f"{part}: {len(x)} images but {len(y)} labels; give one label for each image")
+            raise ValueError(
+                f"{part}: {len(x)} images but {len(y)} labels; give one label for each image"
+            )
     pool = Pool(images, tuple(classnames), augmentation or Augmentation())
     test_oracle = Oracle(test_labels, len(classnames))  # checks their range
-    test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))  # and that each has one
+    test = TestSet(
+        test_images, test_oracle.label(torch.arange(len(test_images)))
+    )  # and that each has one
     return Dataset(name, pool, Oracle(labels, len(classnames)), test, tuple(templates), student)

@@ -60,8 +60,8 @@ def check_start(strategy: Strategy, shots: int, query_size: int, distilled: bool
     if shots == 0 and needs_labels(strategy):
         others = ", ".join(name for name, known in STRATEGIES.items() if not needs_labels(known))
         raise ValueError(
-            f"shots = 0: {strategy_name(strategy)} starts from labelled images; these start "
-            f"without: {others}"
+            f"shots = 0, so nothing is labelled, and {strategy_name(strategy)} starts from "
+            f"labelled images; these start without: {others}"
         )
     if needs_teacher(strategy) and not distilled:
         raise ValueError(
@@ -112,7 +112,9 @@ def _check_test_answers(data: Dataset, images: str, teacher: Teacher) -> None:
 def check_query(query: Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:
     """Hold a strategy, also a reader's own, to its contract."""
     name = strategy_name(choose)
-    right = isinstance(query, Tensor) and query.shape == (query_size,) and query.dtype == torch.int64
+    right = (
+        isinstance(query, Tensor) and query.shape == (query_size,) and query.dtype == torch.int64
+    )
     if not right:
         found = type(query).__name__
         if isinstance(query, Tensor):

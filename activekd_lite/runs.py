@@ -75,14 +75,32 @@ class RoundRecord:
 
     def outcome(self) -> dict:
         """What must be equal when a run is repeated: everything but time, memory and the device's name."""
-        return {k: v for k, v in asdict(self).items() if k not in ("seconds", "peak_memory_bytes", "device")}
+        return {
+            k: v
+            for k, v in asdict(self).items()
+            if k not in ("seconds", "peak_memory_bytes", "device")
+        }
 
 
-SUMS = ("config_sha256", "labels_sha256", "student_sha256", "sha256")  # in a line of rounds.jsonl, beside the record
+SUMS = (
+    "config_sha256",
+    "labels_sha256",
+    "student_sha256",
+    "sha256",
+)  # in a line of rounds.jsonl, beside the record
 FIELDS = {*(f.name for f in fields(RoundRecord)), *SUMS}
-OPTIONAL = [f.name for f in fields(RoundRecord) if f.type == float | None]  # NaN in a table where they are None
-NEW_FIELDS = {*OPTIONAL, "label_class_counts", "query_class_counts"}  # not in the lines of version 0.1
-ADDED_SETTINGS = {"selection_source": "mixed", "train": asdict(TrainConfig())}  # what runs did before a setting was added
+OPTIONAL = [
+    f.name for f in fields(RoundRecord) if f.type == float | None
+]  # NaN in a table where they are None
+NEW_FIELDS = {
+    *OPTIONAL,
+    "label_class_counts",
+    "query_class_counts",
+}  # not in the lines of version 0.1
+ADDED_SETTINGS = {
+    "selection_source": "mixed",
+    "train": asdict(TrainConfig()),
+}  # what runs did before a setting was added
 
 
 def class_balance(part: str, labels: Tensor, num_classes: int) -> dict:
@@ -109,7 +127,9 @@ class RunResult:
         mixed as when it was evaluated."""
         train, distilled = TrainConfig(**self.config["train"]), self.config["teacher"] is not None
         mixing = train.mixing(distilled, evaluation=True)
-        return predict(self.student, images, **mixing, precision=train.precision, distilled=distilled)
+        return predict(
+            self.student, images, **mixing, precision=train.precision, distilled=distilled
+        )
 
     @property
     def aulc_pct(self) -> float:
@@ -133,15 +153,26 @@ def tidy(config: dict, records: Sequence[RoundRecord]) -> pd.DataFrame:
     seconds_predict, seconds_select).
     """
     teacher, features = config["teacher"] or {}, config["features"] or {}
-    encoder = (teacher or features).get("cache", {}).get("vlm", {})  # outputs that were brought have none
-    settings = {"dataset": config["dataset"], "vlm": encoder.get("name"), "teacher": teacher.get("kind", "none")}
+    encoder = (
+        (teacher or features).get("cache", {}).get("vlm", {})
+    )  # outputs that were brought have none
+    settings = {
+        "dataset": config["dataset"],
+        "vlm": encoder.get("name"),
+        "teacher": teacher.get("kind", "none"),
+    }
     settings |= {k: config[k] for k in ("student", "strategy")} | {"distill": bool(teacher)}
     settings |= {k: config[k] for k in ("selection_source", "query_size", "shots")}
-    rows = [settings | asdict(r) | {f"seconds_{stage}": s for stage, s in r.seconds.items()} for r in records]
+    rows = [
+        settings | asdict(r) | {f"seconds_{stage}": s for stage, s in r.seconds.items()}
+        for r in records
+    ]
     return pd.DataFrame(rows).astype(dict.fromkeys(OPTIONAL, float))
 
 
-def load_run(out: str | os.PathLike, device: str | torch.device = "auto", *, round: int | None = None) -> RunResult:
+def load_run(
+    out: str | os.PathLike, device: str | torch.device = "auto", *, round: int | None = None
+) -> RunResult:
     """Read the whole rounds that a run left in `out`, also while it goes on. round: as it was when that round was over, with
     the student of then; of runs with `keep_students` any, else the last.
 
@@ -157,7 +188,9 @@ def load_run(out: str | os.PathLike, device: str | torch.device = "auto", *, rou
     try:
         student = folder.student(config, len(records) - 1 if round is None else round, device)
     except FileNotFoundError as error:
-        if round is None and len(finished_rounds(out)) > len(records):  # it went on, and its last student is another
+        if round is None and len(finished_rounds(out)) > len(
+            records
+        ):  # it went on, and its last student is another
             return load_run(out, device)
         if round is None:
             raise
@@ -208,9 +241,13 @@ class RunFolder:
                 self._refuse_others_files()
             return asked or {}, [], LabelState.empty(asked["pool_size"] if asked else 0)
         self.config = self._config(asked)
-        config = ADDED_SETTINGS | self.config | {"train": ADDED_SETTINGS["train"] | self.config["train"]}
+        config = (
+            ADDED_SETTINGS | self.config | {"train": ADDED_SETTINGS["train"] | self.config["train"]}
+        )
         if asked:
-            require_same(config, asked, f"the run in {self.path}", "take another `out`, or delete that run")
+            require_same(
+                config, asked, f"the run in {self.path}", "take another `out`, or delete that run"
+            )
         return config, [_record(line) for line in self.lines], self._state(config["pool_size"])
 
     def _refuse_others_files(self) -> None:
@@ -219,11 +256,19 @@ class RunFolder:
             return
         config, labels = self.path / "config.json", self.path / "labels.csv"
         there = {path: path.is_file() for path in (config, labels)}
-        foreign = [config] if there[config] and b'"student_weights"' not in config.read_bytes() else []
-        foreign += [labels] if there[labels] and not labels.read_bytes().startswith(b"round,index,label\n") else []
+        foreign = (
+            [config] if there[config] and b'"student_weights"' not in config.read_bytes() else []
+        )
+        foreign += (
+            [labels]
+            if there[labels] and not labels.read_bytes().startswith(b"round,index,label\n")
+            else []
+        )
         foreign += [] if there[config] else self.path.glob("student-*.safetensors")
         if foreign:
-            raise ValueError(f"{foreign[0]} is no file of a run, and a run would replace or remove it; take another `out`")
+            raise ValueError(
+                f"{foreign[0]} is no file of a run, and a run would replace or remove it; take another `out`"
+            )
 
     def read_lines(self) -> list[dict]:
         """The lines of rounds.jsonl, each compared with its checksum; none where there is no such file."""
@@ -236,10 +281,16 @@ class RunFolder:
                 line = None
             if not is_whole(line) or line.get("round") != place:
                 if isinstance(line, dict) and "accuracy_pct" in line and not line.keys() & SUMS:
-                    raise ValueError(f"{path} was written by an older version of activekd-lite; {self.remedy(0)}")
-                raise ValueError(f"line {place + 1} of {path} is damaged, or was edited; {self.remedy(place)}")
+                    raise ValueError(
+                        f"{path} was written by an older version of activekd-lite; {self.remedy(0)}"
+                    )
+                raise ValueError(
+                    f"line {place + 1} of {path} is damaged, or was edited; {self.remedy(place)}"
+                )
             if not FIELDS - NEW_FIELDS <= line.keys() <= FIELDS:
-                raise ValueError(f"{path} was written by another version of activekd-lite; {self.remedy(0)}")
+                raise ValueError(
+                    f"{path} was written by another version of activekd-lite; {self.remedy(0)}"
+                )
             lines.append(line)
         return lines
 
@@ -275,18 +326,24 @@ class RunFolder:
                 raise ValueError(f"{path} is missing, damaged, or was edited; {self.remedy(whole)}")
         state, table = LabelState.empty(pool_size), pd.read_csv(io.BytesIO(b"".join(known)))
         for round, given in table.groupby("round"):
-            state = state.with_labels(torch.tensor(given["index"].values), torch.tensor(given["label"].values), int(round))
+            state = state.with_labels(
+                torch.tensor(given["index"].values), torch.tensor(given["label"].values), int(round)
+            )
         return state
 
     def kept(self) -> list[int]:
         """The rounds whose students are there."""
-        found = (re.fullmatch(r"student-(\d+)\.safetensors", path.name) for path in self.path.iterdir())
+        found = (
+            re.fullmatch(r"student-(\d+)\.safetensors", path.name) for path in self.path.iterdir()
+        )
         return sorted(int(match[1]) for match in found if match)
 
     def student_path(self, round: int) -> Path:
         return self.path / f"student-{round:02d}.safetensors"
 
-    def student(self, config: dict, round: int, device: str | torch.device = "auto") -> DualHeadStudent:
+    def student(
+        self, config: dict, round: int, device: str | torch.device = "auto"
+    ) -> DualHeadStudent:
         """The student of a whole round. Raises FileNotFoundError where there is none, ValueError where it is damaged."""
         path = self.student_path(round)
         if not (0 <= round < len(self.lines) and path.is_file()):
@@ -301,7 +358,9 @@ class RunFolder:
         try:
             net.load_state_dict(load(content))
         except RuntimeError as error:
-            raise ValueError(f"{path} does not fit what {config['student']!r} is here and now: {error}") from error
+            raise ValueError(
+                f"{path} does not fit what {config['student']!r} is here and now: {error}"
+            ) from error
         return net.eval()
 
     def clean(self, keep_students: bool) -> None:
@@ -309,13 +368,20 @@ class RunFolder:
         kept the one before the last."""
         if self.path is None:
             return
-        remove_partials(self.path, "config.json", "labels.csv", "rounds.jsonl", "student-*.safetensors")
+        remove_partials(
+            self.path, "config.json", "labels.csv", "rounds.jsonl", "student-*.safetensors"
+        )
         for round in self.kept():
             if round >= len(self.lines) or (round == len(self.lines) - 2 and not keep_students):
                 self.student_path(round).unlink(missing_ok=True)
 
     def write(
-        self, config: dict, record: RoundRecord, state: LabelState, student: DualHeadStudent, keep_students: bool
+        self,
+        config: dict,
+        record: RoundRecord,
+        state: LabelState,
+        student: DualHeadStudent,
+        keep_students: bool,
     ) -> None:
         """Put one more round there; where they are not kept, its student takes the place of the one before."""
         if self.path is None:
@@ -324,12 +390,20 @@ class RunFolder:
             write_atomic(self.path / "config.json", _as_text(config))
             self.config = config
         order = state.in_labeling_order()
-        columns = {"round": state.labeled_round[order], "index": order, "label": state.labels[order]}
+        columns = {
+            "round": state.labeled_round[order],
+            "index": order,
+            "label": state.labels[order],
+        }
         labels = pd.DataFrame(columns).to_csv(index=False, lineterminator="\n").encode()
         weights = save({k: v.cpu().contiguous() for k, v in student.state_dict().items()})
         write_atomic(self.path / "labels.csv", labels)
         write_atomic(self.student_path(record.round), weights)
-        sums = (digest(self.config), hashlib.sha256(labels).hexdigest(), hashlib.sha256(weights).hexdigest())
+        sums = (
+            digest(self.config),
+            hashlib.sha256(labels).hexdigest(),
+            hashlib.sha256(weights).hexdigest(),
+        )
         lines = [*self.lines, sealed(asdict(record) | dict(zip(SUMS, sums, strict=False)))]
         write_atomic(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.lines = lines

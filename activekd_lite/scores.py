@@ -21,9 +21,17 @@ def reliability(probs: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
     """
     confidence, predicted = probs.cpu().double().max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
-    table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": (predicted == labels.cpu()).double()})
+    table = pd.DataFrame(
+        {"bin": place, "confidence": confidence, "accuracy": (predicted == labels.cpu()).double()}
+    )
     groups = table.groupby("bin")
-    return groups.mean().assign(count=groups.size()).reindex(range(bins)).fillna({"count": 0}).astype({"count": int})
+    return (
+        groups.mean()
+        .assign(count=groups.size())
+        .reindex(range(bins))
+        .fillna({"count": 0})
+        .astype({"count": int})
+    )
 
 
 def calibration_error_pct(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
@@ -44,7 +52,9 @@ def class_imbalance(counts: Sequence[int]) -> float | None:
     total, size = sum(counts), len(counts)
     if total == 0:
         return None
-    excess = sum(n / total * math.log(n * size / total) for n in counts if n)  # log C - entropy: exactly 0 for equal counts
+    excess = sum(
+        n / total * math.log(n * size / total) for n in counts if n
+    )  # log C - entropy: exactly 0 for equal counts
     return min(1.0, max(0.0, excess / math.log(size))) if size > 1 else 0.0
 
 
@@ -62,7 +72,10 @@ def covering_radius(points: Tensor, centers: Tensor) -> float:
         raise ValueError("no centres: a covering radius needs at least one labelled image")
     if len(points) == 0:
         return 0.0
-    nearest = [torch.cdist(part.double(), centers.double()).amin(dim=1).max() for part in points.split(4096)]
+    nearest = [
+        torch.cdist(part.double(), centers.double()).amin(dim=1).max()
+        for part in points.split(4096)
+    ]
     return torch.stack(nearest).max().item()
 
 

@@ -41,14 +41,18 @@ class DualHeadStudent(nn.Module):
         return self.ce_head(features), self.kd_head(features)
 
 
-def mix_heads(ce_logits: Tensor, kd_logits: Tensor, kd_weight: float = 0.5, beta: float = 1.0) -> Tensor:
+def mix_heads(
+    ce_logits: Tensor, kd_logits: Tensor, kd_weight: float = 0.5, beta: float = 1.0
+) -> Tensor:
     """The student's answer: (1 - kd_weight) softmax(ce) + kd_weight softmax(kd / beta), (B, C).
 
     kd_weight 0 is a student without distillation, whose kd_head was never trained.
     """
     if kd_weight == 0:
         return ce_logits.softmax(dim=1)
-    return (1 - kd_weight) * ce_logits.softmax(dim=1) + kd_weight * (kd_logits / beta).softmax(dim=1)
+    return (1 - kd_weight) * ce_logits.softmax(dim=1) + kd_weight * (kd_logits / beta).softmax(
+        dim=1
+    )
 
 
 def build_student(
@@ -71,7 +75,9 @@ def build_student(
     return student.to(resolve_device(device), memory_format=torch.channels_last)
 
 
-def _image_student(backbone: Backbone, num_classes: int, name: str, pretrained: bool | str | Path) -> DualHeadStudent:
+def _image_student(
+    backbone: Backbone, num_classes: int, name: str, pretrained: bool | str | Path
+) -> DualHeadStudent:
     net = backbone.make(pretrained is True)
     if isinstance(pretrained, (str, Path)):
         net = with_weights(net, read_weights(Path(pretrained)), str(pretrained))
@@ -84,15 +90,25 @@ def _image_student(backbone: Backbone, num_classes: int, name: str, pretrained: 
             f"student {name!r} cannot take images of {size} pixels: {error}; leave out the @, or see timm"
         ) from error
     if len(shape) != 2:
-        raise ValueError(f"the backbone of student {name!r} gives {tuple(shape)} for one image; features (1, F) are needed")
+        raise ValueError(
+            f"the backbone of student {name!r} gives {tuple(shape)} for one image; features (1, F) are needed"
+        )
     mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
     return DualHeadStudent(net.train(), shape[1], num_classes, size, mean, std)
 
 
-def _feature_student(name: str, num_classes: int, dim: int | None, pretrained: bool | str | Path) -> DualHeadStudent:
+def _feature_student(
+    name: str, num_classes: int, dim: int | None, pretrained: bool | str | Path
+) -> DualHeadStudent:
     if not isinstance(pretrained, bool):
-        raise ValueError(f"student {name!r} has no backbone to read weights {str(pretrained)!r} into; leave them out")
+        raise ValueError(
+            f"student {name!r} has no backbone to read weights {str(pretrained)!r} into; leave them out"
+        )
     if dim is None:
-        raise ValueError(f"student {name!r} learns from cached features: say how many numbers each has, input_dim=D")
+        raise ValueError(
+            f"student {name!r} learns from cached features: say how many numbers each has, input_dim=D"
+        )
     hidden = [] if name == "linear" else [nn.Linear(dim, dim), nn.GELU()]
-    return DualHeadStudent(nn.Sequential(*hidden), dim, num_classes, None, 0.0, dim**-0.5)  # unit norm -> unit variance
+    return DualHeadStudent(
+        nn.Sequential(*hidden), dim, num_classes, None, 0.0, dim**-0.5
+    )  # unit norm -> unit variance

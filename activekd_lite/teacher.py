@@ -94,7 +94,11 @@ class ZeroShotTeacher:
     """
 
     def __init__(
-        self, cache: TeacherCache, text_weights: Tensor, logit_scale: float | None = None, test: TeacherCache | None = None
+        self,
+        cache: TeacherCache,
+        text_weights: Tensor,
+        logit_scale: float | None = None,
+        test: TeacherCache | None = None,
     ):
         check_text_weights(cache, text_weights)
         _check_test(cache, test)
@@ -132,14 +136,23 @@ class ZeroShotTeacher:
 
     def test_probs(self) -> Tensor | None:
         """Class probabilities (M, C) of the test images; None without `test`."""
-        return None if self.test is None else ZeroShotTeacher(self.test, self.text_weights, self.logit_scale).probs()
+        return (
+            None
+            if self.test is None
+            else ZeroShotTeacher(self.test, self.text_weights, self.logit_scale).probs()
+        )
 
     def fitted(self, state: LabelState, seed: int) -> "ZeroShotTeacher":
         """Itself: it learns nothing from labels."""
         return self
 
     def to(self, device: str | torch.device) -> "ZeroShotTeacher":
-        return ZeroShotTeacher(self.cache.to(device), self.text_weights, self.logit_scale, self.test and self.test.to(device))
+        return ZeroShotTeacher(
+            self.cache.to(device),
+            self.text_weights,
+            self.logit_scale,
+            self.test and self.test.to(device),
+        )
 
     def fingerprint(self) -> dict:
         """What decides the logits, JSON-ready: the cache, the prompts (as text weights) and the scale."""
@@ -150,7 +163,13 @@ class ZeroShotTeacher:
 class LogitsTeacher:
     """Any teacher's outputs; made by `from_logits`."""
 
-    def __init__(self, array: Tensor, views: Views | None, refit: Refit | None = None, test: Tensor | None = None):
+    def __init__(
+        self,
+        array: Tensor,
+        views: Views | None,
+        refit: Refit | None = None,
+        test: Tensor | None = None,
+    ):
         self.array, self.views, self.refit, self.test = array, views, refit, test
         self.num_classes = array.shape[2]
 
@@ -189,14 +208,26 @@ class LogitsTeacher:
 
     def to(self, device: str | torch.device) -> "LogitsTeacher":
         device = resolve_device(device)
-        return LogitsTeacher(self.array.to(device), self.views, self.refit, None if self.test is None else self.test.to(device))
+        return LogitsTeacher(
+            self.array.to(device),
+            self.views,
+            self.refit,
+            None if self.test is None else self.test.to(device),
+        )
 
     def fingerprint(self) -> dict:
-        return {"kind": "logits", "logits": sha256_of(self.array), "refit": name_of(self.refit) if self.refit else None}
+        return {
+            "kind": "logits",
+            "logits": sha256_of(self.array),
+            "refit": name_of(self.refit) if self.refit else None,
+        }
 
 
 def from_logits(
-    array: Logits, views: Views | None = None, refit: Refit | None = None, test: Logits | None = None
+    array: Logits,
+    views: Views | None = None,
+    refit: Refit | None = None,
+    test: Logits | None = None,
 ) -> LogitsTeacher:
     """A teacher from outputs that you bring: logits (or log-probabilities) in pool order.
 
@@ -207,14 +238,18 @@ def from_logits(
     """
     array = _floats(array)
     if array.ndim not in (2, 3) or not array.is_floating_point():
-        raise ValueError(f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with `views`, are needed")
+        raise ValueError(
+            f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with `views`, are needed"
+        )
     if (array.ndim == 3) != (views is not None) or (views and views.count != len(array)):
         raise ValueError(
             f"logits {tuple(array.shape)} with views = {views}: give (N, C) alone, or (V, N, C) with the Views, V of them, "
             "that the teacher saw"
         )
     if not torch.isfinite(array).all():
-        raise ValueError("the logits hold NaN or infinite numbers; of probabilities take the logarithm, of at least 1e-9")
+        raise ValueError(
+            "the logits hold NaN or infinite numbers; of probabilities take the logarithm, of at least 1e-9"
+        )
     if test is not None:
         test = _floats(test)
         if test.shape[1:] != array.shape[-1:] or not torch.isfinite(test).all():
@@ -225,12 +260,21 @@ def from_logits(
 
 
 def _floats(values: Logits) -> Tensor:
-    values = as_tensor(values, f"logits = {str(values)[:60]!r}", "an array (N, C) of floats is needed")
-    return values.float() if values.dtype == torch.bfloat16 else values  # numpy has none, and it is hashed as numpy
+    values = as_tensor(
+        values, f"logits = {str(values)[:60]!r}", "an array (N, C) of floats is needed"
+    )
+    return (
+        values.float() if values.dtype == torch.bfloat16 else values
+    )  # numpy has none, and it is hashed as numpy
 
 
 def _probs(teacher: Teacher, view: int) -> Tensor:
-    return torch.cat([teacher.logits(part, view).softmax(dim=1) for part in torch.arange(len(teacher)).split(CHUNK)])
+    return torch.cat(
+        [
+            teacher.logits(part, view).softmax(dim=1)
+            for part in torch.arange(len(teacher)).split(CHUNK)
+        ]
+    )
 
 
 def check_text_weights(cache: TeacherCache, text_weights: Tensor) -> None:
@@ -240,7 +284,9 @@ def check_text_weights(cache: TeacherCache, text_weights: Tensor) -> None:
             f"({cache.dim}, classes) is needed: take them from the VLM that made the cache"
         )
     if not torch.isfinite(text_weights).all():
-        raise ValueError("text weights hold NaN or infinite numbers; the text tower's weights are damaged")
+        raise ValueError(
+            "text weights hold NaN or infinite numbers; the text tower's weights are damaged"
+        )
 
 
 def _check_test(cache: TeacherCache, test: TeacherCache | None) -> None:

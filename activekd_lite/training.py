@@ -71,7 +71,15 @@ class TrainConfig:
 
     def __post_init__(self):
         check_whole_valued(self, "steps", "batch_size")
-        for name in (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature", "beta", "eval_beta"):
+        for name in (
+            *LENGTHS,
+            "last_round_pool_passes",
+            "batch_size",
+            "lr",
+            "temperature",
+            "beta",
+            "eval_beta",
+        ):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise ValueError(f"{name} = {value} must be larger than 0")
         for name in ("kd_weight", "eval_kd_weight"):
@@ -80,18 +88,28 @@ class TrainConfig:
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay = {self.weight_decay} must not be negative")
         if self.passes is not None and self.pool_passes is not None:
-            raise ValueError(f"passes = {self.passes} and pool_passes = {self.pool_passes}: give one of them")
+            raise ValueError(
+                f"passes = {self.passes} and pool_passes = {self.pool_passes}: give one of them"
+            )
         if self.last_round_pool_passes is not None and self.pool_passes is None:
-            raise ValueError(f"last_round_pool_passes = {self.last_round_pool_passes} needs pool_passes for the other rounds")
+            raise ValueError(
+                f"last_round_pool_passes = {self.last_round_pool_passes} needs pool_passes for the other rounds"
+            )
         for name in ("labeled_sampling", "unlabeled_sampling"):
             if getattr(self, name) not in SAMPLING:
-                raise ValueError(f"{name} = {getattr(self, name)!r}; choose one of {', '.join(map(repr, SAMPLING))}")
+                raise ValueError(
+                    f"{name} = {getattr(self, name)!r}; choose one of {', '.join(map(repr, SAMPLING))}"
+                )
         check_schedule(self.schedule, self.warmup)
         resolve_precision(self.precision, torch.device("cpu"), "bfloat16")
         if not isinstance(self.pretrained, bool):
-            object.__setattr__(self, "pretrained", str(self.pretrained))  # a Path cannot be written as JSON
+            object.__setattr__(
+                self, "pretrained", str(self.pretrained)
+            )  # a Path cannot be written as JSON
 
-    def steps_for(self, labeled_count: int, unlabeled_count: int | None = None, last_round: bool = False) -> int:
+    def steps_for(
+        self, labeled_count: int, unlabeled_count: int | None = None, last_round: bool = False
+    ) -> int:
         """Training steps of a round with so many labels; unlabeled_count is needed where pool_passes are given."""
         if self.pool_passes is not None:
             passes = (last_round and self.last_round_pool_passes) or self.pool_passes
@@ -143,26 +161,50 @@ def train_student(
     """
     device = resolve_device(device)
     if len(state.labeled_indices) == 0:
-        raise ValueError("nothing is labelled: label an initial set first, see Oracle.initial_indices")
+        raise ValueError(
+            "nothing is labelled: label an initial set first, see Oracle.initial_indices"
+        )
     if teacher and teacher.num_classes != pool.num_classes:
-        raise ValueError(f"the teacher knows {teacher.num_classes} classes, the pool has {pool.num_classes}")
+        raise ValueError(
+            f"the teacher knows {teacher.num_classes} classes, the pool has {pool.num_classes}"
+        )
     if bank is None:
         views = (teacher.views if teacher else None) or Views(FRESH, augmentation=pool.augmentation)
         check_features(pool, student, views, None)
         bank = make_bank(pool, student, views, device)
     net = build_student(
-        student, pool.num_classes, seed=seed, pretrained=config.pretrained, device=device, input_dim=bank.dim
+        student,
+        pool.num_classes,
+        seed=seed,
+        pretrained=config.pretrained,
+        device=device,
+        input_dim=bank.dim,
     ).train()
-    plan = _plan(state, bank.views.count, config, seed, with_unlabeled=teacher is not None, last_round=last_round)
+    plan = _plan(
+        state,
+        bank.views.count,
+        config,
+        seed,
+        with_unlabeled=teacher is not None,
+        last_round=last_round,
+    )
     random_state = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=random_state):  # dropout and the like draw from the global state
+    with torch.random.fork_rng(
+        devices=random_state
+    ):  # dropout and the like draw from the global state
         torch.manual_seed(derive_seed(seed, "dropout"))
         net.loss_curve = _train(net, plan, bank, state, teacher, config, progress)
     return net.eval()
 
 
 def _plan(
-    state: LabelState, view_count: int, config: TrainConfig, seed: int, *, with_unlabeled: bool, last_round: bool = False
+    state: LabelState,
+    view_count: int,
+    config: TrainConfig,
+    seed: int,
+    *,
+    with_unlabeled: bool,
+    last_round: bool = False,
 ) -> list[Batch]:
     """For every step the images and views: a labelled batch, and behind it an unlabelled one of the same size."""
     rest = state.unlabeled_indices if len(state.unlabeled_indices) else state.labeled_indices
@@ -171,16 +213,31 @@ def _plan(
     if config.padded:
         labeled = _filled_up(state.in_labeling_order(), config.batch_size)
     if config.labeled_sampling == "passes" and len(labeled) < len(rest):
-        labeled = labeled[torch.arange(len(rest)) % len(labeled)]  # each as often as the others, in passes over the pool
+        labeled = labeled[
+            torch.arange(len(rest)) % len(labeled)
+        ]  # each as often as the others, in passes over the pool
     batches = _batches(
-        labeled, view_count, steps, config.batch_size, config.labeled_sampling, generator(seed, "labelled batches")
+        labeled,
+        view_count,
+        steps,
+        config.batch_size,
+        config.labeled_sampling,
+        generator(seed, "labelled batches"),
     )
     if not with_unlabeled:
         return batches
     unlabeled = _batches(
-        rest, view_count, steps, config.batch_size, config.unlabeled_sampling, generator(seed, "unlabelled batches")
+        rest,
+        view_count,
+        steps,
+        config.batch_size,
+        config.unlabeled_sampling,
+        generator(seed, "unlabelled batches"),
     )
-    return [tuple(torch.cat(pair) for pair in zip(*both, strict=True)) for both in zip(batches, unlabeled, strict=True)]
+    return [
+        tuple(torch.cat(pair) for pair in zip(*both, strict=True))
+        for both in zip(batches, unlabeled, strict=True)
+    ]
 
 
 def _train(
@@ -192,21 +249,35 @@ def _train(
     precision = resolve_precision(config.precision, device, "bfloat16")
     forward = torch.compile(net) if config.compile else net
     optimiser = torch.optim.AdamW(net.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: config.lr_factor(step, len(plan)))
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser, lambda step: config.lr_factor(step, len(plan))
+    )
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "float16")
     losses = torch.zeros(len(plan), 2, device=device)
-    bar = tqdm(bank.stream(plan), total=len(plan), unit="step", desc="training", leave=False, delay=15, disable=not progress)
+    bar = tqdm(
+        bank.stream(plan),
+        total=len(plan),
+        unit="step",
+        desc="training",
+        leave=False,
+        delay=15,
+        disable=not progress,
+    )
     for step, (x, (index, view)) in enumerate(zip(bar, plan, strict=True)):
         labels = state.labels[index[:labeled]].to(device, non_blocking=True)
         with autocast(device, precision):
-            parts = [forward(part) for part in (x.split(labeled) if config.separate_batches else [x])]
+            parts = [
+                forward(part) for part in (x.split(labeled) if config.separate_batches else [x])
+            ]
         ce, kd = (torch.cat(heads).float() for heads in zip(*parts, strict=True))
         if teacher is None:
             loss = supervised = F.cross_entropy(ce, labels)
         else:
             known, unknown = teacher.logits(index, view).to(device).split(labeled)
             of_labeled, of_unlabeled = kd.split(labeled)
-            loss = dual_head_loss(ce[:labeled], labels, of_labeled, known, of_unlabeled, unknown, config.temperature)
+            loss = dual_head_loss(
+                ce[:labeled], labels, of_labeled, known, of_unlabeled, unknown, config.temperature
+            )
             supervised = F.cross_entropy(ce[:labeled].detach(), labels)
             losses[step, 1] = 2 * loss.detach() - supervised  # loss = (supervised + distilled) / 2
         losses[step, 0] = supervised.detach()
@@ -247,10 +318,14 @@ def predict(
         answers.append(_answers(student, features[-1], kd_weight, beta, distilled))
     home = torch.device("cpu") if device.type == "mps" else device
     joined = {name: torch.cat([part[name] for part in answers]).to(home) for name in answers[0]}
-    return Predictions(features=torch.cat(features).to(home), **{"ce_probs": joined["probs"]} | joined)
+    return Predictions(
+        features=torch.cat(features).to(home), **{"ce_probs": joined["probs"]} | joined
+    )
 
 
-def _answers(student: DualHeadStudent, features: Tensor, kd_weight: float, beta: float, distilled: bool) -> dict[str, Tensor]:
+def _answers(
+    student: DualHeadStudent, features: Tensor, kd_weight: float, beta: float, distilled: bool
+) -> dict[str, Tensor]:
     """Class probabilities (B, C) by the names of `Predictions`; ce_probs only where it differs from probs."""
     ce, kd = student.ce_head(features), student.kd_head(features)
     found = {"probs": mix_heads(ce, kd, kd_weight, beta)}
@@ -262,7 +337,12 @@ def _answers(student: DualHeadStudent, features: Tensor, kd_weight: float, beta:
 
 
 def _batches(
-    candidates: Tensor, view_count: int, steps: int, batch_size: int, sampling: str, g: torch.Generator
+    candidates: Tensor,
+    view_count: int,
+    steps: int,
+    batch_size: int,
+    sampling: str,
+    g: torch.Generator,
 ) -> list[Batch]:
     """For every step the pool indices (B,), drawn from `candidates` as `sampling` says, and the view of each (B,)."""
     if sampling == "replacement":
@@ -272,7 +352,9 @@ def _batches(
         passes = math.ceil(steps * batch_size / len(filled))
         drawn = torch.cat([filled[torch.randperm(len(filled), generator=g)] for _ in range(passes)])
         picks = drawn[: steps * batch_size].view(steps, batch_size)
-    return list(zip(picks, torch.randint(view_count, (steps, batch_size), generator=g), strict=True))
+    return list(
+        zip(picks, torch.randint(view_count, (steps, batch_size), generator=g), strict=True)
+    )
 
 
 def _filled_up(indices: Tensor, batch_size: int) -> Tensor:

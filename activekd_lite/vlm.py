@@ -61,7 +61,9 @@ class VLM:
         """What decides the image features, JSON-ready; `weights` is the sha256 of the image tower."""
         digest = hashlib.sha256()
         for key, value in sorted(self.model.visual.state_dict().items()):
-            digest.update(key.encode() + value.detach().cpu().float().contiguous().numpy().tobytes())
+            digest.update(
+                key.encode() + value.detach().cpu().float().contiguous().numpy().tobytes()
+            )
         return {
             "name": self.name, "pretrained": self.pretrained, "weights": digest.hexdigest(), "input_size": self.input_size,
             "mean": list(self.mean), "std": list(self.std), "interpolation": self.interpolation,
@@ -87,12 +89,23 @@ class VLM:
         """The words, sorted, that the model never saw; none where that is not known."""
         if self.known_words is None:
             return []
-        return sorted({w for s in sentences for w in re.findall(r"[^\W_]+", s.lower())} - self.known_words)
+        return sorted(
+            {w for s in sentences for w in re.findall(r"[^\W_]+", s.lower())} - self.known_words
+        )
 
-    def zero_shot_probs(self, images: Tensor | ImageFiles, text_weights: Tensor, batch: int = 256) -> Tensor:
+    def zero_shot_probs(
+        self, images: Tensor | ImageFiles, text_weights: Tensor, batch: int = 256
+    ) -> Tensor:
         """Class probabilities (N, C) for the centre crop of images (N, 3, H, W) uint8, or of files; text_weights: (D, C)."""
-        crops = stream_centers(images, batch, self.input_size, self.interpolation, self.device, reduced=False)
-        return torch.cat([(self.logit_scale * self.encode_images(x) @ text_weights).softmax(dim=1) for x in crops])
+        crops = stream_centers(
+            images, batch, self.input_size, self.interpolation, self.device, reduced=False
+        )
+        return torch.cat(
+            [
+                (self.logit_scale * self.encode_images(x) @ text_weights).softmax(dim=1)
+                for x in crops
+            ]
+        )
 
     def text_weights(
         self, classnames: Sequence[str], templates: Sequence[str] = ("a photo of a {}.",), average: str = "normalized",
@@ -108,13 +121,17 @@ class VLM:
         """
         classnames, templates = list(classnames), list(templates)
         if not classnames or not templates:
-            raise ValueError(f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed")
+            raise ValueError(
+                f"{len(classnames)} class names and {len(templates)} templates: at least one of each is needed"
+            )
         check_templates(templates)
         if average not in ("normalized", "raw"):
             raise ValueError(f"average = {average!r}; 'normalized' and 'raw' are known")
         self._warn_of_unknown_words([t.format(c) for c in classnames for t in templates])
         with torch.inference_mode():
-            columns = [self._class_weight(c, templates, average == "normalized") for c in classnames]
+            columns = [
+                self._class_weight(c, templates, average == "normalized") for c in classnames
+            ]
         weights = torch.stack(columns, dim=1).float()
         return F.normalize(weights, dim=0) if unit else weights
 
@@ -166,5 +183,7 @@ def load_vlm(
         tuple(cfg["mean"]), tuple(cfg["std"]), cfg["interpolation"], known_words, precision,
     )  # fmt: skip
     if quick_gelu not in (None, vlm.quick_gelu):
-        raise ValueError(f"quick_gelu = {quick_gelu}, but the configuration of {name} says {vlm.quick_gelu}; leave it out")
+        raise ValueError(
+            f"quick_gelu = {quick_gelu}, but the configuration of {name} says {vlm.quick_gelu}; leave it out"
+        )
     return vlm

@@ -49,7 +49,9 @@ def measure(setting, dataset, steps, cache):
     """Seconds of `train` in a fresh process."""
     environment = {k: v for k, v in os.environ.items() if k not in READ} | SETTINGS[setting]
     words = ["--child", "--dataset", dataset, "--steps", str(steps), "--cache", str(cache)]
-    run = subprocess.run([sys.executable, __file__, *words], env=environment, capture_output=True, text=True)
+    run = subprocess.run(
+        [sys.executable, __file__, *words], env=environment, capture_output=True, text=True
+    )
     if run.returncode:
         raise RuntimeError(run.stderr)
     return float(run.stdout)
@@ -78,12 +80,18 @@ def table(settings, datasets, repeats, steps, beside, cache):
                     for setting in settings:
                         spent = measure(setting, dataset, steps, cache)
                         seconds.setdefault((setting, dataset, count > 0), []).append(spent)
-                        print(f"{dataset}, {setting}, {count} beside: {spent:.2f} s", file=sys.stderr, flush=True)
+                        print(
+                            f"{dataset}, {setting}, {count} beside: {spent:.2f} s",
+                            file=sys.stderr,
+                            flush=True,
+                        )
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
 def report(seconds, settings, datasets):
-    print("| data set | setting | quiet, s | against the first row | busy, s | busy / quiet |\n|---|---|---|---|---|---|")
+    print(
+        "| data set | setting | quiet, s | against the first row | busy, s | busy / quiet |\n|---|---|---|---|---|---|"
+    )
     for dataset in datasets:
         first = seconds[settings[0], dataset, False]
         for setting in settings:
@@ -94,12 +102,23 @@ def report(seconds, settings, datasets):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--setting", action="append", choices=SETTINGS, help="repeatable; default: all")
-    parser.add_argument("--dataset", action="append", choices=["digits", "shapes"], help="repeatable; default: both")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--setting", action="append", choices=SETTINGS, help="repeatable; default: all"
+    )
+    parser.add_argument(
+        "--dataset", action="append", choices=["digits", "shapes"], help="repeatable; default: both"
+    )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument("--beside", type=int, default=os.cpu_count(), help="busy processes; default: one for each core")
+    parser.add_argument(
+        "--beside",
+        type=int,
+        default=os.cpu_count(),
+        help="busy processes; default: one for each core",
+    )
     parser.add_argument("--cache", type=Path, default=Path(".cache"))
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -108,7 +127,9 @@ def main():
         print(train(datasets[0], args.steps, args.cache))
         return
     seconds = table(settings, datasets, args.repeats, args.steps, args.beside, args.cache)
-    print(f"{os.cpu_count()} cores, {args.beside} busy processes, medians of {args.repeats}, {args.steps} steps a round\n")
+    print(
+        f"{os.cpu_count()} cores, {args.beside} busy processes, medians of {args.repeats}, {args.steps} steps a round\n"
+    )
     report(seconds, settings, datasets)
 
 

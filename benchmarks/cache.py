@@ -34,7 +34,15 @@ def random_pool(count, classes, side):
     images = torch.randint(256, (count + 64, 3, side, side), generator=g, dtype=torch.uint8)
     labels = torch.arange(count + 64) % classes
     names = [f"number {' '.join(str(i))}" for i in range(classes)]  # words that tiny-clip knows
-    return akd.make_dataset("noise", images[:count], labels[:count], images[count:], labels[count:], names, student="resnet18")
+    return akd.make_dataset(
+        "noise",
+        images[:count],
+        labels[:count],
+        images[count:],
+        labels[count:],
+        names,
+        student="resnet18",
+    )
 
 
 def random_vlm(name, pretrained, device, precision, quick_gelu, folder):
@@ -44,7 +52,9 @@ def random_vlm(name, pretrained, device, precision, quick_gelu, folder):
         pretrained = str(Path(folder) / "random.pt")
         torch.save(open_clip.create_model(name).state_dict(), pretrained)
         quick_gelu = bool(quick_gelu)
-    return akd.load_vlm(name, None if pretrained == "embedded" else pretrained, device, precision, quick_gelu)
+    return akd.load_vlm(
+        name, None if pretrained == "embedded" else pretrained, device, precision, quick_gelu
+    )
 
 
 def seconds(function, device, repeats):
@@ -69,11 +79,18 @@ def encoding(vlm, pool, views, batch, repeats):
         roots = iter(range(10**6))
 
         def build():
-            akd.TeacherCache.build(vlm, pool, views, f"{folder}/{next(roots)}", batch_size=batch, progress=False)
+            akd.TeacherCache.build(
+                vlm, pool, views, f"{folder}/{next(roots)}", batch_size=batch, progress=False
+            )
 
         count = views * len(pool)
         took = seconds(
-            {"build": build, "forward": lambda: [vlm.encode_images(x) for _ in range(count // batch)]}, vlm.device, repeats
+            {
+                "build": build,
+                "forward": lambda: [vlm.encode_images(x) for _ in range(count // batch)],
+            },
+            vlm.device,
+            repeats,
         )
     built, alone = count / took["build"], count // batch * batch / took["forward"]
     print(f"| encoding, {len(pool)} images x {views} views | {built:.1f} a second | forward pass alone {alone:.1f} | "
@@ -93,12 +110,24 @@ def steps(data, teachers, args, device):
         bank = make_bank(data.pool, args.student, teacher.views, device)
 
         def train(teacher=teacher, bank=bank):
-            akd.train_student(data.pool, state, teacher, student=args.student, config=config, bank=bank, device=device)
+            akd.train_student(
+                data.pool,
+                state,
+                teacher,
+                student=args.student,
+                config=config,
+                bank=bank,
+                device=device,
+            )
 
         functions[f"{name}, step"] = train
         view = torch.arange(both) % teacher.views.count
-        functions[f"{name}, teacher"] = lambda t=teacher, v=view: [t.logits(indices, v) for _ in range(args.steps)]
-    took = {name: value / args.steps for name, value in seconds(functions, device, args.repeats).items()}
+        functions[f"{name}, teacher"] = lambda t=teacher, v=view: [
+            t.logits(indices, v) for _ in range(args.steps)
+        ]
+    took = {
+        name: value / args.steps for name, value in seconds(functions, device, args.repeats).items()
+    }
     for name in teachers:
         step, part = took[f"{name}, step"], took[f"{name}, teacher"]
         print(f"| a training step of {args.batch_size} + {args.batch_size}, teacher {name} | {1000 * step:.0f} ms | "
@@ -114,7 +143,9 @@ def whole_runs(data, teachers, build_seconds, args, device):
             train=config, device=device, progress=False,
         )  # fmt: skip
 
-    took = seconds({name: lambda t=teacher: run(t) for name, teacher in teachers.items()}, device, args.repeats)
+    took = seconds(
+        {name: lambda t=teacher: run(t) for name, teacher in teachers.items()}, device, args.repeats
+    )
     online, cached = took["online"], took["cached"]
     with_making = online / (cached + build_seconds)
     print(f"| a run of {args.rounds} rounds, {args.steps} steps each | {cached:.1f} s | online {online:.1f} s | "
@@ -122,15 +153,26 @@ def whole_runs(data, teachers, build_seconds, args, device):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--vlm", default="RN50")
-    parser.add_argument("--pretrained", help="weights file; 'embedded' for tiny-clip; random where none is given")
-    parser.add_argument("--quick-gelu", action=argparse.BooleanOptionalAction, help="of a weights file, see akd.load_vlm")
+    parser.add_argument(
+        "--pretrained", help="weights file; 'embedded' for tiny-clip; random where none is given"
+    )
+    parser.add_argument(
+        "--quick-gelu",
+        action=argparse.BooleanOptionalAction,
+        help="of a weights file, see akd.load_vlm",
+    )
     parser.add_argument("--student", default="resnet18")
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument(
-        "--batch-size", type=int, default=8, help="labelled images of a step; encoding takes eight times as many"
+        "--batch-size",
+        type=int,
+        default=8,
+        help="labelled images of a step; encoding takes eight times as many",
     )
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=2)
@@ -141,7 +183,9 @@ def main():
     args = parser.parse_args()
     device = resolve_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
-        vlm = random_vlm(args.vlm, args.pretrained, args.device, args.precision, args.quick_gelu, folder)
+        vlm = random_vlm(
+            args.vlm, args.pretrained, args.device, args.precision, args.quick_gelu, folder
+        )
         side = 256 if find_backbone(args.student).input_size > 64 else 32
         data = random_pool(args.images, args.classes, side)
         print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {device}, {vlm.precision}; {args.vlm} teaches "
@@ -149,7 +193,9 @@ def main():
         encoding(vlm, data.pool, args.views, 8 * args.batch_size, args.repeats)
         weights = vlm.text_weights(data.classnames, data.templates)
         start = time.perf_counter()
-        cache = akd.TeacherCache.build(vlm, data.pool, args.views, folder, batch_size=8 * args.batch_size, progress=False)
+        cache = akd.TeacherCache.build(
+            vlm, data.pool, args.views, folder, batch_size=8 * args.batch_size, progress=False
+        )
         build_seconds = time.perf_counter() - start
         fresh = akd.Views(FRESH, augmentation=data.pool.augmentation)
         teachers = {

@@ -48,7 +48,9 @@ def hover(page, x: float, y: float) -> tuple[float, float]:
 
     def move():
         page.mouse.move(x, y)
-        page.wait_for_function("() => getComputedStyle(document.querySelector('.akd-tip')).display === 'block'")
+        page.wait_for_function(
+            "() => getComputedStyle(document.querySelector('.akd-tip')).display === 'block'"
+        )
         seen.append(time.perf_counter() - start)
 
     return waited(page, ".activekd-card", move), seen[0]
@@ -70,7 +72,13 @@ def measure(points: int) -> dict[str, list[float]]:
     path = lab.written(root, "benchmark", [SETUP.format(points=points), SHOW])
     with lab.jupyterlab(root) as (address, token), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
-        notebook = lab.Notebook(browser.new_context(viewport={"width": 1280, "height": 1200}), address, token, path, root)
+        notebook = lab.Notebook(
+            browser.new_context(viewport={"width": 1280, "height": 1200}),
+            address,
+            token,
+            path,
+            root,
+        )
         notebook.run(0)
         page, start = notebook.page, time.perf_counter()
         notebook.start(1)
@@ -105,7 +113,10 @@ def prompts(points: int) -> list[float]:
     templates = ["a photo of a {}.", "a {} shape", "a drawing of a {}"]
     explorer._templates.value = "\n".join(templates)
     for k in range(10):
-        names, start = ["solid " + "red " * (k + 1) + "circle", *CLASSNAMES[1:]], time.perf_counter()
+        names, start = (
+            ["solid " + "red " * (k + 1) + "circle", *CLASSNAMES[1:]],
+            time.perf_counter(),
+        )
         explorer._names.value = "\n".join(names)
         took.append(time.perf_counter() - start)
     return took
@@ -120,7 +131,9 @@ def main(arguments=None) -> None:
         print("no Chromium on this machine: nothing is measured in a browser")
     for name, seconds in (found | {"prompts: ask anew": prompts(args.points)}).items():
         values = torch.tensor(seconds)
-        print(f"{name:20} median {1000 * values.median():.0f} ms, largest {1000 * values.max():.0f} ms (n = {len(values)})")
+        print(
+            f"{name:20} median {1000 * values.median():.0f} ms, largest {1000 * values.max():.0f} ms (n = {len(values)})"
+        )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,13 @@ class OnlineTeacher:
     """What `teacher.py` says a teacher is, at the price that the cache saves. text_weights: (D, C)."""
 
     def __init__(self, vlm: VLM, pool: Pool, text_weights: Tensor, views: Views, batch: int = 256):
-        self.vlm, self.pool, self.text_weights, self.views, self.batch = vlm, pool, text_weights, views, batch
+        self.vlm, self.pool, self.text_weights, self.views, self.batch = (
+            vlm,
+            pool,
+            text_weights,
+            views,
+            batch,
+        )
         self.num_classes = text_weights.shape[1]
 
     def __len__(self) -> int:
@@ -25,7 +31,13 @@ class OnlineTeacher:
         view = torch.as_tensor(view).expand(len(indices))
         vlm, images = self.vlm, self.pool.images
         crops = stream_views(
-            images, [(indices, view)], self.views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False
+            images,
+            [(indices, view)],
+            self.views,
+            vlm.input_size,
+            vlm.interpolation,
+            vlm.device,
+            reduced=False,
         )
         return vlm.logit_scale * vlm.encode_images(next(crops)) @ self.text_weights
 

@@ -32,7 +32,12 @@ ROWS = {  # name: (N, C, labelled, picks)
     "50000x100": (50_000, 100, 800, 100),
     "imagenet": (1_281_167, 1_000, 1_000, 1_000),
     "isotropic": (50_000, 512, 100, 100),  # normal features
-    "line": (1_000_000, 1, 1, 200),  # uniform: bounds leave nothing out, and a distance costs no more than a look at a bound
+    "line": (
+        1_000_000,
+        1,
+        1,
+        200,
+    ),  # uniform: bounds leave nothing out, and a distance costs no more than a look at a bound
 }
 STRATEGIES = {"pcoreset": "euclidean", "coreset": "cosine"}
 FEATURES = 512
@@ -56,7 +61,9 @@ def points_of(name, dtype=torch.float32):
     n, c = ROWS[name][:2]
     if name in ("isotropic", "line"):
         g = torch.Generator().manual_seed(0)
-        return torch.randn(n, c, generator=g) if name == "isotropic" else torch.rand(n, c, generator=g)
+        return (
+            torch.randn(n, c, generator=g) if name == "isotropic" else torch.rand(n, c, generator=g)
+        )
     return clustered_softmax(n, c, dtype)
 
 
@@ -82,7 +89,9 @@ def all_centres_again(points, centers, k, metric="euclidean"):
 def running_minimum(points, centers, k, progress=None):
     """In chunks, for float16 points would not fit twice. progress: called after the labelled pass."""
     parts = points.split(CHUNK)
-    nearest = torch.cat([torch.cdist(p.float(), centers.float()).min(dim=1).values for p in parts]) ** 2
+    nearest = (
+        torch.cat([torch.cdist(p.float(), centers.float()).min(dim=1).values for p in parts]) ** 2
+    )
     if progress:
         progress()
     picks = []
@@ -135,7 +144,9 @@ def row(name, repeats, device):
         "running minimum": lambda: running_minimum(points, centers, k),
     }
     if name not in ("isotropic", "line"):
-        algorithms["all centres, float64"] = lambda: all_centres_again(points.double(), centers.double(), k)
+        algorithms["all centres, float64"] = lambda: all_centres_again(
+            points.double(), centers.double(), k
+        )
         algorithms["all centres, float32"] = lambda: all_centres_again(points, centers, k)
     if name == "20000x100" and device == "cpu":
         algorithms["scikit-activeml"] = lambda: coreset_of_scikit_activeml(points, centers, k)
@@ -149,12 +160,16 @@ def strategy_row(strategy, name, repeats, device):
     features = clustered_features(probs).to(device)
     probs, metric = probs.to(device), STRATEGIES[strategy]
     known = torch.randperm(n, generator=torch.Generator().manual_seed(1))[:labelled].sort().values
-    state = akd.LabelState.empty(n).with_labels(known, torch.zeros(labelled, dtype=torch.int64), round=0)
+    state = akd.LabelState.empty(n).with_labels(
+        known, torch.zeros(labelled, dtype=torch.int64), round=0
+    )
     unlabeled, space = state.unlabeled_indices, probs if metric == "euclidean" else features
     points, centers = space[unlabeled], space[known]
     choose, g = akd.STRATEGIES[strategy], torch.Generator()
     algorithms = {
-        "whole call": lambda: choose(akd.Predictions(probs, features), state, k, generator=g).tolist(),
+        "whole call": lambda: choose(
+            akd.Predictions(probs, features), state, k, generator=g
+        ).tolist(),
         "engine": lambda: unlabeled[k_center_greedy(points, centers, k, metric=metric)[0]].tolist(),
         "again": lambda: unlabeled[all_centres_again(points, centers, k, metric)].tolist(),
     }
@@ -163,7 +178,9 @@ def strategy_row(strategy, name, repeats, device):
 
 def report_strategy(strategy, name, results):
     n, c, labelled, k = ROWS[name]
-    (whole, _, picks), (engine, _, of_engine), (again, _, theirs) = (results[x] for x in ("whole call", "engine", "again"))
+    (whole, _, picks), (engine, _, of_engine), (again, _, theirs) = (
+        results[x] for x in ("whole call", "engine", "again")
+    )
     same = "same" if picks == of_engine == theirs else "differ"
     width = c if strategy == "pcoreset" else FEATURES
     print(
@@ -179,16 +196,26 @@ def imagenet_row(device):
     points = points_of("imagenet", torch.float16).to(device)
     centers = points[torch.randperm(n, generator=torch.Generator().manual_seed(1))[:labelled]]
     made = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, picks = timed(lambda: k_center_greedy(points, centers, k, progress=True)[0].tolist(), device)
+    seconds, picks = timed(
+        lambda: k_center_greedy(points, centers, k, progress=True)[0].tolist(), device
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"imagenet: peak memory {peak / 2**20:.2f} GiB, {made / 2**20:.2f} GiB of it before the call")
+    print(
+        f"imagenet: peak memory {peak / 2**20:.2f} GiB, {made / 2**20:.2f} GiB of it before the call"
+    )
     labelled_pass = []
     start = time.perf_counter()
     first, theirs = timed(
-        lambda: running_minimum(points, centers, TIMED_PICKS, lambda: labelled_pass.append(time.perf_counter() - start)), device
+        lambda: running_minimum(
+            points, centers, TIMED_PICKS, lambda: labelled_pass.append(time.perf_counter() - start)
+        ),
+        device,
     )
     whole = labelled_pass[0] + (first - labelled_pass[0]) * k / TIMED_PICKS
-    return {"k_center_greedy": (seconds, 1, picks), f"running minimum, {TIMED_PICKS} picks timed": (whole, 1, theirs)}
+    return {
+        "k_center_greedy": (seconds, 1, picks),
+        f"running minimum, {TIMED_PICKS} picks timed": (whole, 1, theirs),
+    }
 
 
 def report(name, results, device, bandwidth):
@@ -196,7 +223,9 @@ def report(name, results, device, bandwidth):
     ours, _, picks = results["k_center_greedy"]
     for algorithm, (seconds, runs, theirs) in results.items():
         same = (
-            "same" if theirs == picks[: len(theirs)] else f"differ from pick {[*map(int.__eq__, theirs, picks)].index(False)}"
+            "same"
+            if theirs == picks[: len(theirs)]
+            else f"differ from pick {[*map(int.__eq__, theirs, picks)].index(False)}"
         )
         print(
             f"| {n:,} x {c:,}, {labelled}, {k} | {algorithm} | {seconds:.4g} | {runs} | {seconds / ours:.1f} | {same} |",
@@ -210,18 +239,29 @@ def report(name, results, device, bandwidth):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--row", action="append", choices=ROWS, help="repeatable; default: all")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--bandwidth", type=float, default=4800, help="GB/s of the GPU's memory")
     args = parser.parse_args()
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {args.device}\n")
-    print("| N x C, labelled, picks | algorithm | seconds | runs | ratio | picks |\n|---|---|---|---|---|---|")
+    print(
+        "| N x C, labelled, picks | algorithm | seconds | runs | ratio | picks |\n|---|---|---|---|---|---|"
+    )
     for name in args.row or ROWS:
-        results = imagenet_row(args.device) if name == "imagenet" else row(name, args.repeats, args.device)
+        results = (
+            imagenet_row(args.device)
+            if name == "imagenet"
+            else row(name, args.repeats, args.device)
+        )
         report(name, results, args.device, args.bandwidth)
-    print("\n| N x columns, labelled, picks | strategy | all centres again, float32, s | whole call, s | ratio | ", end="")
+    print(
+        "\n| N x columns, labelled, picks | strategy | all centres again, float32, s | whole call, s | ratio | ",
+        end="",
+    )
     print("engine, s | ratio | picks |\n|---|---|---|---|---|---|---|---|")
     for name in args.row or ROWS:
         for strategy in STRATEGIES if name not in ("imagenet", "isotropic", "line") else ():

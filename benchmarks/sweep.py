@@ -27,7 +27,9 @@ DIGITS = {"strategies": ("random", "pcoreset")}
 def timed(tasks: list[Task], workers: int) -> tuple[float, pd.DataFrame]:
     """Seconds until the first task began, and a row a task: begin and end, in seconds since 1970."""
     started, rows = time.time(), []
-    for task, outcome in run_tasks([Task(t.name, clocked, (t.function, t.args), t.after) for t in tasks], workers=workers):
+    for task, outcome in run_tasks(
+        [Task(t.name, clocked, (t.function, t.args), t.after) for t in tasks], workers=workers
+    ):
         if isinstance(outcome, Failure):
             raise RuntimeError(outcome.traceback)
         rows.append((task.name, *outcome))
@@ -51,30 +53,53 @@ def throughput(count: int, folder: Path) -> pd.DataFrame:
     grid = sweep.Grid(**DIGITS, seeds=range(count // 4), rounds=3, train={"steps": 60})
     RunConfig().load(cache_root=folder / "cache", progress=False)  # encoded before the clock starts
     rows = []
-    for name, workers, malloc in (("1", 1, cluster.MALLOC), ("2", 2, cluster.MALLOC), ("2, Dask's default", 2, {})):
+    for name, workers, malloc in (
+        ("1", 1, cluster.MALLOC),
+        ("2", 2, cluster.MALLOC),
+        ("2, Dask's default", 2, {}),
+    ):
         tasks, names = tasks_of(grid, folder / name, folder / "cache")
         with mock.patch.object(cluster, "MALLOC", malloc):
             start_up, table = timed(tasks, workers)
         of = table.loc[names]
-        rows.append((name, len(of), start_up, of["end"].max() - of["begin"].min(), (of["end"] - of["begin"]).mean()))
-    table = pd.DataFrame(rows, columns=["workers", "runs", "start-up, s", "runs done in, s", "a run, s"])
+        rows.append(
+            (
+                name,
+                len(of),
+                start_up,
+                of["end"].max() - of["begin"].min(),
+                (of["end"] - of["begin"]).mean(),
+            )
+        )
+    table = pd.DataFrame(
+        rows, columns=["workers", "runs", "start-up, s", "runs done in, s", "a run, s"]
+    )
     return table.assign(throughput=table["runs done in, s"][0] / table["runs done in, s"])
 
 
 def overhead(count: int, folder: Path, workers: int) -> pd.DataFrame:
-    grid = sweep.Grid(**DIGITS, distill=(True,), seeds=range(count // 2), rounds=1, train={"steps": 2})
+    grid = sweep.Grid(
+        **DIGITS, distill=(True,), seeds=range(count // 2), rounds=1, train={"steps": 2}
+    )
     tasks, names = tasks_of(grid, folder / f"tiny{workers}", folder / "cache")
     _, table = timed(tasks, workers)
     of = table.loc[names]
     wall, busy = of["end"].max() - of["begin"].min(), (of["end"] - of["begin"]).sum() / workers
     columns = ["workers", "tiny runs", "wall, s", "a run, ms", "overhead, %"]
-    return pd.DataFrame([(workers, len(of), wall, 1000 * busy * workers / len(of), 100 * (1 - busy / wall))], columns=columns)
+    return pd.DataFrame(
+        [(workers, len(of), wall, 1000 * busy * workers / len(of), 100 * (1 - busy / wall))],
+        columns=columns,
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--runs", type=int, default=24, help="runs of about 10 seconds (24)")
-    parser.add_argument("--tiny", type=int, default=1000, help="runs of a quarter of a second (1000)")
+    parser.add_argument(
+        "--tiny", type=int, default=1000, help="runs of a quarter of a second (1000)"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(throughput(args.runs, Path(folder)).round(2).to_string(index=False), "\n")

@@ -26,7 +26,9 @@ def run_one(vlm, data, taught, views, seed, out, cache):
     count = FRESH if views == "online" else views
     views_of_it, teacher = akd.Views(count, augmentation=data.pool.augmentation), None
     if taught and views == "online":
-        teacher = OnlineTeacher(vlm, data.pool, vlm.text_weights(data.classnames, data.templates), views_of_it)
+        teacher = OnlineTeacher(
+            vlm, data.pool, vlm.text_weights(data.classnames, data.templates), views_of_it
+        )
     elif taught:
         teacher = make_teacher("zero-shot", vlm, data, views_of_it, cache, progress=False)
     result = akd.run_active_learning(
@@ -44,7 +46,9 @@ def shown(values, sign=""):
 
 
 def report(table):
-    print("| data set | teacher | views | AULC, % | - online | first round, % | last round, % | - online | training, s |")
+    print(
+        "| data set | teacher | views | AULC, % | - online | first round, % | last round, % | - online | training, s |"
+    )
     print("|" + 9 * "---|")
     for (dataset, taught), of in table.groupby(["dataset", "teacher"], sort=False):
         online = of[of["views"] == "online"].set_index("seed")
@@ -52,12 +56,23 @@ def report(table):
             rows = rows.set_index("seed")
             gap, last_gap = ((rows[c] - online[c]).dropna() for c in ("aulc", "last"))
             apart = ["", ""] if views == "online" else [shown(gap, "+"), shown(last_gap, "+")]
-            cells = [dataset, "with" if taught else "without", views, shown(rows["aulc"]), apart[0], shown(rows["first"])]
-            print(f"| {' | '.join([*cells, shown(rows['last']), apart[1]])} | {rows['seconds'].median():.0f} |")
+            cells = [
+                dataset,
+                "with" if taught else "without",
+                views,
+                shown(rows["aulc"]),
+                apart[0],
+                shown(rows["first"]),
+            ]
+            print(
+                f"| {' | '.join([*cells, shown(rows['last']), apart[1]])} | {rows['seconds'].median():.0f} |"
+            )
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", nargs="+", default=["digits", "shapes"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
     parser.add_argument("--out", default="runs/views")
@@ -73,7 +88,9 @@ def main():
                 for taught in (True, False)
                 for views in (*COUNTS, "online")
             ]
-    table = pd.DataFrame(rows).sort_values(["dataset", "teacher"], ascending=[True, False], kind="stable")
+    table = pd.DataFrame(rows).sort_values(
+        ["dataset", "teacher"], ascending=[True, False], kind="stable"
+    )
     Path(args.out).mkdir(parents=True, exist_ok=True)
     table.to_csv(Path(args.out) / "views.csv", index=False)
     report(table)

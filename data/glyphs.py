@@ -28,7 +28,13 @@ def font_glyphs(characters: str) -> tuple[Tensor, Tensor]:
     return torch.stack(masks), torch.arange(len(characters)).repeat(len(FONTS))
 
 
-def deform(masks: Tensor, g: torch.Generator, turn_deg: float = 14, shear: float = 0.4, elastic: float = 9.0) -> Tensor:
+def deform(
+    masks: Tensor,
+    g: torch.Generator,
+    turn_deg: float = 14,
+    shear: float = 0.4,
+    elastic: float = 9.0,
+) -> Tensor:
     """Random turn, slant, stretch, strong elastic displacement (`elastic`: its standard deviation, in pixels of 64)
     and stroke width. (B, 64, 64) -> (B, 64, 64) binary float."""
     count = len(masks)
@@ -36,13 +42,24 @@ def deform(masks: Tensor, g: torch.Generator, turn_deg: float = 14, shear: float
     slant = shear * (1.4 * torch.rand(count, generator=g) - 0.4)  # people lean to the right
     stretch = torch.exp(0.2 * torch.randn(count, 2, generator=g)) * 1.15
     theta = torch.zeros(count, 2, 3)
-    theta[:, 0, 0], theta[:, 0, 1] = turn.cos() * stretch[:, 0], (slant - turn.sin()) * stretch[:, 0]
+    theta[:, 0, 0], theta[:, 0, 1] = (
+        turn.cos() * stretch[:, 0],
+        (slant - turn.sin()) * stretch[:, 0],
+    )
     theta[:, 1, 0], theta[:, 1, 1] = turn.sin() * stretch[:, 1], turn.cos() * stretch[:, 1]
     grid = F.affine_grid(theta, [count, 1, BOX, BOX], align_corners=False)
     for cells in (4, 7):  # slow bends and quick ones
-        amplitude = elastic * 2 / BOX * torch.rand(count, 1, 1, 1, generator=g) * (1.0 if cells == 4 else 0.5)
+        amplitude = (
+            elastic
+            * 2
+            / BOX
+            * torch.rand(count, 1, 1, 1, generator=g)
+            * (1.0 if cells == 4 else 0.5)
+        )
         knots = torch.randn(count, 2, cells, cells, generator=g) * amplitude
-        grid = grid + F.interpolate(knots, BOX, mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+        grid = grid + F.interpolate(knots, BOX, mode="bicubic", align_corners=True).permute(
+            0, 2, 3, 1
+        )
     bent = F.grid_sample(masks[:, None], grid, align_corners=False)
     soft = F.avg_pool2d(F.avg_pool2d(bent, 3, 1, 1), 3, 1, 1)
     level = 0.12 + 0.35 * torch.rand(count, 1, 1, 1, generator=g)
@@ -66,7 +83,9 @@ def box_and_count(masks: Tensor, g: torch.Generator) -> Tensor:
     widen = torch.exp(0.15 * torch.randn(count, generator=g))
     theta = torch.zeros(count, 2, 3)
     theta[:, 1, 1] = height / BOX
-    theta[:, 0, 0] = torch.maximum(height / BOX / widen, width / BOX)  # a digit wider than high is squeezed
+    theta[:, 0, 0] = torch.maximum(
+        height / BOX / widen, width / BOX
+    )  # a digit wider than high is squeezed
     theta[:, 0, 2], theta[:, 1, 2] = (left + right) / BOX - 1, (top + bottom) / BOX - 1
     grid = F.affine_grid(theta, [count, 1, 32, 32], align_corners=False)
     bitmap = (F.grid_sample(masks[:, None], grid, align_corners=False) > 0.5).float()
@@ -75,7 +94,9 @@ def box_and_count(masks: Tensor, g: torch.Generator) -> Tensor:
 
 def _glyph(character: str, font: Path) -> Tensor:
     image = Image.new("L", (160, 160))
-    ImageDraw.Draw(image).text((30, 10), character, fill=255, font=ImageFont.truetype(str(font), 100))
+    ImageDraw.Draw(image).text(
+        (30, 10), character, fill=255, font=ImageFont.truetype(str(font), 100)
+    )
     return _fit(image)
 
 
@@ -83,7 +104,9 @@ def _fit(image: Image.Image) -> Tensor:
     """Centre the drawn part in a 64 x 64 box, 46 pixels high, its proportions kept."""
     cut = image.crop(image.getbbox())
     scale = 46 / max(cut.size)
-    cut = cut.resize((max(1, round(cut.width * scale)), max(1, round(cut.height * scale))), Image.Resampling.BOX)
+    cut = cut.resize(
+        (max(1, round(cut.width * scale)), max(1, round(cut.height * scale))), Image.Resampling.BOX
+    )
     box = Image.new("L", (BOX, BOX))
     box.paste(cut, ((BOX - cut.width) // 2, (BOX - cut.height) // 2))
     return torch.from_numpy(np.array(box)).float() / 255

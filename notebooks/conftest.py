@@ -12,14 +12,25 @@ from activekd_lite.course import notebooks
 def solutions(notebook) -> list[dict]:
     """For each exercise: the name it asks for, the checker's code and the solution's."""
     tagged = {
-        tag: [cell["source"] for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
+        tag: [
+            cell["source"] for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])
+        ]
         for tag in ("exercise", "exercise-check")
     }
-    folded = [c["source"] for c in notebook["cells"] if "<summary>Solution</summary>" in c["source"]]
+    folded = [
+        c["source"] for c in notebook["cells"] if "<summary>Solution</summary>" in c["source"]
+    ]
     code = [block for text in folded for block in re.findall(r"```python\n(.*?)```", text, re.S)]
     return [
-        {"name": next(iter(notebooks.assigned(task)), "answer"), "task": task, "check": check, "solution": solution}
-        for task, check, solution in zip(tagged["exercise"], tagged["exercise-check"], code, strict=False)
+        {
+            "name": next(iter(notebooks.assigned(task)), "answer"),
+            "task": task,
+            "check": check,
+            "solution": solution,
+        }
+        for task, check, solution in zip(
+            tagged["exercise"], tagged["exercise-check"], code, strict=False
+        )
     ]
 
 
@@ -59,7 +70,9 @@ class Solution(pytest.Item):
             said = self.say(f"{inspect.getsource(spoiled)}\n{name} = spoiled({name})\n{check}")
             assert said != "'right'", f"the checker of `{name}` takes a wrong answer for right"
         finally:
-            self.say(self.exercise["task"])  # as a reader who has not solved it: what follows is nbval's
+            self.say(
+                self.exercise["task"]
+            )  # as a reader who has not solved it: what follows is nbval's
 
     def say(self, code: str) -> str:
         """The value of the last line, or the error."""
@@ -73,7 +86,12 @@ class Solution(pytest.Item):
                 said.append(f"{content['ename']}: {content['evalue']}")
 
         kernel.kc.execute_interactive(
-            code, store_history=False, allow_stdin=False, output_hook=hear, stop_on_error=False, timeout=600
+            code,
+            store_history=False,
+            allow_stdin=False,
+            output_hook=hear,
+            stop_on_error=False,
+            timeout=600,
         )
         return said[-1] if said else "nothing"
 
@@ -88,11 +106,19 @@ class Solution(pytest.Item):
 def pytest_collection_modifyitems(items: list) -> None:
     """A `Solution` goes after the checker of each exercise."""
     for parent in dict.fromkeys(item.parent for item in items if hasattr(item, "cell_num")):
-        checks = [item for item in items if item.parent is parent and "exercise-check" in item.cell.metadata.get("tags", [])]
-        for number, (check, exercise) in enumerate(zip(checks, solutions(parent.nb), strict=False), start=1):
+        checks = [
+            item
+            for item in items
+            if item.parent is parent and "exercise-check" in item.cell.metadata.get("tags", [])
+        ]
+        for number, (check, exercise) in enumerate(
+            zip(checks, solutions(parent.nb), strict=False), start=1
+        ):
             test = Solution.from_parent(parent, name=f"Solution {number}", exercise=exercise)
             items.insert(items.index(check) + 1, test)
 
 
 def pytest_configure() -> None:
-    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")  # as when the outputs were made: no plotly.js in each figure
+    os.environ.setdefault(
+        "PLOTLY_RENDERER", "plotly_mimetype"
+    )  # as when the outputs were made: no plotly.js in each figure

@@ -35,7 +35,9 @@ def vlm():
 
 @pytest.fixture(scope="session")
 def teacher(vlm, small, tmp_path_factory):
-    cache = akd.TeacherCache.build(vlm, small.pool, views=3, root=tmp_path_factory.mktemp("cache"), progress=False)
+    cache = akd.TeacherCache.build(
+        vlm, small.pool, views=3, root=tmp_path_factory.mktemp("cache"), progress=False
+    )
     return akd.ZeroShotTeacher(cache, vlm.text_weights(small.classnames, small.templates))
 
 
@@ -80,7 +82,11 @@ class LargestAllocation(TorchDispatchMode):
         return super().__exit__(*exception)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {t.untyped_storage().data_ptr() for t in torch.utils._pytree.tree_leaves((args, kwargs)) if torch.is_tensor(t)}
+        given = {
+            t.untyped_storage().data_ptr()
+            for t in torch.utils._pytree.tree_leaves((args, kwargs))
+            if torch.is_tensor(t)
+        }
         result = function(*args, **(kwargs or {}))
         for t in torch.utils._pytree.tree_leaves(result):
             if torch.is_tensor(t) and t.untyped_storage().data_ptr() not in given:  # not a view

@@ -17,10 +17,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking", "--no-first-run",
          "--disable-component-update", "--disable-sync"]  # fmt: skip
-HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # a software renderer complains about itself
+HARMLESS = re.compile(
+    r"WebGL|GPU stall|swiftshader|GL Driver", re.I
+)  # a software renderer complains about itself
 CALM = {  # JupyterLab asks nothing in a corner of the page, and keeps cells that are out of sight on it
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -41,7 +45,12 @@ def jupyterlab(folder: Path):
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate", "ServerApp.open_browser": False,
         "ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.allow_root": True, "LabApp.collaborative": False,
     }  # fmt: skip
-    command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in settings.items())]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        *(f"--{name}={value}" for name, value in settings.items()),
+    ]
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(folder / ".config"),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
@@ -52,10 +61,16 @@ def jupyterlab(folder: Path):
         path.parent.mkdir(parents=True)
         path.write_text(json.dumps(content))
     with open(folder / "lab.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder)
+        server = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, cwd=folder
+        )
         try:
             address = f"http://127.0.0.1:{port}"
-            wait(lambda: _answers(f"{address}/api/status?token={token}"), 60, lambda: (folder / "lab.log").read_text()[-2000:])
+            wait(
+                lambda: _answers(f"{address}/api/status?token={token}"),
+                60,
+                lambda: (folder / "lab.log").read_text()[-2000:],
+            )
             yield address, token
         finally:
             server.terminate()
@@ -82,7 +97,9 @@ class Notebook:
     def __init__(self, context, address: str, token: str, path: Path, root: Path):
         self.address, self.token, self.path, self.troubles = address, token, path, []
         self.page = context.new_page()
-        self.page.on("console", lambda m: self._hear(m.text, m.location) if m.type == "error" else None)
+        self.page.on(
+            "console", lambda m: self._hear(m.text, m.location) if m.type == "error" else None
+        )
         self.page.on("pageerror", lambda error: self._hear(str(error)))
         self.requests = requests_of(self.page)
         self.page.goto(f"{address}/lab/tree/{path.relative_to(root)}?token={token}&reset")
@@ -114,12 +131,18 @@ class Notebook:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         last = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
-        wait(lambda: re.match(r"\[\d+\]", last.text_content() or ""), seconds, lambda: f"last cell: {last.text_content()}")
+        wait(
+            lambda: re.match(r"\[\d+\]", last.text_content() or ""),
+            seconds,
+            lambda: f"last cell: {last.text_content()}",
+        )
 
     def finished(self, place: int, seconds: float = 120) -> None:
         prompt = self.cell(place).locator(".jp-InputPrompt")
         wait(
-            lambda: re.match(r"\[\d+\]", prompt.text_content() or ""), seconds, lambda: f"cell {place}: {prompt.text_content()}"
+            lambda: re.match(r"\[\d+\]", prompt.text_content() or ""),
+            seconds,
+            lambda: f"cell {place}: {prompt.text_content()}",
         )
 
     def restarted(self) -> None:
@@ -151,13 +174,17 @@ class Notebook:
 
     def screenshot(self, name: str, place: int | None = None) -> None:
         SCREENS.mkdir(parents=True, exist_ok=True)
-        (self.page if place is None else self.output(place)).screenshot(path=SCREENS / f"{name}.png")
+        (self.page if place is None else self.output(place)).screenshot(
+            path=SCREENS / f"{name}.png"
+        )
 
     def save(self) -> None:
         self.page.keyboard.press("Escape")
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Control+S")
-        whole = lambda: self.path.stat().st_mtime_ns != before and self.path.read_text().endswith("}\n")  # noqa: E731
+        whole = lambda: (
+            self.path.stat().st_mtime_ns != before and self.path.read_text().endswith("}\n")
+        )  # noqa: E731
         wait(whole, 20, lambda: "the notebook was not saved")
 
     def close(self) -> None:
@@ -172,21 +199,32 @@ class Notebook:
 def requests_of(page) -> list[str]:
     """The addresses that a page asks for, from now on; what is inside the page itself does not count."""
     urls = []
-    page.on("request", lambda request: urls.append(request.url) if not request.url.startswith(("data:", "blob:")) else None)
+    page.on(
+        "request",
+        lambda request: (
+            urls.append(request.url) if not request.url.startswith(("data:", "blob:")) else None
+        ),
+    )
     page.on("websocket", lambda socket: urls.append(socket.url.replace("ws", "http", 1)))
     return urls
 
 
 def upload_buttons(page) -> list[str]:
     """The names of toolbar buttons that send a figure somewhere."""
-    names = page.locator(".modebar-btn").evaluate_all("buttons => buttons.map(b => b.dataset.title || b.title || '?')")
+    names = page.locator(".modebar-btn").evaluate_all(
+        "buttons => buttons.map(b => b.dataset.title || b.title || '?')"
+    )
     return [name for name in names if re.search(r"share|cloud|send|upload|edit|\?", name, re.I)]
 
 
 def written(folder: Path, name: str, cells: list[str]) -> Path:
     """A notebook of these cells, and an empty one at the end to ask in."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in [*cells, ""]])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
 

@@ -21,20 +21,41 @@ CONFIG = {
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 48, "head_width": 12, "patch_size": 8},
     "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
 }
-SENTENCES = ["a photo of a cat.", "the digit 7", "a much longer sentence about a red striped circle, and a dog"]
-TAG = {"mean": (0.4, 0.5, 0.6), "std": (0.2, 0.3, 0.4), "interpolation": "bilinear", "resize_mode": "shortest"}
+SENTENCES = [
+    "a photo of a cat.",
+    "the digit 7",
+    "a much longer sentence about a red striped circle, and a dog",
+]
+TAG = {
+    "mean": (0.4, 0.5, 0.6),
+    "std": (0.2, 0.3, 0.4),
+    "interpolation": "bilinear",
+    "resize_mode": "shortest",
+}
 
 
 def hugging_face(hidden_act: str) -> CLIPModel:
     """Random weights, large enough for activations to leave the range in which GELU and QuickGELU agree."""
-    shared = {"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_act": hidden_act, "projection_dim": 24}
+    shared = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "hidden_act": hidden_act,
+        "projection_dim": 24,
+    }
     text = shared | {"hidden_size": 32, "intermediate_size": 128, "vocab_size": 49408, "max_position_embeddings": 77,
                      "bos_token_id": 49406, "eos_token_id": 49407}  # fmt: skip
-    vision = shared | {"hidden_size": 48, "intermediate_size": 192, "image_size": 32, "patch_size": 8}
+    vision = shared | {
+        "hidden_size": 48,
+        "intermediate_size": 192,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)).eval()
     g = torch.Generator().manual_seed(0)
     for name, weights in model.named_parameters():
-        scale = 0.1 if name.endswith("bias") else weights.shape[-1] ** -0.5 if weights.ndim > 1 else 0.3
+        scale = (
+            0.1 if name.endswith("bias") else weights.shape[-1] ** -0.5 if weights.ndim > 1 else 0.3
+        )
         offset = 1 if "norm" in name and name.endswith("weight") else 0
         weights.data = offset + scale * torch.randn(weights.shape, generator=g)
     return model
@@ -56,14 +77,23 @@ def as_open_clip(model: CLIPModel) -> dict[str, torch.Tensor]:
     parts = {"visual.ln_pre": "vision_model.pre_layrnorm", "visual.ln_post": "vision_model.post_layernorm",
              "ln_final": "text_model.final_layer_norm"}  # fmt: skip
     for block in range(2):
-        for tower, encoder in (("visual.transformer", "vision_model"), ("transformer", "text_model")):
+        for tower, encoder in (
+            ("visual.transformer", "vision_model"),
+            ("transformer", "text_model"),
+        ):
             own, their = f"{tower}.resblocks.{block}", f"{encoder}.encoder.layers.{block}"
             names = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
                      "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2"}  # fmt: skip
             parts |= {f"{own}.{a}": f"{their}.{b}" for a, b in names.items()}
             for kind in ("weight", "bias"):
-                ours[f"{own}.attn.in_proj_{kind}"] = torch.cat([theirs[f"{their}.self_attn.{p}_proj.{kind}"] for p in "qkv"])
-    ours |= {f"{a}.{kind}": theirs[f"{b}.{kind}"] for a, b in parts.items() for kind in ("weight", "bias")}
+                ours[f"{own}.attn.in_proj_{kind}"] = torch.cat(
+                    [theirs[f"{their}.self_attn.{p}_proj.{kind}"] for p in "qkv"]
+                )
+    ours |= {
+        f"{a}.{kind}": theirs[f"{b}.{kind}"]
+        for a, b in parts.items()
+        for kind in ("weight", "bias")
+    }
     return {k: v.contiguous() for k, v in ours.items()}
 
 
@@ -78,7 +108,9 @@ def weights(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def models(weights, tmp_path, monkeypatch):
     """open_clip knows `mini`, with tags of both kinds and one that is silent, and `mini-quickgelu`, without tags."""
-    monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS])
+    monkeypatch.setattr(
+        open_clip.factory, "_MODEL_CONFIG_PATHS", [*open_clip.factory._MODEL_CONFIG_PATHS]
+    )
     monkeypatch.setattr(open_clip.factory, "_MODEL_CONFIGS", dict(open_clip.factory._MODEL_CONFIGS))
     for name, extra in (("mini", {}), ("mini-quickgelu", {"quick_gelu": True})):
         (tmp_path / f"{name}.json").write_text(json.dumps(CONFIG | extra))
@@ -106,21 +138,32 @@ def test_features_are_those_of_transformers(weights):
         model = hugging_face(act)
         with torch.inference_mode():
             images = model.get_image_features(pixel_values=(pixels - mean) / std).pooler_output
-            words = model.get_text_features(input_ids=open_clip.get_tokenizer("mini")(SENTENCES)).pooler_output
+            words = model.get_text_features(
+                input_ids=open_clip.get_tokenizer("mini")(SENTENCES)
+            ).pooler_output
         expected[act] = [torch.nn.functional.normalize(x, dim=1) for x in (images, words)]
     for act, quick_gelu in (("quick_gelu", True), ("gelu", False)):
         vlm = akd.load_vlm("mini", weights, "cpu", quick_gelu=quick_gelu)
         assert vlm.quick_gelu is quick_gelu
         assert largest_difference(features(vlm), expected[act]) < 1e-4
     for kind in zip(*expected.values(), strict=True):
-        assert (kind[0] - kind[1]).abs().max() > 2e-3  # of either tower: the other activation would have been found
+        assert (
+            kind[0] - kind[1]
+        ).abs().max() > 2e-3  # of either tower: the other activation would have been found
 
 
-@pytest.mark.parametrize(("tag", "quick_gelu"), [("quick", True), ("slow", False), ("silent", False)])
+@pytest.mark.parametrize(
+    ("tag", "quick_gelu"), [("quick", True), ("slow", False), ("silent", False)]
+)
 def test_a_tag_is_built_as_it_was_trained(weights, tag, quick_gelu):
     vlm = akd.load_vlm("mini", tag, "cpu")
     assert vlm.quick_gelu is quick_gelu
-    assert (vlm.pretrained, vlm.mean, vlm.std, vlm.interpolation) == (tag, TAG["mean"], TAG["std"], "bilinear")
+    assert (vlm.pretrained, vlm.mean, vlm.std, vlm.interpolation) == (
+        tag,
+        TAG["mean"],
+        TAG["std"],
+        "bilinear",
+    )
     forced = open_clip.create_model("mini", weights, force_quick_gelu=quick_gelu).eval()
     expected = features(replace(vlm, model=forced))
     assert largest_difference(features(vlm), expected) < 1e-6
@@ -139,7 +182,10 @@ def test_every_tag_of_open_clip_gets_what_its_configuration_says():
         if said is None and found:
             silent.append(name)
         assert said is None or found is said
-        with pytest.raises(ValueError, match=f"quick_gelu = {not found}, but {tag} weights of {name} were trained with"):
+        with pytest.raises(
+            ValueError,
+            match=f"quick_gelu = {not found}, but {tag} weights of {name} were trained with",
+        ):
             needs_quick_gelu(name, tag, not found)
     assert silent == ["roberta-ViT-B-32"]  # its one tag says nothing, its model configuration does
     assert needs_quick_gelu("RN50", "openai")
@@ -148,13 +194,20 @@ def test_every_tag_of_open_clip_gets_what_its_configuration_says():
 
 
 def test_a_file_says_it_itself_where_the_models_tags_disagree(weights):
-    agreed = {"ViT-S-16": False, "ViT-B-16-SigLIP": False, "RN50-quickgelu": True, "roberta-ViT-B-32": True}
+    agreed = {
+        "ViT-S-16": False,
+        "ViT-B-16-SigLIP": False,
+        "RN50-quickgelu": True,
+        "roberta-ViT-B-32": True,
+    }
     for name, known in agreed.items():
         assert needs_quick_gelu(name, weights) is known
     for name in ("RN50", "ViT-B-32", "mini"):
         for said in (True, False):
             assert needs_quick_gelu(name, weights, said) is said
-        with pytest.raises(ValueError, match=rf"was it trained with QuickGELU\? {name} .* quick_gelu=True or False"):
+        with pytest.raises(
+            ValueError, match=rf"was it trained with QuickGELU\? {name} .* quick_gelu=True or False"
+        ):
             akd.load_vlm(name, weights, "cpu")
     with pytest.raises(ValueError, match="quick_gelu = 'yes'; True, False and None are known"):
         akd.load_vlm("mini", weights, "cpu", quick_gelu="yes")
@@ -162,7 +215,8 @@ def test_a_file_says_it_itself_where_the_models_tags_disagree(weights):
 
 def test_a_configuration_with_quickgelu_can_be_had_without(weights):
     pairs = {
-        name: [akd.load_vlm(name, weights, "cpu", quick_gelu=q) for q in (True, False)] for name in ("mini", "mini-quickgelu")
+        name: [akd.load_vlm(name, weights, "cpu", quick_gelu=q) for q in (True, False)]
+        for name in ("mini", "mini-quickgelu")
     }
     for one, other in zip(*pairs.values(), strict=True):
         assert one.quick_gelu is other.quick_gelu
@@ -172,13 +226,21 @@ def test_a_configuration_with_quickgelu_can_be_had_without(weights):
 
 def test_the_embedded_model_and_a_folder_know_it_themselves(weights, vlm, tmp_path):
     assert vlm.quick_gelu is False
-    with pytest.raises(ValueError, match="quick_gelu = True, but the embedded weights of tiny-clip were trained without"):
+    with pytest.raises(
+        ValueError,
+        match="quick_gelu = True, but the embedded weights of tiny-clip were trained without",
+    ):
         akd.load_vlm("tiny-clip", quick_gelu=True)
-    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": CONFIG | {"quick_gelu": True}}))
+    (tmp_path / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": CONFIG | {"quick_gelu": True}})
+    )
     shutil.copy(weights, tmp_path / "open_clip_model.safetensors")
     folder = f"local-dir:{tmp_path}"
     assert akd.load_vlm(folder, device="cpu").quick_gelu
-    with pytest.raises(ValueError, match="quick_gelu = False, but the configuration of local-dir:.* says True; leave it out"):
+    with pytest.raises(
+        ValueError,
+        match="quick_gelu = False, but the configuration of local-dir:.* says True; leave it out",
+    ):
         akd.load_vlm(folder, device="cpu", quick_gelu=False)
     with pytest.raises(ValueError, match="brings its own weights; leave out pretrained = 'openai'"):
         akd.load_vlm(folder, "openai", "cpu")
@@ -186,10 +248,15 @@ def test_the_embedded_model_and_a_folder_know_it_themselves(weights, vlm, tmp_pa
 
 def test_a_cache_of_the_other_activation_is_refused_with_that_reason(weights, small, tmp_path):
     quick, other = (akd.load_vlm("mini", weights, "cpu", quick_gelu=q) for q in (True, False))
-    a, b = (akd.TeacherCache.build(vlm, small.pool, 1, tmp_path, progress=False) for vlm in (quick, other))
+    a, b = (
+        akd.TeacherCache.build(vlm, small.pool, 1, tmp_path, progress=False)
+        for vlm in (quick, other)
+    )
     assert a.path != b.path
     assert (a.features.float() - b.features.float()).abs().max() > 1e-3
-    with pytest.raises(ValueError, match=r"\(vlm.quick_gelu: true there, false asked for\); delete the folder"):
+    with pytest.raises(
+        ValueError, match=r"\(vlm.quick_gelu: true there, false asked for\); delete the folder"
+    ):
         akd.TeacherCache.open(a.path, vlm=other)
     path = a.path / "manifest.json"  # as an older version wrote it
     manifest = json.loads(path.read_text())
@@ -202,19 +269,36 @@ def test_a_cache_of_the_other_activation_is_refused_with_that_reason(weights, sm
 
 
 def test_it_is_said_on_the_command_line_and_in_grids(weights, tmp_path, capsys):
-    words = ["cache", "build", "--dataset", "digits", "--pool-size", "40", "--vlm", "mini", "--pretrained", weights]
+    words = [
+        "cache",
+        "build",
+        "--dataset",
+        "digits",
+        "--pool-size",
+        "40",
+        "--vlm",
+        "mini",
+        "--pretrained",
+        weights,
+    ]
     words += ["--cache", str(tmp_path / "cache"), "--device", "cpu"]
     assert cli.main(words) == 2
     assert "--quick-gelu or --no-quick-gelu" in capsys.readouterr().err
     for said in ("--quick-gelu", "--no-quick-gelu"):
         assert cli.main([*words, said]) == 0
     found = [
-        json.loads(path.read_text())["fingerprint"]["vlm"]["quick_gelu"] for path in tmp_path.glob("cache/*/manifest.json")
+        json.loads(path.read_text())["fingerprint"]["vlm"]["quick_gelu"]
+        for path in tmp_path.glob("cache/*/manifest.json")
     ]
     assert sorted(found) == [False, False, True, True]  # of the pool and of the test images
     teachers = ["clap", {"name": "own", "vlm": "mini", "pretrained": "b.pt", "quick_gelu": False}]
     grid = akd.sweep.Grid(
-        teachers=teachers, distill=[True], strategies=["random"], vlm="RN50", pretrained="a.pt", quick_gelu=True
+        teachers=teachers,
+        distill=[True],
+        strategies=["random"],
+        vlm="RN50",
+        pretrained="a.pt",
+        quick_gelu=True,
     )
     assert [p.config.quick_gelu for p in grid.runs().values()] == [True, False]
 
@@ -223,16 +307,25 @@ class TestWeightsThatDoNotFit:
     def test_are_named_as_such_whether_tag_or_file(self, tmp_path, monkeypatch):
         path = tmp_path / "w.safetensors"
         save_file({"visual.conv1.weight": torch.zeros(2, 2)}, path)
-        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, "mini", {"tag": TAG | {"file": str(path)}})
+        monkeypatch.setitem(
+            open_clip.pretrained._PRETRAINED, "mini", {"tag": TAG | {"file": str(path)}}
+        )
         for name, pretrained in (("mini", "tag"), ("tiny-clip", str(path))):
-            with pytest.raises(ValueError, match=rf"the weights '.*{pretrained}' do not fit {name}: .*; name the model"):
+            with pytest.raises(
+                ValueError,
+                match=rf"the weights '.*{pretrained}' do not fit {name}: .*; name the model",
+            ):
                 akd.load_vlm(name, pretrained, "cpu")
 
-    @pytest.mark.parametrize("content", [{}, [1, 2], {"a": 1}, torch.zeros(3), b"", b"hello world\n"])
+    @pytest.mark.parametrize(
+        "content", [{}, [1, 2], {"a": 1}, torch.zeros(3), b"", b"hello world\n"]
+    )
     def test_whatever_is_in_the_file(self, tmp_path, content):
         path = tmp_path / "w.pt"
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
-        with pytest.raises(ValueError, match=r"the weights '.*w\.pt'.* (cannot be read|do not fit)"):
+        with pytest.raises(
+            ValueError, match=r"the weights '.*w\.pt'.* (cannot be read|do not fit)"
+        ):
             akd.load_vlm("mini-quickgelu", str(path), "cpu")
 
     def test_a_folder_without_weights_or_with_a_damaged_configuration(self, tmp_path):
@@ -243,5 +336,7 @@ class TestWeightsThatDoNotFit:
         with pytest.raises(FileNotFoundError, match="no weights for 'local-dir:"):
             akd.load_vlm(folder, device="cpu")
         config.write_text("[" * 10_000)
-        with pytest.raises(ValueError, match=r"open_clip_config.json is no JSON \(more than 100 levels"):
+        with pytest.raises(
+            ValueError, match=r"open_clip_config.json is no JSON \(more than 100 levels"
+        ):
             akd.load_vlm(folder, device="cpu")

@@ -9,18 +9,34 @@ from activekd_lite import cli
 from activekd_lite.course import batches, notebooks
 from activekd_lite.experiments.grid import Grid
 
-KNOWN = ["dataset", "vlm", "pretrained", "student", "strategy", "rounds", "seed", "out", "cache", "data_root", "device"]
+KNOWN = [
+    "dataset",
+    "vlm",
+    "pretrained",
+    "student",
+    "strategy",
+    "rounds",
+    "seed",
+    "out",
+    "cache",
+    "data_root",
+    "device",
+]
 
 
 def test_a_notebook_is_told_what_it_knows_of_each_run():
-    grid = Grid(strategies=("random", "badge"), seeds=(3,), rounds=2, vlm="RN50", pretrained="openai")
+    grid = Grid(
+        strategies=("random", "badge"), seeds=(3,), rounds=2, vlm="RN50", pretrained="openai"
+    )
     assert batches.parameters(grid, KNOWN) == {
         f"digits-{strategy}-seed3": {
             "dataset": "digits", "strategy": strategy, "seed": 3, "vlm": "RN50", "pretrained": "openai", "rounds": 2
         }
         for strategy in ("random", "badge")
     }  # fmt: skip
-    plural = batches.parameters(grid, ["dataset", "strategies", "seeds", "rounds", "vlm", "pretrained", "distill"])
+    plural = batches.parameters(
+        grid, ["dataset", "strategies", "seeds", "rounds", "vlm", "pretrained", "distill"]
+    )
     assert list(plural) == [
         "digits-random-seed3", "digits-badge-seed3", "digits-random-plain-seed3", "digits-badge-plain-seed3"
     ]  # fmt: skip
@@ -31,9 +47,14 @@ def test_a_notebook_is_told_what_it_knows_of_each_run():
 
 def test_what_a_notebook_does_not_know_is_refused():
     one = {"strategies": ("pcoreset",), "seeds": (0,)}
-    assert batches.parameters(Grid(**one), ["dataset"]) == {"digits-pcoreset-seed0": {"dataset": "digits"}}
+    assert batches.parameters(Grid(**one), ["dataset"]) == {
+        "digits-pcoreset-seed0": {"dataset": "digits"}
+    }
     for grid, said in (
-        (Grid(strategies=("random", "badge")), "strategy = 'random', 'badge', which this notebook does not know"),
+        (
+            Grid(strategies=("random", "badge")),
+            "strategy = 'random', 'badge', which this notebook does not know",
+        ),
         (Grid(**one, rounds=3), "rounds = 3"),
         (Grid(**one, train={"steps": 5}), "steps = 5"),
         (Grid(**one, teachers=("clap",)), "teacher = 'clap'"),
@@ -50,32 +71,56 @@ def notebook(tmp_path):
     """One that fails for badge, after it has printed something."""
     cells = [
         nbformat.v4.new_markdown_cell("# 04 · What does this run do?"),
-        nbformat.v4.new_code_cell('dataset = "shapes"\nstrategy = "random"\nseed = 9\nout = "../runs/x"'),
+        nbformat.v4.new_code_cell(
+            'dataset = "shapes"\nstrategy = "random"\nseed = 9\nout = "../runs/x"'
+        ),
         nbformat.v4.new_code_cell("print(dataset, strategy, seed, out)"),
         nbformat.v4.new_markdown_cell("## The part that fails"),
         nbformat.v4.new_code_cell('assert strategy != "badge", "not that one"'),
     ]
     cells[1].metadata["tags"] = ["parameters"]
     path = tmp_path / "04_small.ipynb"
-    spoken = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    spoken = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3"},
+        "language_info": {"name": "python"},
+    }
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spoken), path)
     return path
 
 
-def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(notebook, tmp_path, capsys):
+def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
+    notebook, tmp_path, capsys
+):
     out = tmp_path / "batch"
-    words = ["--strategy", "random", "badge", "--seeds", "1", "--out", str(out), "--notebook", str(notebook)]
+    words = [
+        "--strategy",
+        "random",
+        "badge",
+        "--seeds",
+        "1",
+        "--out",
+        str(out),
+        "--notebook",
+        str(notebook),
+    ]
     assert cli.main(["sweep", *words, "--workers", "2"]) == 1
     printed = capsys.readouterr().out
-    assert "FAILED digits-badge-seed1: cell [4] under “The part that fails”: AssertionError: not that one" in printed
+    assert (
+        "FAILED digits-badge-seed1: cell [4] under “The part that fails”: AssertionError: not that one"
+        in printed
+    )
     assert f"1 of 2 notebooks ran through; open {out / 'index.html'}" in printed
     texts = {}
     for name in ("digits-random-seed1", "digits-badge-seed1"):
         executed = nbformat.read(out / f"{name}.ipynb", 4)
-        texts[name] = "".join(o.get("text", "") for cell in executed.cells for o in cell.get("outputs", []))
+        texts[name] = "".join(
+            o.get("text", "") for cell in executed.cells for o in cell.get("outputs", [])
+        )
         assert (out / f"{name}.html").is_file()
     assert texts["digits-random-seed1"] == f"digits random 1 {out}/runs/digits-random-seed1\n"
-    assert texts["digits-badge-seed1"].startswith("digits badge 1 ")  # what it did before it failed is kept
+    assert texts["digits-badge-seed1"].startswith(
+        "digits badge 1 "
+    )  # what it did before it failed is kept
     index = (out / "index.html").read_text()
     assert "dataset digits, seed 1, strategy badge" in index
     assert 'href="digits-random-seed1.html"' in index
@@ -88,6 +133,10 @@ def test_what_ran_through_is_not_run_again(notebook, tmp_path, monkeypatch):
     done = batches.run(grid, notebook, out, workers=0, progress=False)
     assert [name for name, why in done.items() if why] == ["digits-badge-seed1"]
     ran, real = [], notebooks._execute
-    monkeypatch.setattr(notebooks, "_execute", lambda path, target, *rest: ran.append(target.stem) or real(path, target, *rest))
+    monkeypatch.setattr(
+        notebooks,
+        "_execute",
+        lambda path, target, *rest: ran.append(target.stem) or real(path, target, *rest),
+    )
     batches.run(grid, notebook, out, workers=0, progress=False)
     assert ran == ["digits-badge-seed1"]

@@ -24,31 +24,64 @@ def test_the_online_teacher_says_what_the_cached_one_does(scripts, vlm, small, t
 
     online = OnlineTeacher(vlm, small.pool, teacher.text_weights, teacher.views, batch=64)
     index, view = torch.tensor([5, 149, 5, 77]), torch.tensor([0, 2, 1, 1])
-    torch.testing.assert_close(online.logits(index, view), teacher.logits(index, view), atol=0.1, rtol=0)
+    torch.testing.assert_close(
+        online.logits(index, view), teacher.logits(index, view), atol=0.1, rtol=0
+    )
     torch.testing.assert_close(online.probs(), teacher.probs(), atol=1e-2, rtol=0)
-    options = {"strategy": "random", "rounds": 1, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
-    accuracies = [akd.run_active_learning(small, t, **options).records[1].accuracy_pct for t in (online, teacher)]
+    options = {
+        "strategy": "random",
+        "rounds": 1,
+        "query_size": 5,
+        "train": quick,
+        "progress": False,
+        "device": "cpu",
+    }
+    accuracies = [
+        akd.run_active_learning(small, t, **options).records[1].accuracy_pct
+        for t in (online, teacher)
+    ]
     assert accuracies[0] == pytest.approx(accuracies[1], abs=5)
 
 
 def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
     import views
 
-    words = ["--dataset", "digits", "--seeds", "0", "--out", str(tmp_path / "v"), "--cache", str(tmp_path), "--device", "cpu"]
+    words = [
+        "--dataset",
+        "digits",
+        "--seeds",
+        "0",
+        "--out",
+        str(tmp_path / "v"),
+        "--cache",
+        str(tmp_path),
+        "--device",
+        "cpu",
+    ]
     monkeypatch.setattr(sys, "argv", ["views.py", *words])
     monkeypatch.setattr(views, "COUNTS", (1,))
     monkeypatch.setattr(views.akd, "run_active_learning", quick_run(akd.run_active_learning))
     views.main()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(" | ")[1:3] for line in lines[2:]] == [[t, v] for t in ("with", "without") for v in ("1", "online")]
+    assert [line.split(" | ")[1:3] for line in lines[2:]] == [
+        [t, v] for t in ("with", "without") for v in ("1", "online")
+    ]
     import cache
 
     small = "--vlm tiny-clip --pretrained embedded --student tiny-resnet --images 64 --batch-size 4 --steps 2 --rounds 1"
-    monkeypatch.setattr(sys, "argv", ["cache.py", "--device", "cpu", *small.split(), "--repeats", "1"])
+    monkeypatch.setattr(
+        sys, "argv", ["cache.py", "--device", "cpu", *small.split(), "--repeats", "1"]
+    )
     cache.main()
     said = capsys.readouterr().out
     assert [
-        said.count(words) for words in ("| encoding, 64 images", "teacher cached", "teacher online", "| a run of 1 rounds")
+        said.count(words)
+        for words in (
+            "| encoding, 64 images",
+            "teacher cached",
+            "teacher online",
+            "| a run of 1 rounds",
+        )
     ] == [1] * 4
 
 
@@ -58,7 +91,11 @@ def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, 
     monkeypatch.setitem(selection.ROWS, "small", (400, 7, 8, 9))
     monkeypatch.setattr(sys, "argv", ["selection.py", "--row", "small", "--repeats", "1"])
     selection.main()
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| 400")]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| 400")
+    ]
     strategies = {row[1]: row for row in rows if row[1] in selection.STRATEGIES}
     assert [(name, row[0], row[-1]) for name, row in strategies.items()] == [
         ("pcoreset", "400 x 7, 8, 9", "same"), ("coreset", "400 x 512, 8, 9", "same"),
@@ -70,7 +107,9 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
     import busy
 
     words = ["--setting", "one thread", "--dataset", "digits", "--steps", "1", "--beside", "1"]
-    monkeypatch.setattr(sys, "argv", ["busy.py", *words, "--repeats", "1", "--cache", str(tmp_path)])
+    monkeypatch.setattr(
+        sys, "argv", ["busy.py", *words, "--repeats", "1", "--cache", str(tmp_path)]
+    )
     started, popen = [], busy.subprocess.Popen
 
     class Remembered(popen):
@@ -80,7 +119,11 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(busy.subprocess, "Popen", Remembered)
     busy.main()
-    rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| digits")]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| digits")
+    ]
     assert [row[1] for row in rows] == ["one thread"]
     assert all(float(seconds) > 0 for row in rows for seconds in (row[2], row[4]))
     assert len(started) == 1 + 2  # one busy process, two trainings
@@ -90,7 +133,10 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
 def quick_run(original):
     def run(data, teacher, **options):
         return original(
-            data, teacher, **options | {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)}
+            data,
+            teacher,
+            **options
+            | {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)},
         )
 
     return run

@@ -68,7 +68,9 @@ class Map:
         """The range that the map shows is the grid, scaled to 10,000 steps, with an edge of 4 %."""
         side, edge = 10_000, 400
         x, y = column * side / 19, row * side / 19
-        scale = min(self.box["width"] / (side + 2 * edge), self.box["height"] / (14 * side / 19 + 2 * edge))
+        scale = min(
+            self.box["width"] / (side + 2 * edge), self.box["height"] / (14 * side / 19 + 2 * edge)
+        )
         middle = self.box["x"] + self.box["width"] / 2, self.box["y"] + self.box["height"] / 2
         return middle[0] + scale * (x - side / 2), middle[1] - scale * (y - 14 * side / 38)
 
@@ -77,7 +79,12 @@ class Map:
 
     def lasso(self, left, bottom, right, top):
         """Around columns left..right and rows bottom..top."""
-        corners = [(left - 0.5, bottom - 0.5), (right + 0.5, bottom - 0.5), (right + 0.5, top + 0.5), (left - 0.5, top + 0.5)]
+        corners = [
+            (left - 0.5, bottom - 0.5),
+            (right + 0.5, bottom - 0.5),
+            (right + 0.5, top + 0.5),
+            (left - 0.5, top + 0.5),
+        ]
         self.mouse.move(*self.at(*corners[0]))
         self.mouse.down()
         for corner in [*corners[1:], corners[0]]:
@@ -86,12 +93,17 @@ class Map:
 
 
 def inside(left, bottom, right, top):
-    return [20 * row + column for row in range(bottom, top + 1) for column in range(left, right + 1)]
+    return [
+        20 * row + column for row in range(bottom, top + 1) for column in range(left, right + 1)
+    ]
 
 
 def test_simplex_explorer(browser):
     explorer = 'akd.widgets.SimplexExplorer(data, {"teacher": probs}, layouts={"grid": grid}, selection=selection)'
-    show = [f"selection = akd.widgets.Selection()\nfirst = {explorer}\nfirst", f"second = {explorer}\nsecond"]
+    show = [
+        f"selection = akd.widgets.Selection()\nfirst = {explorer}\nfirst",
+        f"second = {explorer}\nsecond",
+    ]
     notebook = browser("simplex", [SETUP, *show])
     for place in (0, 1, 2):
         notebook.run(place)
@@ -113,7 +125,11 @@ def test_simplex_explorer(browser):
     second.locator(".activekd-said").get_by_text(said).wait_for()
     assert notebook.ask(3, "first.selected.tolist()") == inside(2, 4, 5, 6)
     assert notebook.ask(3, "second.selected.tolist()") == inside(2, 4, 5, 6)
-    assert first.get_by_role("textbox", name="selected").input_value().startswith("82, 83, 84, 85, 102")
+    assert (
+        first.get_by_role("textbox", name="selected")
+        .input_value()
+        .startswith("82, 83, 84, 85, 102")
+    )
     assert first.locator(".activekd-selection img").count() == 12
 
     # from the keyboard: type indices; arrows, space and Escape on the map
@@ -180,7 +196,11 @@ def test_stepper(browser):
     left.get_by_text("pcoreset: 2 of 8 picks").wait_for()
     picks = notebook.ask(2, "stepper.picks")
     assert left.locator(f"img[alt='image {picks['pcoreset'][2]}']").count() == 1  # the next one
-    assert [left.locator(f"img[alt='image {i}']").count() for i in picks["pcoreset"][:3]] == [1, 1, 1]
+    assert [left.locator(f"img[alt='image {i}']").count() for i in picks["pcoreset"][:3]] == [
+        1,
+        1,
+        1,
+    ]
     radius = notebook.ask(2, "float(stepper.radii['pcoreset'][2])")
     assert f"covering radius {radius:.2f}" in left.inner_text()
     notebook.screenshot("stepper", 1)
@@ -188,7 +208,9 @@ def test_stepper(browser):
     out.get_by_role("combobox", name="beside it").select_option("uncertainty")
     right.get_by_text("uncertainty: 2 of 8 picks").wait_for()
     assert notebook.ask(2, "list(stepper.radii)") == ["pcoreset", "uncertainty"]
-    assert "uncertainty" in (out.locator(".widget-subarea .legend, .jupyter-widgets .legend").first.text_content() or "")
+    assert "uncertainty" in (
+        out.locator(".widget-subarea .legend, .jupyter-widgets .legend").first.text_content() or ""
+    )
 
     out.locator(".widget-play button").first.click()  # it plays to the end by itself
     left.get_by_text("pcoreset: 8 of 8 picks").wait_for(timeout=30_000)
@@ -205,10 +227,16 @@ def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
     for place in (0, 1, 2):
         notebook.run(place)
     notebook.output(1).locator(".akd-field").first.wait_for()
-    lab.wait(lambda: "js-plotly-plot" in notebook.output(1).inner_html(), 20, lambda: "no twin in the page")
+    lab.wait(
+        lambda: "js-plotly-plot" in notebook.output(1).inner_html(),
+        20,
+        lambda: "no twin in the page",
+    )
     notebook.page.wait_for_timeout(1200)  # as long as a twin waits for its widget
     for place in (1, 2):
-        assert TWIN not in notebook.output(place).inner_text(), "the twin is hidden beside what is alive"
+        assert TWIN not in notebook.output(place).inner_text(), (
+            "the twin is hidden beside what is alive"
+        )
     assert notebook.output(1).locator(".js-plotly-plot").is_hidden()
     notebook.save()
     notebook.close()
@@ -229,7 +257,9 @@ def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
             reopened.page.wait_for_timeout(1500)
             assert not re.search(r"Error|Loading widget|VBox\(", out.inner_text())
             reopened.screenshot(f"reopened-{name}", place)
-        reopened.troubles = [t for t in reopened.troubles if "widget model not found" not in t]  # said to the console alone
+        reopened.troubles = [
+            t for t in reopened.troubles if "widget model not found" not in t
+        ]  # said to the console alone
         if name == "trusted":
             reopened.run(0)
             reopened.run(1)
@@ -263,7 +293,8 @@ def test_fifty_explorers_leave_nothing_behind(browser):
     assert notebook.ask(2, "len(_instances) - alive") == 0
     assert (
         notebook.ask(
-            2, "selection.has_trait('indices') and len(selection._trait_notifiers.get('indices', {}).get('change', []))"
+            2,
+            "selection.has_trait('indices') and len(selection._trait_notifiers.get('indices', {}).get('change', []))",
         )
         == 0
     )
@@ -306,9 +337,17 @@ class Labelling:
         """The pool index of the image that is asked about."""
 
         def text():
-            return self.part("image").get_attribute("alt") or "" if self.part("image").is_visible() else ""
+            return (
+                self.part("image").get_attribute("alt") or ""
+                if self.part("image").is_visible()
+                else ""
+            )
 
-        lab.wait(lambda: text() not in ("", f"image {other_than} of the pool"), 60, lambda: self.part("progress").inner_text())
+        lab.wait(
+            lambda: text() not in ("", f"image {other_than} of the pool"),
+            60,
+            lambda: self.part("progress").inner_text(),
+        )
         return int(text().split()[1])
 
     def press(self, key):
@@ -321,7 +360,9 @@ class Labelling:
         return index, self.shown(other_than=index)
 
     def says(self, name, text):
-        self.part(name).get_by_text(text).or_(self.part(name).filter(has_text=text)).first.wait_for()
+        self.part(name).get_by_text(text).or_(
+            self.part(name).filter(has_text=text)
+        ).first.wait_for()
 
 
 def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
@@ -332,7 +373,9 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     page, journal = Labelling(notebook, 1, truth), notebook.path.parent / "mine" / "answers.jsonl"
     notebook.output(1).scroll_into_view_if_needed()
     page.shown()
-    assert "teacher" not in page.part("said").inner_text(), "what the teacher says is not shown before the answer"
+    assert "teacher" not in page.part("said").inner_text(), (
+        "what the teacher says is not shown before the answer"
+    )
 
     given = [page.answer()[0] for _ in range(7)]
     page.says("said", f"You: {truth[given[-1]]}.")
@@ -349,16 +392,25 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     page.says("progress", "8 of 20 labelled, query 1 of 2")
     notebook.screenshot("labeller", 1)
     events = [json.loads(line) for line in journal.read_text().splitlines()]
-    kinds = [kind for event in events for kind in ("answer", "undo", "skip") if kind in str(event.values())]
+    kinds = [
+        kind
+        for event in events
+        for kind in ("answer", "undo", "skip")
+        if kind in str(event.values())
+    ]
     assert [kinds.count(kind) for kind in ("answer", "undo", "skip")] == [10, 2, 1], events[1:3]
-    assert notebook.page.locator(".jp-CodeCell").count() == 3, "the keys were for the labeller, not for the notebook"
+    assert notebook.page.locator(".jp-CodeCell").count() == 3, (
+        "the keys were for the labeller, not for the notebook"
+    )
 
     os.kill(notebook.ask(2, "os.getpid()"), signal.SIGKILL)
     notebook.restarted()
     notebook.run(0)
     notebook.run(1)
     page.says("progress", "8 of 20 labelled, query 1 of 2")
-    assert [json.loads(line) for line in journal.read_text().splitlines()] == events, "nothing lost, nothing twice"
+    assert [json.loads(line) for line in journal.read_text().splitlines()] == events, (
+        "nothing lost, nothing twice"
+    )
     page.answer()
     last = page.shown()
     page.press(str((truth[last] + 1) % 10))  # wrong, to be found below
@@ -370,18 +422,27 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     assert [row[0] for row in answers if row[1] != row[2]] == [last]
     assert notebook.ask(2, "float(labeller.journal.seconds)") > 0
     notebook.ask(2, "labeller.close()")
-    notebook.troubles = [t for t in notebook.troubles if "Kernel" not in t and "WebSocket" not in t]  # of the kill
+    notebook.troubles = [
+        t for t in notebook.troubles if "Kernel" not in t and "WebSocket" not in t
+    ]  # of the kill
     notebook.close()
 
 
 def test_pages_and_the_report_ask_nobody_and_offer_no_upload(browser, tmp_path):
     study = akd.sweep.load(akd.sweep.STUDY)
-    part = study[(study["dataset"] == "digits") & study["strategy"].isin(["random", "pcoreset"]) & (study["seed"] < 3)]
+    part = study[
+        (study["dataset"] == "digits")
+        & study["strategy"].isin(["random", "pcoreset"])
+        & (study["seed"] < 3)
+    ]
     report.write(part, tmp_path / "report.html")
     ours = figures.Figure(px.line(x=[1, 2], y=[3, 4]), alt="A line rises from 3 to 4.")
     ours.write_page(tmp_path / "figure.html")
     theirs = px.line(x=[1, 2], y=[3, 4])  # a learner's own, without our template
-    outputs = [new_output("display_data", {figures.PLOTLY: json.loads(figure.to_json())}) for figure in (ours, theirs)]
+    outputs = [
+        new_output("display_data", {figures.PLOTLY: json.loads(figure.to_json())})
+        for figure in (ours, theirs)
+    ]
     notebook = nbformat.from_dict(new_notebook(cells=[new_code_cell("figure", outputs=outputs)]))
     pages.page(notebook, tmp_path / "notebook.html")
     for name in ("report", "figure", "notebook"):
@@ -390,7 +451,9 @@ def test_pages_and_the_report_ask_nobody_and_offer_no_upload(browser, tmp_path):
         page.goto(path)
         page.locator(".modebar-btn").first.wait_for(state="attached")
         lab.wait(
-            lambda page=page: page.locator(".js-plotly-plot:not(:has(.modebar-btn))").count() == 0, 20, lambda: "no toolbar"
+            lambda page=page: page.locator(".js-plotly-plot:not(:has(.modebar-btn))").count() == 0,
+            20,
+            lambda: "no toolbar",
         )
         assert not lab.upload_buttons(page), name
         assert path in requests
@@ -405,13 +468,20 @@ HIDE = """hidden => {
 
 
 def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
-    notebook = browser("clock", [DIGITS, "%%html\n<div style='height: 3000px'></div>", LABEL.replace('"mine"', '"clock"')])
+    notebook = browser(
+        "clock",
+        [DIGITS, "%%html\n<div style='height: 3000px'></div>", LABEL.replace('"mine"', '"clock"')],
+    )
     notebook.run(0)
     truth = notebook.ask(3, "truth.tolist()")
     notebook.run(1)
     notebook.start(2)
     notebook.finished(2)
-    page, journal, tab = Labelling(notebook, 2, truth), notebook.path.parent / "clock" / "answers.jsonl", notebook.page
+    page, journal, tab = (
+        Labelling(notebook, 2, truth),
+        notebook.path.parent / "clock" / "answers.jsonl",
+        notebook.page,
+    )
     waits = 3.0
     notebook.cell(0).scroll_into_view_if_needed()
     tab.wait_for_timeout(1000 * waits)  # the image is out of sight
@@ -428,7 +498,11 @@ def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
     page.answer()
     tab.wait_for_timeout(1000 * waits)  # looked at
     page.answer()
-    seconds = [json.loads(line)["seconds"] for line in journal.read_text().splitlines() if '"answer"' in line]
+    seconds = [
+        json.loads(line)["seconds"]
+        for line in journal.read_text().splitlines()
+        if '"answer"' in line
+    ]
     assert len(seconds) == 4
     assert max(seconds[:3]) < waits <= seconds[3], seconds
     notebook.ask(3, "labeller.close()")
@@ -436,11 +510,16 @@ def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
 
 
 def test_prompts_are_asked_while_they_are_typed(browser):
-    notebook = browser("prompts", [DIGITS, "prompts = akd.widgets.PromptExplorer(data, model, cache)\nprompts"])
+    notebook = browser(
+        "prompts", [DIGITS, "prompts = akd.widgets.PromptExplorer(data, model, cache)\nprompts"]
+    )
     notebook.run(0)
     notebook.run(1)
     out = notebook.output(1)
-    names, templates = out.locator(".activekd-classnames textarea"), out.locator(".activekd-templates textarea")
+    names, templates = (
+        out.locator(".activekd-classnames textarea"),
+        out.locator(".activekd-templates textarea"),
+    )
     message = out.locator(".activekd-message")
     before = notebook.ask(2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]")
     names.click()
@@ -460,7 +539,9 @@ def test_prompts_are_asked_while_they_are_typed(browser):
     assert notebook.ask(2, "prompts.templates") == list(notebook.ask(2, "data.templates"))
     out.locator(".activekd-reset button, button.activekd-reset").first.click()
     lab.wait(lambda: "zebra" not in message.inner_text(), 20, message.inner_text)
-    assert notebook.ask(2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]") == pytest.approx(before, abs=1e-6)
+    assert notebook.ask(
+        2, "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]"
+    ) == pytest.approx(before, abs=1e-6)
     out.locator(".activekd-corner select").first.select_option("rest")
     assert notebook.ask(2, "prompts.corners[0]") == "rest"
     assert out.locator(".activekd-confusions").inner_text().strip()
@@ -487,7 +568,9 @@ def test_a_run_is_watched(browser):
     out = notebook.output(1)
     pictures = out.locator(".activekd-queries img")
     pictures.first.wait_for(timeout=60_000)
-    assert "*" in (notebook.cell(1).locator(".jp-InputPrompt").text_content() or ""), "shown only when the run was over"
+    assert "*" in (notebook.cell(1).locator(".jp-InputPrompt").text_content() or ""), (
+        "shown only when the run was over"
+    )
     (browser.root / "seen").touch()
     notebook.finished(1)
     queries = notebook.ask(2, "[r.query_indices for r in result.records]")
@@ -495,8 +578,13 @@ def test_a_run_is_watched(browser):
     for index in queries[0] + queries[1]:
         assert out.locator(f".activekd-queries img[alt='image {index}']").count() == 1
     accuracy = notebook.ask(2, "[r.accuracy_pct for r in result.records]")
-    curve = "() => document.querySelector('.js-plotly-plot')._fullData.map(t => Array.from(t.y || []))"
-    assert any(len(y) == 3 and y == pytest.approx(accuracy, abs=0.01) for y in notebook.page.evaluate(curve))
+    curve = (
+        "() => document.querySelector('.js-plotly-plot')._fullData.map(t => Array.from(t.y || []))"
+    )
+    assert any(
+        len(y) == 3 and y == pytest.approx(accuracy, abs=0.01)
+        for y in notebook.page.evaluate(curve)
+    )
     notebook.screenshot("viewer", 1)
     notebook.close()
 
@@ -505,7 +593,10 @@ COURSE = {  # smaller than by default, where a notebook can be: what is tested h
     "02_simplex_and_umap": ({"most": 300}, [".activekd-simplex"]),
     "03_selection_strategies": ({"seeds": [0]}, [".activekd-stepper"]),
     "07_label_it_yourself": ({}, [".activekd-labeller-image"]),
-    "08_your_images_and_clip": ({"images_per_class": 6}, [".activekd-prompts", ".activekd-simplex"]),
+    "08_your_images_and_clip": (
+        {"images_per_class": 6},
+        [".activekd-prompts", ".activekd-simplex"],
+    ),
 }
 
 

@@ -22,7 +22,9 @@ def counted(vlm, monkeypatch):
     """How many images were encoded so far."""
     encoded = []
     original = VLM.encode_images
-    monkeypatch.setattr(VLM, "encode_images", lambda self, x: encoded.append(len(x)) or original(self, x))
+    monkeypatch.setattr(
+        VLM, "encode_images", lambda self, x: encoded.append(len(x)) or original(self, x)
+    )
     return encoded
 
 
@@ -56,7 +58,9 @@ def test_features_do_not_depend_on_batches_or_shards(vlm, small, tmp_path, monke
     assert (whole.features.float() - split.features.float()).abs().max() < 2e-3
 
 
-def test_a_killed_build_resumes_at_the_shard_where_it_stopped(vlm, small, tmp_path, counted, monkeypatch):
+def test_a_killed_build_resumes_at_the_shard_where_it_stopped(
+    vlm, small, tmp_path, counted, monkeypatch
+):
     monkeypatch.setattr(store, "SHARD", 2 * 50)
     whole = build(vlm, small.pool, tmp_path / "whole")
     counted.clear()
@@ -94,12 +98,16 @@ def test_every_flipped_byte_of_the_features_is_detected(vlm, small, tmp_path):
         TeacherCache.open(path)
 
 
-def test_a_full_disk_names_the_folder_and_loses_no_shard(vlm, small, tmp_path, monkeypatch, counted, full_disk):
+def test_a_full_disk_names_the_folder_and_loses_no_shard(
+    vlm, small, tmp_path, monkeypatch, counted, full_disk
+):
     monkeypatch.setattr(store, "SHARD", 2 * 50)
     after_two_shards = full_disk(writes=4)  # each with its manifest
     with (
         after_two_shards,
-        pytest.raises(OSError, match=r"cannot write the teacher cache \(No space left on device\).*tiny-clip-"),
+        pytest.raises(
+            OSError, match=r"cannot write the teacher cache \(No space left on device\).*tiny-clip-"
+        ),
     ):
         build(vlm, small.pool, tmp_path)
     counted.clear()
@@ -127,21 +135,41 @@ CHANGES = {
     "vlm.precision": lambda vlm, pool: (replace(vlm, precision="bfloat16"), pool, {}),
     "pool": lambda vlm, pool: (vlm, replace(pool, images=pool.images.flip(0)), {}),
     "views.count": lambda vlm, pool: (vlm, pool, {"views": 3}),
-    "views.seed": lambda vlm, pool: (vlm, pool, {"views": akd.Views(2, seed=1, augmentation=pool.augmentation)}),
-    "views.scale": lambda vlm, pool: (vlm, replace(pool, augmentation=akd.Augmentation((0.9, 1), flip=0.0)), {}),
-    "views.flip": lambda vlm, pool: (vlm, replace(pool, augmentation=replace(pool.augmentation, flip=0.5)), {}),
-    "views.ratio": lambda vlm, pool: (vlm, replace(pool, augmentation=replace(pool.augmentation, ratio=(1, 1))), {}),
+    "views.seed": lambda vlm, pool: (
+        vlm,
+        pool,
+        {"views": akd.Views(2, seed=1, augmentation=pool.augmentation)},
+    ),
+    "views.scale": lambda vlm, pool: (
+        vlm,
+        replace(pool, augmentation=akd.Augmentation((0.9, 1), flip=0.0)),
+        {},
+    ),
+    "views.flip": lambda vlm, pool: (
+        vlm,
+        replace(pool, augmentation=replace(pool.augmentation, flip=0.5)),
+        {},
+    ),
+    "views.ratio": lambda vlm, pool: (
+        vlm,
+        replace(pool, augmentation=replace(pool.augmentation, ratio=(1, 1))),
+        {},
+    ),
 }
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_fingerprint_field_alone_makes_another_cache(field, vlm, small, tmp_path):
-    base = cache_module.fingerprint_of(vlm, small.pool, akd.Views(2, augmentation=small.pool.augmentation))
+    base = cache_module.fingerprint_of(
+        vlm, small.pool, akd.Views(2, augmentation=small.pool.augmentation)
+    )
     changed_vlm, pool, options = CHANGES[field](vlm, small.pool)
     views = options.get("views", 2)
     views = akd.Views(views, augmentation=pool.augmentation) if isinstance(views, int) else views
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
-        cache_module.require_same(base, cache_module.fingerprint_of(changed_vlm, pool, views), "it", "remake it")
+        cache_module.require_same(
+            base, cache_module.fingerprint_of(changed_vlm, pool, views), "it", "remake it"
+        )
 
 
 def test_other_weights_images_or_views_are_encoded_anew(vlm, small, tmp_path, counted):
@@ -160,7 +188,9 @@ def test_opening_another_models_or_pools_cache_is_refused(vlm, small, tmp_path):
         TeacherCache.open(path, vlm=other_weights(vlm))
     with pytest.raises(ValueError, match="pool: "):
         TeacherCache.open(path, pool=replace(small.pool, images=small.pool.images[:50]))
-    with pytest.raises(FileNotFoundError, match=r"no teacher cache at .*; make one with TeacherCache\.build"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no teacher cache at .*; make one with TeacherCache\.build"
+    ):
         TeacherCache.open(tmp_path / "nowhere")
 
 
@@ -189,7 +219,9 @@ def test_the_cache_predicts_as_the_model_run_directly(vlm, digits, tmp_path):
     for data, images in ((digits, digits.pool.images), (shapes, shapes.test.images)):
         weights = vlm.text_weights(data.classnames, data.templates)
         pool = replace(data.pool, images=images)
-        cached = akd.ZeroShotTeacher(build(vlm, pool, tmp_path, views=1), weights).probs().argmax(dim=1)
+        cached = (
+            akd.ZeroShotTeacher(build(vlm, pool, tmp_path, views=1), weights).probs().argmax(dim=1)
+        )
         direct = vlm.zero_shot_probs(images, weights).argmax(dim=1)
         assert (cached == direct).float().mean() >= 0.999
 
@@ -206,7 +238,9 @@ def test_a_row_can_be_gathered_wherever_the_features_are(vlm, small, tmp_path):
     cache = build(vlm, small.pool, tmp_path)
     index, view = torch.tensor([3, 149, 0, 3]), torch.tensor([0, 1, 1, 1])
     expected = cache.features[view, index].float()
-    staged = replace(cache, device=torch.device("cpu", 0))  # another device than "cpu" by name: rows are copied there
+    staged = replace(
+        cache, device=torch.device("cpu", 0)
+    )  # another device than "cpu" by name: rows are copied there
     for way in (cache, cache.to("cpu"), cache.to("cpu", budget_bytes=0), staged):
         assert torch.equal(way.gather(index, view), expected)
         assert torch.equal(way.gather(index, 1), cache.features[1, index].float())
@@ -226,7 +260,9 @@ def test_a_damaged_manifest_is_named(vlm, small, tmp_path, content):
     path = build(vlm, small.pool, tmp_path).path
     (path / "manifest.json").write_text(content)
     for attempt in (lambda: TeacherCache.open(path), lambda: build(vlm, small.pool, tmp_path)):
-        with pytest.raises(ValueError, match=r"manifest\.json is damaged or of an older version.*delete the folder"):
+        with pytest.raises(
+            ValueError, match=r"manifest\.json is damaged or of an older version.*delete the folder"
+        ):
             attempt()
 
 
@@ -250,7 +286,9 @@ print(sum(encoded))
 
 def start_build(root, seconds):
     command = [sys.executable, "-c", BUILD, str(root), str(seconds)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
 
 
 def test_two_processes_do_the_work_once(tmp_path):
@@ -266,7 +304,9 @@ def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-    left = 1200 - 200 * len(json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["shards"])
+    left = 1200 - 200 * len(
+        json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["shards"]
+    )
     assert 0 < left < 1200
     assert int(start_build(tmp_path, 0).communicate(timeout=120)[0]) == left
 
@@ -277,13 +317,20 @@ class TestKeepingHouse:
         half = build(vlm, small.pool, tmp_path, views=3).path
         rewrite(half, lambda manifest: manifest["shards"].clear())
         table = store.info(tmp_path).set_index("views")
-        assert table.loc[2, ["vlm", "images", "dim", "state"]].tolist() == ["tiny-clip", 150, 128, "whole"]
+        assert table.loc[2, ["vlm", "images", "dim", "state"]].tolist() == [
+            "tiny-clip",
+            150,
+            128,
+            "whole",
+        ]
         assert table.loc[3, "state"] == "unfinished"
         assert table.loc[2, "mib"] == pytest.approx(2 * 150 * 128 * 2 / 2**20, rel=0.1)
         assert table["unused_days"].between(0, 0.1).all()
 
     def test_prune_takes_what_is_of_no_use_and_only_when_told(self, vlm, small, tmp_path):
-        good, unfinished, damaged, stale = (build(vlm, small.pool, tmp_path, views=v).path for v in (1, 2, 3, 4))
+        good, unfinished, damaged, stale = (
+            build(vlm, small.pool, tmp_path, views=v).path for v in (1, 2, 3, 4)
+        )
         rewrite(unfinished, lambda manifest: manifest["shards"].clear())
         (damaged / "features.f16").write_bytes(b"0" * (3 * 150 * 128 * 2))
         for file in stale.iterdir():
@@ -312,7 +359,10 @@ class TestKeepingHouse:
     def test_nothing_but_caches_is_ever_touched(self, tmp_path):
         """Folders with a manifest of their own, or a cache's name and something else inside; nor the root itself."""
         (tmp_path / "manifest.json").write_text("{}")
-        for name, file in (("tiny-clip", "weights.safetensors"), ("thesis-0123456789ab", "thesis.txt")):
+        for name, file in (
+            ("tiny-clip", "weights.safetensors"),
+            ("thesis-0123456789ab", "thesis.txt"),
+        ):
             (tmp_path / name).mkdir()
             (tmp_path / name / "manifest.json").write_text("{}")
             (tmp_path / name / file).write_text("mine")
@@ -339,35 +389,61 @@ class TestFrozenFeatures:
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
         assert features.test.shape == (100, 128)
         for student in ("linear", "mlp"):
-            options = {"student": student, "rounds": 1, "query_size": 20, "progress": False, "device": "cpu"}
+            options = {
+                "student": student,
+                "rounds": 1,
+                "query_size": 20,
+                "progress": False,
+                "device": "cpu",
+            }
             out = tmp_path / student
             result = akd.run_active_learning(small, teacher, features=features, out=out, **options)
             assert result.records[1].accuracy_pct > 75  # chance: 10
             again = akd.load_run(out)
-            assert torch.equal(again.predict(features.test).probs, result.predict(features.test).probs)
+            assert torch.equal(
+                again.predict(features.test).probs, result.predict(features.test).probs
+            )
 
     def test_what_does_not_fit_is_refused(self, vlm, small, teacher, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
-        with pytest.raises(ValueError, match="'linear' learns from cached features: pass features=akd.FrozenFeatures.build"):
+        with pytest.raises(
+            ValueError,
+            match="'linear' learns from cached features: pass features=akd.FrozenFeatures.build",
+        ):
             akd.run_active_learning(small, teacher, student="linear", rounds=0, train=quick)
         other = replace(small, pool=replace(small.pool, images=small.pool.images.flip(0)))
         with pytest.raises(ValueError, match="made from other images or views"):
-            akd.run_active_learning(other, None, student="linear", rounds=0, train=quick, features=features)
+            akd.run_active_learning(
+                other, None, student="linear", rounds=0, train=quick, features=features
+            )
 
     def test_they_are_part_of_the_configuration(self, vlm, small, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
-        options = {"student": "linear", "rounds": 0, "train": quick, "out": tmp_path / "run", "progress": False}
+        options = {
+            "student": "linear",
+            "rounds": 0,
+            "train": quick,
+            "out": tmp_path / "run",
+            "progress": False,
+        }
         akd.run_active_learning(small, None, features=features, **options)
         changed = replace(features, test=-features.test)
         with pytest.raises(ValueError, match=r"features\.test"):
             akd.run_active_learning(small, None, features=changed, **options)
 
 
-def test_rows_of_the_file_are_view_then_image_whatever_the_shards(vlm, small, tmp_path, monkeypatch):
+def test_rows_of_the_file_are_view_then_image_whatever_the_shards(
+    vlm, small, tmp_path, monkeypatch
+):
     monkeypatch.setattr(store, "SHARD", 2 * 64)
     cache = build(vlm, small.pool, tmp_path)
     raw = np.fromfile(cache.path / "features.f16", np.float16).reshape(2, 150, 128)
     x = akd.views.pixels(
-        cache.views, small.pool.images[[70]], torch.tensor([70]), torch.tensor([1]), vlm.input_size, vlm.interpolation
+        cache.views,
+        small.pool.images[[70]],
+        torch.tensor([70]),
+        torch.tensor([1]),
+        vlm.input_size,
+        vlm.interpolation,
     )
     np.testing.assert_allclose(raw[1, 70], vlm.encode_images(x)[0].numpy(), atol=2e-3)

@@ -40,7 +40,8 @@ def attempts(tmp_path):
     for folder in folders.values():
         folder.mkdir()
     tasks = [
-        Task(name, attempt, (str(folder), {"at once": 1, "second": 2, "never": 99}[name])) for name, folder in folders.items()
+        Task(name, attempt, (str(folder), {"at once": 1, "second": 2, "never": 99}[name]))
+        for name, folder in folders.items()
     ]
     return folders, [
         *tasks,
@@ -51,7 +52,11 @@ def attempts(tmp_path):
 
 def check_attempts(done, folders):
     assert (done["at once"], done["second"], done["after second"]) == (1, 2, 4)
-    assert [len(list(folder.iterdir())) for folder in folders.values()] == [1, 2, 2]  # once more, and no more
+    assert [len(list(folder.iterdir())) for folder in folders.values()] == [
+        1,
+        2,
+        2,
+    ]  # once more, and no more
     for name in ("never", "after never"):
         assert done[name].error == "ValueError: attempt 2"
         assert "raise ValueError" in done[name].traceback
@@ -62,19 +67,26 @@ def test_a_task_is_tried_once_more_in_this_process(tmp_path):
     before = torch.get_num_threads()
     check_attempts({task.name: result for task, result in run_tasks(tasks, workers=0)}, folders)
     assert torch.get_num_threads() == before
-    assert dict((t.name, r) for t, r in run_tasks([Task("n", torch.get_num_threads, ())], workers=0, threads=3)) == {"n": 3}
+    assert dict(
+        (t.name, r)
+        for t, r in run_tasks([Task("n", torch.get_num_threads, ())], workers=0, threads=3)
+    ) == {"n": 3}
 
 
 def test_workers_do_not_give_memory_back_at_once_but_allocate_as_this_process_does(monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
-    [(_, found)] = run_tasks([Task("environment", os.environ.get, ("MALLOC_TRIM_THRESHOLD_", "as here"))], workers=1)
+    [(_, found)] = run_tasks(
+        [Task("environment", os.environ.get, ("MALLOC_TRIM_THRESHOLD_", "as here"))], workers=1
+    )
     assert found == "as here"
 
 
 def test_what_dask_does_is_not_told_in_detail(caplog):
     caplog.set_level("INFO")
     assert [result for _, result in run_tasks([Task("one", double, (1,))], workers=1)] == [2]
-    assert [record.getMessage() for record in caplog.records if record.name.startswith("distributed")] == []
+    assert [
+        record.getMessage() for record in caplog.records if record.name.startswith("distributed")
+    ] == []
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +97,10 @@ def scheduler():
 
         def begin(*words):
             process = subprocess.Popen(
-                [sys.executable, "-m", "dask", *words], env=environment, stderr=subprocess.PIPE, text=True
+                [sys.executable, "-m", "dask", *words],
+                env=environment,
+                stderr=subprocess.PIPE,
+                text=True,
             )
             stack.enter_context(process)  # closes its stderr and waits for it
             stack.callback(process.terminate)
@@ -106,13 +121,20 @@ def test_a_cluster_that_runs_is_used_and_left_running(scheduler, tmp_path):
     check_attempts(done, folders)
     assert done["device"] != os.getpid()
     assert done["threads"] == 1
-    again = {task.name: result for task, result in run_tasks([Task("at once", double, (5,))], scheduler=scheduler)}
+    again = {
+        task.name: result
+        for task, result in run_tasks([Task("at once", double, (5,))], scheduler=scheduler)
+    }
     assert again == {"at once": 10}  # not what an earlier call has left under this name
 
 
 def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blamed(monkeypatch):
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 0)
-    tasks = [Task("deadly", die, ()), Task("after", double, (2,), after="deadly"), Task("other", double, (1,))]
+    tasks = [
+        Task("deadly", die, ()),
+        Task("after", double, (2,), after="deadly"),
+        Task("other", double, (1,)),
+    ]
     done = {task.name: result for task, result in run_tasks(tasks, workers=1)}
     assert done["other"] == 2
     assert done["deadly"].error.startswith("its worker died, again and again: out of memory")
@@ -132,13 +154,18 @@ def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
     monkeypatch.setattr(cluster, "CHECKED", 0.2)
     monkeypatch.setattr(cluster, "ALONE", 1)
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 9)
-    with pytest.raises(ConnectionError, match="every worker has died and none has come back; the same command goes on"):
+    with pytest.raises(
+        ConnectionError,
+        match="every worker has died and none has come back; the same command goes on",
+    ):
         list(run_tasks([Task("deadly", die, ())], workers=1))
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr(cluster, "PATIENCE", 0.3)
-    with pytest.raises(ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"):
+    with pytest.raises(
+        ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"
+    ):
         next(run_tasks([Task("a", double, (1,))], scheduler="tcp://127.0.0.1:9"))
     with pytest.raises(ValueError, match="workers = -1"):
         next(run_tasks([], workers=-1))
@@ -146,8 +173,15 @@ def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
 
 def test_each_worker_sees_one_gpu_and_has_one_thread(monkeypatch):
     specs = cluster.worker_specs(4, ["0", "2"], "3GB")
-    assert [spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in specs.values()] == ["0", "2", "0", "2"]
-    assert {(s["options"]["nthreads"], s["options"]["memory_limit"]) for s in specs.values()} == {(1, "3GB")}
+    assert [spec["options"]["env"]["CUDA_VISIBLE_DEVICES"] for spec in specs.values()] == [
+        "0",
+        "2",
+        "0",
+        "2",
+    ]
+    assert {(s["options"]["nthreads"], s["options"]["memory_limit"]) for s in specs.values()} == {
+        (1, "3GB")
+    }
     assert "env" not in cluster.worker_specs(1, [])[0]["options"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
@@ -156,7 +190,9 @@ def test_each_worker_sees_one_gpu_and_has_one_thread(monkeypatch):
     assert cluster.visible_gpus() == ["0", "1"]
 
 
-GRID = sweep.Grid(strategies=("random", "pcoreset"), rounds=5, train={"steps": 20, "batch_size": 16})
+GRID = sweep.Grid(
+    strategies=("random", "pcoreset"), rounds=5, train={"steps": 20, "batch_size": 16}
+)
 
 
 def half_done(out):
@@ -187,15 +223,35 @@ def killed_in_mid_run(out):
 
 
 def test_runs_of_killed_workers_are_resumed_by_others(tmp_path):
-    undisturbed = sweep.run(GRID, tmp_path / "still", cache_root=tmp_path / "a", device="cpu", workers=0, progress=False)
+    undisturbed = sweep.run(
+        GRID, tmp_path / "still", cache_root=tmp_path / "a", device="cpu", workers=0, progress=False
+    )
     seen, thread = killed_in_mid_run(tmp_path / "killed")
-    killed = sweep.run(GRID, tmp_path / "killed", cache_root=tmp_path / "b", device="cpu", workers=2, progress=False)
+    killed = sweep.run(
+        GRID,
+        tmp_path / "killed",
+        cache_root=tmp_path / "b",
+        device="cpu",
+        workers=2,
+        progress=False,
+    )
     assert not thread.is_alive(), "no worker was killed in mid-run"
     assert len(seen) == 1
-    columns = [name for name in killed if not name.startswith("seconds") and name not in ("peak_memory_bytes", "device")]
+    columns = [
+        name
+        for name in killed
+        if not name.startswith("seconds") and name not in ("peak_memory_bytes", "device")
+    ]
     assert killed[columns].to_json() == undisturbed[columns].to_json()  # to the last digit
     for there in seen:
-        for folder, lines in there.items():  # rounds that were whole were not computed again: their seconds are the same
+        for (
+            folder,
+            lines,
+        ) in (
+            there.items()
+        ):  # rounds that were whole were not computed again: their seconds are the same
             assert (folder / "rounds.jsonl").read_text().splitlines()[: len(lines)] == lines
     assert sweep.failures(tmp_path / "killed") == {}
-    assert json.loads((tmp_path / "killed/teachers.json").read_text()).keys() == {"digits/zero-shot"}
+    assert json.loads((tmp_path / "killed/teachers.json").read_text()).keys() == {
+        "digits/zero-shot"
+    }

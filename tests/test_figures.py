@@ -35,7 +35,9 @@ def xy():
 
 @pytest.fixture(scope="module")
 def images():
-    return torch.randint(0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return torch.randint(
+        0, 256, (60, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +52,19 @@ def comparisons():
 def every_figure(probs, xy, images, comparisons):
     labels = probs.argmax(dim=1)
     matrix = torch.tensor([[5, 1, 0, 0], [2, 2, 0, 0], [0, 0, 0, 0], [0, 0, 1, 3]])
-    dots = pd.DataFrame({"group": ["a", "b"], "series": "x", "mean": [1.0, 2.0], "half_width": [0.1, np.nan], "n": [5, 1]})
+    dots = pd.DataFrame(
+        {
+            "group": ["a", "b"],
+            "series": "x",
+            "mean": [1.0, 2.0],
+            "half_width": [0.1, np.nan],
+            "n": [5, 1],
+        }
+    )
     return {
-        "simplex": plots.simplex(probs, [0, "dog", "rest"], NAMES, images=images, picks={"first": [0, 1]}),
+        "simplex": plots.simplex(
+            probs, [0, "dog", "rest"], NAMES, images=images, picks={"first": [0, 1]}
+        ),
         "maps": plots.maps({"a": xy, "b": -xy}, labels, NAMES, images=images, picks={"first": [3]}),
         "picks_on_map": plots.picks_on_map(xy, {"p": [5, 3], "q": [1, 2]}, labeled=[0]),
         "pick_by_pick": plots.pick_by_pick(xy, probs, [0], [5, 3]),
@@ -63,7 +75,9 @@ def every_figure(probs, xy, images, comparisons):
         "critical_differences": plots.critical_differences(
             statistics.Ranking(pd.DataFrame({"a": [1, 1], "b": [2, 2]}), "settings", 0)
         ),
-        "first_counts": plots.first_counts(pd.DataFrame({"strategy": ["a"], "first": [2], "tied": [0], "of": [3]})),
+        "first_counts": plots.first_counts(
+            pd.DataFrame({"strategy": ["a"], "first": [2], "tied": [0], "of": [3]})
+        ),
         "reliability_diagram": plots.reliability_diagram({"model": probs}, labels),
     }
 
@@ -83,7 +97,11 @@ def test_every_figure_has_a_table_words_and_the_template(every_figure):
         assert len(figure.table), name
         assert len(figure.alt) > 20, name
         assert figure.layout.template.layout.font.size >= 16, name
-        colours = {t.marker.color for t in figure.data if t.type == "scatter" and isinstance(t.marker.color, str)}
+        colours = {
+            t.marker.color
+            for t in figure.data
+            if t.type == "scatter" and isinstance(t.marker.color, str)
+        }
         assert colours <= {*figures.COLOURS, figures.INK, figures.PALE}, name
 
 
@@ -162,13 +180,24 @@ def test_pictures_of_files_are_those_of_tensors(tmp_path):
 
 
 def test_the_corners_of_the_simplex_are_certainty():
-    probs = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [0.3, 0.3, 0.3, 0.1], [0.2, 0.2, 0, 0.6]])
+    probs = torch.tensor(
+        [
+            [1.0, 0, 0, 0],
+            [0, 1, 0, 0],
+            [0, 0, 1, 0],
+            [0, 0, 0, 1],
+            [0.3, 0.3, 0.3, 0.1],
+            [0.2, 0.2, 0, 0.6],
+        ]
+    )
     figure = plots.simplex(probs, ["eel", "cat", "dog"], NAMES, picks={"p": [0, 2]})
     at = figure.table.set_index("index")
     assert set(at.index) == {0, 1, 3, 4, 5}  # image 2 has nothing on the three
     reach = 0.0151 * maps.SIDE
     for image, corner in ((3, 0), (0, 1), (1, 2)):
-        assert np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - maps.CORNERS[corner])) <= reach
+        assert (
+            np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - maps.CORNERS[corner])) <= reach
+        )
     expected = maps.CORNERS.T @ np.array([0.1, 0.3, 0.3]) / 0.7
     assert np.hypot(*(at.loc[4, ["x", "y"]].to_numpy(float) - expected)) <= reach
     picks = next(t for t in figure.data if t.name == "p")
@@ -198,7 +227,9 @@ def test_panels_show_the_same_points_in_the_same_order(xy, probs):
         np.testing.assert_allclose(left.x, right.x, atol=1)  # moved and scaled to the same steps
     assert figure.data[0].name == "others"
     assert figure.data[0].marker.color == figures.PALE
-    assert sorted(i for t in figure.data[: half - 1] for (i,) in t.customdata.tolist()) == list(range(60))
+    assert sorted(i for t in figure.data[: half - 1] for (i,) in t.customdata.tolist()) == list(
+        range(60)
+    )
     with pytest.raises(ValueError, match="a: 60, b: 59 points"):
         plots.maps({"a": xy, "b": xy[:59]}, groups, NAMES)
 
@@ -263,16 +294,24 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     assert heat.text[0][2].endswith("2/3/3")
     assert "a over b" in every_figure["win_tie_loss"].alt
     np.testing.assert_allclose(heat.z[0][1], comparisons["difference"][0].round(1))
-    six = metrics.paired_comparisons(pd.DataFrame({"a": range(6), "b": range(-1, 5), "c": range(-2, 4)}))
+    six = metrics.paired_comparisons(
+        pd.DataFrame({"a": range(6), "b": range(-1, 5), "c": range(-2, 4)})
+    )
     assert (six["p"] < 0.05).all()
-    assert "*" not in "".join(plots.win_tie_loss(six).data[0].text.ravel())  # not after Holm's correction
-    few = plots.win_tie_loss(metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]})))
+    assert "*" not in "".join(
+        plots.win_tie_loss(six).data[0].text.ravel()
+    )  # not after Holm's correction
+    few = plots.win_tie_loss(
+        metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]}))
+    )
     assert few.layout.title.subtitle.text == "4 pairs are too few for a star; 6 can have one"
     assert "4 paired runs cannot show" in few.alt
 
 
 def test_critical_differences_join_what_is_not_told_apart():
-    ranks = pd.DataFrame([[1, 2, 3, 4]] * 5 + [[2, 1, 3, 4]] * 5, columns=list("abcd"))  # means 1.5, 1.5, 3, 4; difference 1.48
+    ranks = pd.DataFrame(
+        [[1, 2, 3, 4]] * 5 + [[2, 1, 3, 4]] * 5, columns=list("abcd")
+    )  # means 1.5, 1.5, 3, 4; difference 1.48
     figure = plots.critical_differences(statistics.Ranking(ranks, "data sets", 0))
     dots, bars = figure.data[:4], figure.data[4:]
     assert [(d.name, d.x[0]) for d in dots] == [("a", 1.5), ("b", 1.5), ("c", 3), ("d", 4)]

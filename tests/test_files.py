@@ -77,9 +77,15 @@ class TestPictures:
         assert centre(save(tmp_path / "wide.tif", wide)) == [128, 128, 128]
 
     def test_transparent_parts_become_white(self, tmp_path):
-        assert centre(save(tmp_path / "clear.png", Image.new("RGBA", (30, 30), (0, 0, 0, 0)))) == [255] * 3
+        assert (
+            centre(save(tmp_path / "clear.png", Image.new("RGBA", (30, 30), (0, 0, 0, 0))))
+            == [255] * 3
+        )
         palette = picture().quantize(8)
-        assert centre(save(tmp_path / "palette.png", palette, transparency=palette.getpixel((0, 0)))) == [255] * 3
+        assert (
+            centre(save(tmp_path / "palette.png", palette, transparency=palette.getpixel((0, 0))))
+            == [255] * 3
+        )
 
     def test_a_picture_is_turned_as_its_exif_says(self, tmp_path):
         image = picture((60, 60), BLUE)
@@ -107,16 +113,21 @@ class TestReading:
     def test_damaged_and_missing_files_are_all_named(self, tree):
         paths = sorted(tree.rglob("*.png"))
         jpeg = save(
-            tree / "green" / "big.jpg", Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8))
+            tree / "green" / "big.jpg",
+            Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 90, 3), dtype=np.uint8)),
         )
         truncate(jpeg)
         truncate(paths[3])
         (tree / "green" / "text.jpg").write_text("no picture")
         paths += [jpeg, tree / "green" / "text.jpg"]
-        with pytest.raises(ValueError, match=r"3 of 22 images cannot be read, first .*03.png.*doctor --data"):
+        with pytest.raises(
+            ValueError, match=r"3 of 22 images cannot be read, first .*03.png.*doctor --data"
+        ):
             read_images(paths, 16)
         assert set(damaged(paths)) == {paths[3], paths[-1], paths[-2]}
-        with pytest.raises(FileNotFoundError, match=r"2 of 24 images are missing, first .*gone.png, .*lost.png"):
+        with pytest.raises(
+            FileNotFoundError, match=r"2 of 24 images are missing, first .*gone.png, .*lost.png"
+        ):
             read_images([*paths, tree / "gone.png", tree / "lost.png"], 16)
 
     def test_a_damaged_exif_is_reported_not_raised(self, tree, monkeypatch):
@@ -142,7 +153,13 @@ class TestReading:
         assert torch.equal(torch.cat(list(files.split(7))), held)
         assert torch.equal(files[torch.tensor([3, 19, 3])], held[[3, 19, 3]])
         assert torch.equal(files[2:5], held[2:5])
-        for index in (4, torch.tensor(4), torch.arange(20) % 3 == 0, slice(0, 0), torch.tensor([], dtype=torch.int64)):
+        for index in (
+            4,
+            torch.tensor(4),
+            torch.arange(20) % 3 == 0,
+            slice(0, 0),
+            torch.tensor([], dtype=torch.int64),
+        ):
             assert torch.equal(files[index], held[index])
         truncate(paths[5])
         with pytest.raises(ValueError, match="1 of 7 images cannot be read, first .*05.png"):
@@ -181,14 +198,21 @@ class TestWorkers:
 
     def test_batches_come_in_order_whatever_their_size(self, files):
         torch.manual_seed(3)
-        batches = [torch.tensor(b, dtype=torch.int64) for b in ([7, 3, 7], [], [19], list(range(20)), [-1, 0])]
+        batches = [
+            torch.tensor(b, dtype=torch.int64)
+            for b in ([7, 3, 7], [], [19], list(range(20)), [-1, 0])
+        ]
         pairs = [(rows, torch.zeros_like(rows)) for rows in batches]
         state, others = torch.get_rng_state(), random.getstate()
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
             got = list(files.stream(pairs, akd.Views(), 16))
-        assert [x[:, 0, 8, 8].tolist() for x in got] == [[10 * (i % 20) for i in b.tolist()] for b in batches]
-        assert {(x.dtype, x.shape[1:], x.is_contiguous()) for x in got} == {(torch.uint8, (3, 16, 16), True)}
+        assert [x[:, 0, 8, 8].tolist() for x in got] == [
+            [10 * (i % 20) for i in b.tolist()] for b in batches
+        ]
+        assert {(x.dtype, x.shape[1:], x.is_contiguous()) for x in got} == {
+            (torch.uint8, (3, 16, 16), True)
+        }
         assert torch.equal(torch.get_rng_state(), state)
         assert random.getstate() == others
         assert list(files.stream([], akd.Views(), 16)) == []
@@ -211,14 +235,18 @@ class TestWorkers:
                 del stream
             else:
                 files.paths[9].write_text("no picture")
-                with pytest.raises(ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*no picture") as kept:
+                with pytest.raises(
+                    ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*no picture"
+                ) as kept:
                     files[:]
                 stream.close()
                 assert kept.tb  # a notebook keeps the last traceback: workers must not live as long
             assert multiprocessing.active_children() == []
 
     def test_the_seeds_of_workers_follow_from_the_seed(self, files, monkeypatch):
-        monkeypatch.setattr(ImageFiles, "_photo", refused(lambda: f"{torch.initial_seed()} {random.random()}"))
+        monkeypatch.setattr(
+            ImageFiles, "_photo", refused(lambda: f"{torch.initial_seed()} {random.random()}")
+        )
         first = files.damaged()
         torch.manual_seed(99)
         assert files.damaged() == first
@@ -227,7 +255,9 @@ class TestWorkers:
     def test_no_tensor_goes_through_shared_memory(self, files, tree, monkeypatch):
         (tree / "green" / "00.png").write_text("no picture")
         sent, results = [], images._results
-        monkeypatch.setattr(images, "_results", lambda *a: (sent.append(type(x)) or x for x in results(*a)))
+        monkeypatch.setattr(
+            images, "_results", lambda *a: (sent.append(type(x)) or x for x in results(*a))
+        )
         with pytest.raises(ValueError, match="1 of 20 images"):
             files[:]
         assert set(sent) == {np.ndarray, str}
@@ -244,7 +274,9 @@ class TestWorkers:
         assert files.damaged() == dict.fromkeys(files.paths, "7: torn")
 
     def test_a_killed_worker_is_an_error_not_a_wait(self, files):
-        stream = files.stream([(torch.arange(20), torch.zeros(20, dtype=torch.int64))] * 20, akd.Views(), 16)
+        stream = files.stream(
+            [(torch.arange(20), torch.zeros(20, dtype=torch.int64))] * 20, akd.Views(), 16
+        )
         next(stream)
         os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
         with pytest.raises(RuntimeError, match="DataLoader worker"):
@@ -257,7 +289,9 @@ class TestWorkers:
         elif why == "macos":
             monkeypatch.setattr(images, "sys", types.SimpleNamespace(platform="darwin"))
         else:
-            daemon = types.SimpleNamespace(current_process=lambda: types.SimpleNamespace(daemon=True))
+            daemon = types.SimpleNamespace(
+                current_process=lambda: types.SimpleNamespace(daemon=True)
+            )
             monkeypatch.setattr(images, "multiprocessing", daemon)
         monkeypatch.setattr(ImageFiles, "_photo", refused(os.getpid))
         assert set(files.damaged().values()) == {str(os.getpid())}
@@ -267,12 +301,18 @@ def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, mon
     from activekd_lite.utils import store
 
     data = akd.load_dataset(f"folder:{tree}", side=16, budget_bytes=0)
-    held = akd.TeacherCache.build(vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False)
+    held = akd.TeacherCache.build(
+        vlm, akd.load_dataset(f"folder:{tree}", side=16).pool, 3, tmp_path / "held", progress=False
+    )
     monkeypatch.setattr(store, "SHARD", 3 * 6)
     read = []
-    monkeypatch.setattr(images, "read_photo", lambda file, side: read.append((file, side)) or read_photo(file, side))
+    monkeypatch.setattr(
+        images, "read_photo", lambda file, side: read.append((file, side)) or read_photo(file, side)
+    )
     built = akd.TeacherCache.build(vlm, data.pool, 3, tmp_path / "files", progress=False)
-    assert sorted(read) == sorted((path, None) for path in data.pool.images.paths)  # with all of their pixels
+    assert sorted(read) == sorted(
+        (path, None) for path in data.pool.images.paths
+    )  # with all of their pixels
     assert built.fingerprint == held.fingerprint
     torch.testing.assert_close(built.features, held.features, atol=2e-3, rtol=0)
 
@@ -285,7 +325,9 @@ class TestFolder:
         assert torch.bincount(data.test.labels).tolist() == [2, 2]
         red, green, _ = data.pool.images[:].float().mean(dim=(2, 3)).T
         assert torch.equal(data.oracle.label(torch.arange(16)) == 0, green > red)
-        assert torch.equal(akd.load_dataset(f"folder:{tree}", side=16).pool.images[:], data.pool.images[:])
+        assert torch.equal(
+            akd.load_dataset(f"folder:{tree}", side=16).pool.images[:], data.pool.images[:]
+        )
 
     def test_train_and_test_folders_are_taken_as_they_are(self, tree):
         shutil.copytree(tree, tree.parent / "split" / "train")
@@ -335,10 +377,16 @@ class TestFolder:
         for budget in (2**31, 0):
             data = akd.load_dataset(f"folder:{tree}", side=32, budget_bytes=budget)
             assert (data.pool.images.held is None) == (budget == 0)
-            cache = akd.TeacherCache.build(vlm, data.pool, views=2, root=tmp_path / str(budget), progress=False)
+            cache = akd.TeacherCache.build(
+                vlm, data.pool, views=2, root=tmp_path / str(budget), progress=False
+            )
             with pytest.warns(UserWarning, match="never saw"):
-                teacher = akd.ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates))
-            result = akd.run_active_learning(data, teacher, rounds=1, query_size=2, train=quick, progress=False)
+                teacher = akd.ZeroShotTeacher(
+                    cache, vlm.text_weights(data.classnames, data.templates)
+                )
+            result = akd.run_active_learning(
+                data, teacher, rounds=1, query_size=2, train=quick, progress=False
+            )
             records.append([r.outcome() for r in result.records])
         assert records[0] == records[1]
 
@@ -351,7 +399,8 @@ def test_without_a_teacher_damaged_files_are_named_before_training(tree, quick, 
     monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
     monkeypatch.setattr(loop, "make_bank", lambda *a, **k: pytest.fail("rendered"))
     with pytest.raises(
-        ValueError, match=f"1 of {len(data.pool)} images cannot be read, first .*{data.pool.images.paths[3].name}"
+        ValueError,
+        match=f"1 of {len(data.pool)} images cannot be read, first .*{data.pool.images.paths[3].name}",
     ):
         akd.run_active_learning(data, None, rounds=0, train=quick, progress=False)
 
@@ -373,29 +422,55 @@ class TestCsv:
         return f"csv:{file}"
 
     def test_labels_may_be_missing_in_the_pool(self, tree):
-        rows = [f"pics/green/{i:02}.png,green,train" for i in range(5)] + [f"pics/red_thing/{i:02}.png,," for i in range(3)]
-        rows += ["pics/red_thing/07.png,red,", "pics/green/09.png,green,test", "pics/red_thing/09.png,red,test"]
+        rows = [f"pics/green/{i:02}.png,green,train" for i in range(5)] + [
+            f"pics/red_thing/{i:02}.png,," for i in range(3)
+        ]
+        rows += [
+            "pics/red_thing/07.png,red,",
+            "pics/green/09.png,green,test",
+            "pics/red_thing/09.png,red,test",
+        ]
         data = akd.load_dataset(self.write(tree, rows), side=16)
-        assert (data.name, data.classnames, len(data.pool), len(data.test)) == ("list", ("green", "red"), 9, 2)
+        assert (data.name, data.classnames, len(data.pool), len(data.test)) == (
+            "list",
+            ("green", "red"),
+            9,
+            2,
+        )
         assert data.oracle.label(torch.tensor([0, 8])).tolist() == [0, 1]
-        with pytest.raises(ValueError, match="2 of 3 images asked for have no label, first at pool index 5"):
+        with pytest.raises(
+            ValueError, match="2 of 3 images asked for have no label, first at pool index 5"
+        ):
             data.oracle.label(torch.tensor([0, 5, 7]))
         assert sorted(data.oracle.initial_indices(1, torch.Generator()).tolist())[1] == 8
 
     def test_a_relative_path_and_spaces_after_commas(self, tree, monkeypatch):
-        rows = [f"pics/{c}/{i:02}.png, {c}, {'test' if i == 9 else 'train'}" for c in ("green", "red_thing") for i in range(10)]
+        rows = [
+            f"pics/{c}/{i:02}.png, {c}, {'test' if i == 9 else 'train'}"
+            for c in ("green", "red_thing")
+            for i in range(10)
+        ]
         self.write(tree, rows, "path, label, split")
         monkeypatch.chdir(tree.parent)
         assert len(akd.load_dataset("csv:list.csv", side=16).pool) == 18
 
     def test_a_run_on_images_without_a_label_is_refused_before_training(self, tree, quick):
-        rows = ["pics/green/00.png,green,", "pics/red_thing/00.png,red,", "pics/green/01.png,,", "pics/green/02.png,green,test"]
+        rows = [
+            "pics/green/00.png,green,",
+            "pics/red_thing/00.png,red,",
+            "pics/green/01.png,,",
+            "pics/green/02.png,green,test",
+        ]
         data = akd.load_dataset(self.write(tree, rows), side=32)
         with pytest.raises(ValueError, match="1 images of the pool have no label"):
             akd.run_active_learning(data, rounds=1, query_size=1, train=quick, progress=False)
-        assert len(akd.run_active_learning(data, rounds=0, train=quick, progress=False).records) == 1
+        assert (
+            len(akd.run_active_learning(data, rounds=0, train=quick, progress=False).records) == 1
+        )
 
-    def test_white_space_is_no_part_of_a_value_and_a_row_that_is_there_twice_counts_once(self, tree):
+    def test_white_space_is_no_part_of_a_value_and_a_row_that_is_there_twice_counts_once(
+        self, tree
+    ):
         rows = [
             "pics/green/00.png,green ,train ",
             "pics/green/01.png , green, train",
@@ -410,15 +485,27 @@ class TestCsv:
         ]
         source = sources.find(self.write(tree, rows, "path , label,split "), "")
         assert source.classnames == ["green", "red, dark"]
-        assert ([path.name for path in source.pool[0]], source.pool[1]) == (["00.png", "01.png", "00.png"], [0, 0, 1])
+        assert ([path.name for path in source.pool[0]], source.pool[1]) == (
+            ["00.png", "01.png", "00.png"],
+            [0, 0, 1],
+        )
         assert source.test[1] == [1, 0]
 
     def test_an_image_with_two_labels_or_in_both_splits_is_named_with_its_rows(self, tree):
         good = ["pics/green/00.png,green,train", "pics/red_thing/00.png,red,test", ""]
         for row, said in (
-            ("pics/green/../green/00.png,red,train", "'pics/green/00.png' with two labels (row 2: 'green', row 5: 'red'; "),
-            ("pics/green/00.png,,train", "two labels (row 2: 'green', row 5: ''; the header is row 1)"),
-            ("pics/green/00.png,green,test", "two splits (row 2: 'train', row 5: 'test'; the header is row 1)"),
+            (
+                "pics/green/../green/00.png,red,train",
+                "'pics/green/00.png' with two labels (row 2: 'green', row 5: 'red'; ",
+            ),
+            (
+                "pics/green/00.png,,train",
+                "two labels (row 2: 'green', row 5: ''; the header is row 1)",
+            ),
+            (
+                "pics/green/00.png,green,test",
+                "two splits (row 2: 'train', row 5: 'test'; the header is row 1)",
+            ),
         ):
             with pytest.raises(ValueError, match=re.escape(said)):
                 sources.find(self.write(tree, [*good, row]), "")
@@ -431,9 +518,21 @@ class TestCsv:
         for rows, header, why in (
             ([row.rpartition(",")[0] for row in good], "path,label", "split missing"),
             ([*good, "pics/green/01.png,green,dev"], "path,label,split", r"splits \['dev'\]"),
-            ([*good, "pics/green/01.png,,test"], "path,label,split", "1 test images without a label"),
-            ([*good, "../secret.png,green,train"], "path,label,split", "'../secret.png', which lies outside"),
-            ([*good, "/etc/passwd,green,train"], "path,label,split", "'/etc/passwd', which lies outside"),
+            (
+                [*good, "pics/green/01.png,,test"],
+                "path,label,split",
+                "1 test images without a label",
+            ),
+            (
+                [*good, "../secret.png,green,train"],
+                "path,label,split",
+                "'../secret.png', which lies outside",
+            ),
+            (
+                [*good, "/etc/passwd,green,train"],
+                "path,label,split",
+                "'/etc/passwd', which lies outside",
+            ),
             (good[:1], "path,label,split", "1 classes, 1 train and 0 test images"),
         ):
             with pytest.raises(ValueError, match=why):
@@ -450,8 +549,12 @@ def table(count=10, label=None, first=0, **columns):
     if isinstance(label, hf.ClassLabel):
         values = [i % 2 for i in range(count)]
     rows = {"picture": [picture((40 + i, 30), c) for i, c in enumerate(colours)], "label": values}
-    features = {"picture": hf.Image(), "label": label} | {name: feature for name, (feature, _) in columns.items()}
-    return hf.Dataset.from_dict(rows | {name: v for name, (_, v) in columns.items()}, features=hf.Features(features))
+    features = {"picture": hf.Image(), "label": label} | {
+        name: feature for name, (feature, _) in columns.items()
+    }
+    return hf.Dataset.from_dict(
+        rows | {name: v for name, (_, v) in columns.items()}, features=hf.Features(features)
+    )
 
 
 class TestHuggingFace:
@@ -459,7 +562,9 @@ class TestHuggingFace:
     def cache(self, tmp_path, monkeypatch):
         """Its cache, empty; no network whatever happens."""
         monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
-        monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("reached for the network"))
+        monkeypatch.setattr(
+            "socket.getaddrinfo", lambda *_, **__: pytest.fail("reached for the network")
+        )
         hf.disable_progress_bars()
 
     def parquet(self, folder, **splits):
@@ -473,8 +578,15 @@ class TestHuggingFace:
         return f"hf:{tmp_path / 'saved'}"
 
     def check(self, data, pool, test):
-        assert (data.classnames, len(data.pool), len(data.test)) == (("red thing", "green"), pool, test)
-        for labels, x in ((data.oracle.label(torch.arange(pool)), data.pool.images), (data.test.labels, data.test.images)):
+        assert (data.classnames, len(data.pool), len(data.test)) == (
+            ("red thing", "green"),
+            pool,
+            test,
+        )
+        for labels, x in (
+            (data.oracle.label(torch.arange(pool)), data.pool.images),
+            (data.test.labels, data.test.images),
+        ):
             assert torch.equal(x[:].float().mean(dim=(2, 3)).argmax(dim=1), labels)
 
     def test_parquet_and_what_was_saved_give_the_same(self, tmp_path):
@@ -488,7 +600,11 @@ class TestHuggingFace:
 
     @pytest.mark.parametrize("part", ["validation", "valid", "val"])
     def test_validation_stands_in_for_a_test(self, tmp_path, part):
-        self.check(akd.load_dataset(self.saved(tmp_path, train=table(10), **{part: table(6)}), side=16), 10, 6)
+        self.check(
+            akd.load_dataset(self.saved(tmp_path, train=table(10), **{part: table(6)}), side=16),
+            10,
+            6,
+        )
 
     def test_a_fifth_of_what_has_a_label_is_held_out(self, tmp_path):
         table(20).save_to_disk(tmp_path / "one")
@@ -507,26 +623,38 @@ class TestHuggingFace:
         held, files = (akd.load_dataset(name, side=16, budget_bytes=b).pool for b in (2**31, 0))
         assert files.images.held is None
         for cores in (1, 2):
-            monkeypatch.setattr(images, "FEW", 100 if cores == 1 else 3)  # in this process, then in workers
+            monkeypatch.setattr(
+                images, "FEW", 100 if cores == 1 else 3
+            )  # in this process, then in workers
             assert torch.equal(torch.cat(list(files.images.split(7))), held.images[:])
         assert files.fingerprint() == held.fingerprint()
-        other = akd.load_dataset(self.saved(tmp_path, train=table(40).shuffle(seed=0), test=table(4)), side=16, budget_bytes=0)
+        other = akd.load_dataset(
+            self.saved(tmp_path, train=table(40).shuffle(seed=0), test=table(4)),
+            side=16,
+            budget_bytes=0,
+        )
         assert files.fingerprint() != other.pool.fingerprint()
 
     def test_images_beside_the_table_are_files(self, tree):
         data = akd.load_dataset(f"hf:{tree}", side=16, budget_bytes=0)
-        assert sorted(data.pool.images.paths + data.test.images.paths) == sorted(tree.rglob("*.png"))
+        assert sorted(data.pool.images.paths + data.test.images.paths) == sorted(
+            tree.rglob("*.png")
+        )
 
     def test_text_called_label_will_do(self, tmp_path):
         data = akd.load_dataset(
-            self.saved(tmp_path, train=table(10, hf.Value("string")), test=table(4, hf.Value("string"))), side=16
+            self.saved(
+                tmp_path, train=table(10, hf.Value("string")), test=table(4, hf.Value("string"))
+            ),
+            side=16,
         )
         assert data.classnames == ("green", "red")
         assert data.oracle.label(torch.arange(3)).tolist() == [1, 0, 1]
 
     def test_it_comes_from_the_cache_or_says_how_to_fetch_it(self, tmp_path):
         with pytest.raises(
-            FileNotFoundError, match=r"fetch it once where there is a network: `datasets.load_dataset\('org/cats', 'big'\)`"
+            FileNotFoundError,
+            match=r"fetch it once where there is a network: `datasets.load_dataset\('org/cats', 'big'\)`",
         ):
             akd.load_dataset("hf:org/cats:big")
         self.parquet(tmp_path / "cats", train=table(10), test=table(4))
@@ -543,7 +671,13 @@ class TestHuggingFace:
 
     def test_names_in_results(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
-        names = {"hf:org/cats": "cats", "hf:cats": "cats", "hf:org/cats:big": "cats-big", "hf:/a/dogs": "dogs", "hf:./b": "b"}
+        names = {
+            "hf:org/cats": "cats",
+            "hf:cats": "cats",
+            "hf:org/cats:big": "cats-big",
+            "hf:/a/dogs": "dogs",
+            "hf:./b": "b",
+        }
         assert {name: sources.short_name(name) for name in names} == names
 
     def test_a_missing_package_names_the_extra(self, monkeypatch):
@@ -552,7 +686,10 @@ class TestHuggingFace:
             akd.load_dataset("hf:org/name")
 
     def test_what_is_wrong_is_named(self, tmp_path):
-        second = {"fine": (hf.ClassLabel(names=["a", "b"]), [0, 1] * 2), "mask": (hf.Image(), [picture()] * 4)}
+        second = {
+            "fine": (hf.ClassLabel(names=["a", "b"]), [0, 1] * 2),
+            "mask": (hf.Image(), [picture()] * 4),
+        }
         red = table(4, hf.Value("string")).select([0, 2])
         gone = table(4).cast_column("label", hf.Value("int64")).map(lambda row: {"label": -1})
         gone = gone.cast_column("label", hf.ClassLabel(names=["red_thing", "green"]))
@@ -560,12 +697,30 @@ class TestHuggingFace:
         way_out = "save_to_disk.'my_folder'.`, and give hf:./my_folder"
         for splits, why in (
             ({"dev": table(4)}, "has splits dev; one called 'train' is needed"),
-            ({"train": table(4, **second)}, f"columns of images: picture, mask; of labels .*: label, fine; .*{way_out}"),
-            ({"train": table(4).remove_columns("label")}, f"columns of images: picture; of labels .*: none; .*{way_out}"),
-            ({"train": table(4), "test": gone}, f"4 images without a label in split 'test'; .*{way_out}"),
-            ({"train": table(4), "test": blue}, "split 'test' has classes that 'train' has not: blue"),
-            ({"train": red, "test": red}, "1 classes, 2 images in 'train', 2 images in 'test'; at least two"),
-            ({"train": table(2)}, "no test part, and fewer than 2 images, to hold one out, of: red_thing, green"),
+            (
+                {"train": table(4, **second)},
+                f"columns of images: picture, mask; of labels .*: label, fine; .*{way_out}",
+            ),
+            (
+                {"train": table(4).remove_columns("label")},
+                f"columns of images: picture; of labels .*: none; .*{way_out}",
+            ),
+            (
+                {"train": table(4), "test": gone},
+                f"4 images without a label in split 'test'; .*{way_out}",
+            ),
+            (
+                {"train": table(4), "test": blue},
+                "split 'test' has classes that 'train' has not: blue",
+            ),
+            (
+                {"train": red, "test": red},
+                "1 classes, 2 images in 'train', 2 images in 'test'; at least two",
+            ),
+            (
+                {"train": table(2)},
+                "no test part, and fewer than 2 images, to hold one out, of: red_thing, green",
+            ),
         ):
             shutil.rmtree(tmp_path / "saved", ignore_errors=True)
             with pytest.raises(ValueError, match=why):
@@ -584,8 +739,13 @@ class TestHuggingFace:
         cells = train.to_dict()
         cells["picture"][2]["bytes"] = b"no picture"
         cells["picture"][4] = None
-        name = self.saved(tmp_path, train=hf.Dataset.from_dict(cells, features=table(1).features), test=table(2))
-        with pytest.raises(ValueError, match=r"2 of 6 images cannot be read, first .*saved train\[2\], .*train\[4\]"):
+        name = self.saved(
+            tmp_path, train=hf.Dataset.from_dict(cells, features=table(1).features), test=table(2)
+        )
+        with pytest.raises(
+            ValueError,
+            match=r"2 of 6 images cannot be read, first .*saved train\[2\], .*train\[4\]",
+        ):
             akd.load_dataset(name, side=16)
         assert cli.main(["data", "check", name]) == 0
         assert "saved: 2 classes, 6 images in the pool, 2 for the test" in capsys.readouterr().out
@@ -629,10 +789,18 @@ class TestCoop:
         coop(tmp_path, name)
         data = akd.load_dataset(name, tmp_path, side=16)
         assert (data.name, len(data.pool), len(data.test)) == (name, 12, 6)
-        names = {"fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"), "imagenet": ("tench", "maillot", "maillot 2")}
+        names = {
+            "fgvc_aircraft": ("A 300", "Boeing 7", "DC-3"),
+            "imagenet": ("tench", "maillot", "maillot 2"),
+        }
         assert data.classnames == names.get(name, ("class 0", "class 1", "class 2"))
-        for labels, x in ((data.oracle.label(torch.arange(12)), data.pool.images), (data.test.labels, data.test.images)):
-            assert torch.equal(x[:].float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels])
+        for labels, x in (
+            (data.oracle.label(torch.arange(12)), data.pool.images),
+            (data.test.labels, data.test.images),
+        ):
+            assert torch.equal(
+                x[:].float().mean(dim=(2, 3)).argmax(dim=1), torch.tensor([0, 1, 2])[labels]
+            )
         assert len(data.templates) == (7 if name == "imagenet" else 1)
         assert all("{}" in template for template in data.templates)
 
@@ -652,7 +820,9 @@ class TestCoop:
             pool_per_seed=False,
             views=2,
         )
-        result = config.run(tmp_path / "run", cache_root=tmp_path, data_root=tmp_path, device="cpu", progress=False)
+        result = config.run(
+            tmp_path / "run", cache_root=tmp_path, data_root=tmp_path, device="cpu", progress=False
+        )
         assert [r.labeled_count for r in result.records] == [3, 6]
         assert result.config["dataset"] == name
         assert result.config["pool_size"] == 11
@@ -685,11 +855,16 @@ class TestCoop:
         else:
             shutil.rmtree(folder / "images" / "val")
             (folder / "images" / "val").mkdir()
-        with pytest.raises(ValueError, match=f"{name} has 12 images in the pool and 0 for the test"):
+        with pytest.raises(
+            ValueError, match=f"{name} has 12 images in the pool and 0 for the test"
+        ):
             akd.load_dataset(name, tmp_path)
 
     def test_what_is_missing_is_listed(self, tmp_path, capsys):
-        with pytest.raises(FileNotFoundError, match=r"split_zhou_DescribableTextures.json, .*images; data/README.md"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"split_zhou_DescribableTextures.json, .*images; data/README.md",
+        ):
             akd.load_dataset("dtd", tmp_path)
         assert cli.main(["data", "check", "imagenet", "--root", str(tmp_path)]) == 1
         assert "imagenet/images/val" in capsys.readouterr().out
@@ -719,12 +894,21 @@ def test_torchvision_from_its_own_files(tmp_path):
         images = np.repeat(np.repeat((labels * 25)[:, None, None], 28, axis=1), 28, axis=2)
         head = [(2051).to_bytes(4, "big"), *(n.to_bytes(4, "big") for n in (count, 28, 28))]
         (raw / f"{part}-images-idx3-ubyte").write_bytes(b"".join(head) + images.tobytes())
-        (raw / f"{part}-labels-idx1-ubyte").write_bytes((2049).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(
+            (2049).to_bytes(4, "big") + count.to_bytes(4, "big") + labels.tobytes()
+        )
     data = akd.load_dataset("torchvision:MNIST", tmp_path, pool_size=20)
-    assert (data.name, len(data.pool), len(data.test), data.pool.images.shape[-1]) == ("MNIST", 20, 20, 28)
+    assert (data.name, len(data.pool), len(data.test), data.pool.images.shape[-1]) == (
+        "MNIST",
+        20,
+        20,
+        28,
+    )
     labels = data.oracle.label(torch.arange(20))
     assert torch.equal(data.pool.images[:, 0, 14, 14].long(), labels * 25)
-    with pytest.raises(FileNotFoundError, match=r"fetch it once where there is a network.*download=True"):
+    with pytest.raises(
+        FileNotFoundError, match=r"fetch it once where there is a network.*download=True"
+    ):
         akd.load_dataset("torchvision:CIFAR10", tmp_path)
     for name in ("HMDB51", "PhotoTour"):
         with pytest.raises((ValueError, FileNotFoundError), match=name):
@@ -741,12 +925,21 @@ class TestJson:
     def test_what_cannot_be_read_is_named_with_the_remedy(self, tmp_path, text, why):
         path = tmp_path / "facts.json"
         path.write_bytes(text)
-        with pytest.raises(ValueError, match=rf"facts.json is no JSON \(.*{why}.*\); fetch it again"):
+        with pytest.raises(
+            ValueError, match=rf"facts.json is no JSON \(.*{why}.*\); fetch it again"
+        ):
             files.read_json(path, "fetch it again")
 
     def test_the_rest_is_what_json_gives(self, tmp_path):
         path = tmp_path / "facts.json"
-        for value in (None, 1.5, "[" * 200, [], {"a": [{"b": {}}] * 3}, json.loads("[" * 100 + "]" * 100)):
+        for value in (
+            None,
+            1.5,
+            "[" * 200,
+            [],
+            {"a": [{"b": {}}] * 3},
+            json.loads("[" * 100 + "]" * 100),
+        ):
             path.write_text(json.dumps(value))
             assert files.read_json(path, "") == value
 
@@ -778,7 +971,9 @@ class TestJson:
 ])  # fmt: skip
 def test_a_damaged_table_of_teachers_is_named(tmp_path, text, why):
     (tmp_path / "teachers.json").write_text(text)
-    with pytest.raises(ValueError, match=rf"teachers.json {why}.*delete it, and the same sweep writes it again"):
+    with pytest.raises(
+        ValueError, match=rf"teachers.json {why}.*delete it, and the same sweep writes it again"
+    ):
         akd.sweep.teachers(tmp_path)
     (tmp_path / "teachers.json").write_text('{"digits/clap": 81.5, "digits/own/name": 0}')
     assert akd.sweep.teachers(tmp_path) == {("digits", "clap"): 81.5, ("digits", "own/name"): 0}

@@ -10,7 +10,9 @@ from activekd_lite.utils.device import resolve_device
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)  # the one step that FakeTensorMode does not know
+    monkeypatch.setattr(
+        torch.Tensor, "pin_memory", lambda self: self
+    )  # the one step that FakeTensorMode does not know
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9, 10**9))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
@@ -20,7 +22,9 @@ def fake_gpu(monkeypatch):
 def cache(small):
     features = torch.nn.functional.normalize(torch.rand(3, 150, 8), dim=2).half()
     fingerprint = {"vlm": {"logit_scale": 10.0}, "pool": small.pool.fingerprint()}
-    return akd.TeacherCache(features, akd.Views(3, augmentation=small.pool.augmentation), fingerprint)
+    return akd.TeacherCache(
+        features, akd.Views(3, augmentation=small.pool.augmentation), fingerprint
+    )
 
 
 INDEX, VIEW = torch.arange(8), torch.tensor([0, 1, 2, 0, 1, 2, 1, 1])
@@ -32,7 +36,11 @@ def test_cached_features_arrive_on_the_gpu_whether_they_fit_or_not(cache, fake_g
     assert there.features.device.type == ("cpu" if budget == 0 else "cuda")
     for view in (VIEW, 1):
         rows = there.gather(INDEX, view)
-        assert (rows.device, rows.shape, rows.dtype) == (torch.device("cuda", 0), (8, 8), torch.float32)
+        assert (rows.device, rows.shape, rows.dtype) == (
+            torch.device("cuda", 0),
+            (8, 8),
+            torch.float32,
+        )
 
 
 def test_a_device_is_named_with_its_number(fake_gpu):

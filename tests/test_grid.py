@@ -12,7 +12,12 @@ from activekd_lite.training import TrainConfig
 
 
 def test_the_product_with_plain_runs_once():
-    grid = Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), strategies=("random", "badge"), seeds=(0, 1, 2))
+    grid = Grid(
+        datasets=("digits", "shapes"),
+        teachers=("zero-shot", "clap"),
+        strategies=("random", "badge"),
+        seeds=(0, 1, 2),
+    )
     runs = grid.runs()
     assert len(runs) == 2 * 2 * 3 * 3  # data sets, strategies, seeds; two teachers and none
     plain = [p for p in runs.values() if p.config.teacher is None]
@@ -24,7 +29,11 @@ def test_the_product_with_plain_runs_once():
 
 
 def test_what_belongs_together_is_run_together():
-    runs = list(Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), seeds=(0, 1)).runs().values())
+    runs = list(
+        Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), seeds=(0, 1))
+        .runs()
+        .values()
+    )
     order = [(p.config.dataset, p.config.seed, p.teacher) for p in runs]
     assert order == sorted(order, key=order.index)  # each combination in one piece
     assert [o[0] for o in order] == sorted(o[0] for o in order)
@@ -40,7 +49,9 @@ def test_excludes_name_axes_and_values():
     assert "digits/badge-clap/seed1" not in runs
     assert "digits/random-plain/seed0" not in runs
     assert "digits/random-plain/seed1" in runs
-    assert len(runs) == 3 * 2 + 3 * 1 + 2 * 1  # three taught: both strategies with seed 0, random with 1; plain random with 1
+    assert (
+        len(runs) == 3 * 2 + 3 * 1 + 2 * 1
+    )  # three taught: both strategies with seed 0, random with 1; plain random with 1
 
 
 def test_settings_reach_every_run_and_entries_of_teachers_go_first():
@@ -49,20 +60,41 @@ def test_settings_reach_every_run_and_entries_of_teachers_go_first():
         vlm="RN50", pretrained="openai", train={"steps": 7, "lr": 0.1}, clap={"passes": 3},
     )  # fmt: skip
     runs = {name: p.config for name, p in grid.runs().items()}
-    assert set(runs) == {"digits/random-activekd/seed0", "digits/random-three/seed0", "digits/random-plain/seed0"}
-    taught, three, plain = (runs[f"digits/random-{name}/seed0"] for name in ("activekd", "three", "plain"))
+    assert set(runs) == {
+        "digits/random-activekd/seed0",
+        "digits/random-three/seed0",
+        "digits/random-plain/seed0",
+    }
+    taught, three, plain = (
+        runs[f"digits/random-{name}/seed0"] for name in ("activekd", "three", "plain")
+    )
     assert (taught.views, three.views, three.average, plain.views) == (5, 3, "raw", 5)
     assert (taught.vlm, taught.pretrained, plain.vlm) == ("RN50", "openai", "tiny-clip")
     assert {c.rounds for c in runs.values()} == {2}
-    assert {(c.train.steps, c.train.lr, c.train.batch_size) for c in runs.values()} == {(7, 0.1, TrainConfig().batch_size)}
+    assert {(c.train.steps, c.train.lr, c.train.batch_size) for c in runs.values()} == {
+        (7, 0.1, TrainConfig().batch_size)
+    }
     assert three.clap.passes == 3
 
 
 def test_the_papers_protocol_for_each_data_set():
-    runs = Grid(datasets=("caltech101", "imagenet"), teachers=("clap",), paper=True, strategies=("pcoreset",)).runs()
-    assert runs["imagenet/pcoreset-clap/seed1"].config == RunConfig.paper("imagenet", teacher="clap")
-    assert runs["caltech101/pcoreset-plain/seed1"].config == RunConfig.paper("caltech101", teacher=None)
-    few = Grid(datasets=("dtd",), paper=True, train={"steps": 9}, rounds=3).runs()["dtd/random-activekd/seed1"].config
+    runs = Grid(
+        datasets=("caltech101", "imagenet"),
+        teachers=("clap",),
+        paper=True,
+        strategies=("pcoreset",),
+    ).runs()
+    assert runs["imagenet/pcoreset-clap/seed1"].config == RunConfig.paper(
+        "imagenet", teacher="clap"
+    )
+    assert runs["caltech101/pcoreset-plain/seed1"].config == RunConfig.paper(
+        "caltech101", teacher=None
+    )
+    few = (
+        Grid(datasets=("dtd",), paper=True, train={"steps": 9}, rounds=3)
+        .runs()["dtd/random-activekd/seed1"]
+        .config
+    )
     assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
 
 
@@ -90,14 +122,24 @@ def test_the_papers_seeds_and_strategies_unless_others_are_named():
     assert {p.config.seed for p in runs.values()} == {1, 2, 3, 4, 5}
     assert "dtd/badge_reference-activekd/seed5" in runs
     assert not any("badge" in name for name in runs if name.startswith("imagenet/"))
-    few = Grid(datasets=("imagenet",), paper=True, distill=(True,), seeds=(7,), strategies=("badge",)).runs()
+    few = Grid(
+        datasets=("imagenet",), paper=True, distill=(True,), seeds=(7,), strategies=("badge",)
+    ).runs()
     assert list(few) == ["imagenet/badge-activekd/seed7"]
 
 
 def test_a_student_of_features_without_a_teacher_depends_on_the_model():
-    grid = Grid(teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}), students=("linear", "tiny-cnn"), strategies=("random",))
+    grid = Grid(
+        teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}),
+        students=("linear", "tiny-cnn"),
+        strategies=("random",),
+    )
     plain = [name.split("/")[1] for name, p in grid.runs().items() if p.teacher == "none"]
-    assert plain == ["random-plain-RN50-linear", "random-plain-ViT-B-32-linear", "random-plain-tiny-cnn"]
+    assert plain == [
+        "random-plain-RN50-linear",
+        "random-plain-ViT-B-32-linear",
+        "random-plain-tiny-cnn",
+    ]
 
 
 def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
@@ -112,14 +154,18 @@ def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
     assert set(less.runs()) == {name for name, source in found.items() if source == "mixed"}
     alone = Grid(strategies=("pcoreset",), selection_sources=("teacher",), distill=(False,)).runs()
     assert [p.config.selection_source for p in alone.values()] == ["mixed"]
-    with pytest.raises(ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"):
+    with pytest.raises(
+        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+    ):
         Grid(selection_sources=("both",))
     with pytest.raises(ValueError, match="selection_source = 'kd' .* run with a teacher"):
         RunConfig(teacher=None, selection_source="kd")
 
 
 def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
-    assert list(Grid(strategies=("pcoreset_teacher",)).runs()) == ["digits/pcoreset_teacher-activekd/seed0"]
+    assert list(Grid(strategies=("pcoreset_teacher",)).runs()) == [
+        "digits/pcoreset_teacher-activekd/seed0"
+    ]
     assert all(p.config.teacher for p in Grid(strategies=("random",), shots=0).runs().values())
 
 
@@ -131,9 +177,18 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
         ({"students": ("big",)}, "unknown student 'big'"),
         ({"teachers": ("clip",)}, "teacher = 'clip'; 'zero-shot', 'clap' and None are known"),
         ({"teachers": ({"vlm": "RN50", "view": 3},)}, "unknown 'view', did you mean views?"),
-        ({"teachers": ({"average": "raw"}, {"average": "normalized"})}, "would share the folder digits/random-activekd/seed0"),
-        ({"datasets": ("folder:/a/mine", "csv:/b/mine.csv")}, "would share the folder mine/random-activekd/seed0"),
-        ({"exclude": [{"datasets": "digits"}]}, "exclude {'datasets': 'digits'}: unknown 'datasets', did you mean dataset?"),
+        (
+            {"teachers": ({"average": "raw"}, {"average": "normalized"})},
+            "would share the folder digits/random-activekd/seed0",
+        ),
+        (
+            {"datasets": ("folder:/a/mine", "csv:/b/mine.csv")},
+            "would share the folder mine/random-activekd/seed0",
+        ),
+        (
+            {"exclude": [{"datasets": "digits"}]},
+            "exclude {'datasets': 'digits'}: unknown 'datasets', did you mean dataset?",
+        ),
         ({"exclude": [{"seed": 0}]}, "the grid has no runs"),
         ({"strategies": ("coreset",), "shots": 0}, "shots = 0: coreset start"),
         ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
@@ -158,19 +213,30 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"seeds": ("1",)}, "seeds: '1', but whole numbers are needed"),
         ({"seeds": (0, 1, 0)}, "seeds: 0 is there twice"),
         ({"strategies": ("random", "random")}, "strategies: 'random' is there twice"),
-        ({"teachers": ({"average": "raw"}, {"average": "raw"})}, "teachers: {'average': 'raw'} is there twice"),
+        (
+            {"teachers": ({"average": "raw"}, {"average": "raw"})},
+            "teachers: {'average': 'raw'} is there twice",
+        ),
         ({"distill": ("no",)}, "distill: 'no', but true or false are needed"),
         ({"students": (5,)}, "students: 5, but names are needed"),
         ({"rounds": 2.5}, "rounds = 2.5: a whole number is needed"),
         ({"shots": True}, "shots = True: a whole number is needed"),
         ({"paper": "no"}, "paper = 'no': true or false is needed"),
         ({"teachers": ({"vlm": ["RN50", "RN101"]},)}, "vlm = ['RN50', 'RN101']: a text is needed"),
-        ({"teachers": ({"templates": "a photo of a {}."},)}, "templates = 'a photo of a {}.': a list of prompts"),
+        (
+            {"teachers": ({"templates": "a photo of a {}."},)},
+            "templates = 'a photo of a {}.': a list of prompts",
+        ),
         ({"teachers": ({"views": 1.5},)}, "views = 1.5: a whole number is needed"),
-        ({"seeds": range(10**8)}, "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); 100,000 are the most"),
+        (
+            {"seeds": range(10**8)},
+            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); 100,000 are the most",
+        ),
     ],
 )
-def test_values_that_no_run_can_have_are_refused_before_any_run_is_made(fields, complaint, monkeypatch):
+def test_values_that_no_run_can_have_are_refused_before_any_run_is_made(
+    fields, complaint, monkeypatch
+):
     monkeypatch.setattr(Grid, "runs", lambda self: pytest.fail("made a run"))
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
@@ -179,7 +245,8 @@ def test_values_that_no_run_can_have_are_refused_before_any_run_is_made(fields, 
 def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
     path = tmp_path / "grid.yaml"
     laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
-        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+        f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, name in zip("abcdefgh", "bcdefghi", strict=True)
     )
     for text, complaint in (
         (laughs, "aliases (*name) are not allowed"),
@@ -194,7 +261,9 @@ def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
 
 
 def test_a_number_in_yaml_may_have_an_exponent_alone(tmp_path):
-    (tmp_path / "grid.yaml").write_text("train: {lr: 1e-3, weight_decay: 0.0}\nteachers: [{name: 1e3x}]\n")
+    (tmp_path / "grid.yaml").write_text(
+        "train: {lr: 1e-3, weight_decay: 0.0}\nteachers: [{name: 1e3x}]\n"
+    )
     grid = Grid.read(tmp_path / "grid.yaml")
     assert (grid.train["lr"], grid.teachers[0]["name"]) == (0.001, "1e3x")
 
@@ -205,7 +274,10 @@ def test_no_name_leads_a_run_out_of_the_folder(name):
         run_folder("out", "digits", "random", True, 0, teacher=name),
         run_folder("out", "digits", "random", True, 0, student=name),
     ]
-    made += [run_folder("out", "digits", name, True, 0), *(Path("out", run) for run in Grid(teachers=({"name": name},)).runs())]
+    made += [
+        run_folder("out", "digits", name, True, 0),
+        *(Path("out", run) for run in Grid(teachers=({"name": name},)).runs()),
+    ]
     made.append(run_folder("out", "digits", "random", False, 0, student="linear", features=name))
     for folder in made:
         assert len(folder.parts) == 4
@@ -219,7 +291,9 @@ def test_no_name_leads_a_run_out_of_the_folder(name):
 
 def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
     path = tmp_path / "grid.yaml"
-    path.write_text('teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a sketch of a {}."], name: two}]\n')
+    path.write_text(
+        'teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a sketch of a {}."], name: two}]\n'
+    )
     runs = Grid.read(path).runs()
     taught = runs["digits/random-two/seed0"].config
     assert taught.templates == ("a photo of a {}.", "a sketch of a {}.")
@@ -228,8 +302,15 @@ def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
 
 def test_a_grid_is_read_from_yaml(tmp_path):
     path = tmp_path / "grid.yaml"
-    path.write_text("datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\nseeds: [0, 1]\ntrain: {steps: 5}\n")
-    same = Grid(datasets=["digits"], teachers=["clap", {"name": "raw", "average": "raw"}], seeds=[0, 1], train={"steps": 5})
+    path.write_text(
+        "datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\nseeds: [0, 1]\ntrain: {steps: 5}\n"
+    )
+    same = Grid(
+        datasets=["digits"],
+        teachers=["clap", {"name": "raw", "average": "raw"}],
+        seeds=[0, 1],
+        train={"steps": 5},
+    )
     assert Grid.read(path) == same
     assert Grid.read(path, seeds=[7]).seeds == [7]
     for text, complaint in (
@@ -246,14 +327,30 @@ def test_a_grid_is_read_from_yaml(tmp_path):
 
 
 def test_the_grid_of_the_readme_is_one(tmp_path):
-    text = re.search(r"```yaml\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S)[1]
+    text = re.search(
+        r"```yaml\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.S
+    )[1]
     (tmp_path / "grid.yaml").write_text(text)
     runs = Grid.read(tmp_path / "grid.yaml").runs()
-    taught, plain = 3 * (2 * 2 - 1) * 3 * 5, (2 * 2 - 1) * 3 * 5 + 3 * 5  # a linear student learns from a model's features
+    taught, plain = (
+        3 * (2 * 2 - 1) * 3 * 5,
+        (2 * 2 - 1) * 3 * 5 + 3 * 5,
+    )  # a linear student learns from a model's features
     assert len(runs) == taught + plain
 
 
 def test_the_folder_of_a_run_is_a_name_that_any_system_takes():
-    folder = run_folder("out", "hf:org/cats", "skactiveml:MaxHerding", True, 3, teacher="RN50-clap", student="resnet18@64")
+    folder = run_folder(
+        "out",
+        "hf:org/cats",
+        "skactiveml:MaxHerding",
+        True,
+        3,
+        teacher="RN50-clap",
+        student="resnet18@64",
+    )
     assert folder.as_posix() == "out/cats/skactiveml-MaxHerding-RN50-clap-resnet18@64/seed3"
-    assert run_folder("out", "digits", "random", False, 0).as_posix() == "out/digits/random-plain/seed0"
+    assert (
+        run_folder("out", "digits", "random", False, 0).as_posix()
+        == "out/digits/random-plain/seed0"
+    )

@@ -20,7 +20,10 @@ BLOCK = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
     """Folders with all real notebooks: the students', and the one with the solutions."""
-    student, solved = tmp_path_factory.mktemp("usb") / "a" / "student", tmp_path_factory.mktemp("home") / "solved"
+    student, solved = (
+        tmp_path_factory.mktemp("usb") / "a" / "student",
+        tmp_path_factory.mktemp("home") / "solved",
+    )
     assert cli.main(["notebooks", "--student", str(student), "--solutions", str(solved)]) == 0
     return student, solved
 
@@ -34,11 +37,18 @@ def tagged(notebook, tag):
 
 
 def solutions(notebook):
-    return [code for cell in notebook.cells if cell.cell_type == "markdown" for code in BLOCK.findall(cell.source)]
+    return [
+        code
+        for cell in notebook.cells
+        if cell.cell_type == "markdown"
+        for code in BLOCK.findall(cell.source)
+    ]
 
 
 def without_solutions(notebook):
-    return "\n".join(re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S) for cell in notebook.cells)
+    return "\n".join(
+        re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S) for cell in notebook.cells
+    )
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
@@ -64,17 +74,23 @@ def test_exercises_are_open(path, copies):
     assert len(exercises) == len(checks) == 2
     for cell in exercises:
         assert re.fullmatch(r"\w+ = None\b.*", cell.source, re.S), cell.source
-    assert [cell.source for cell in checks] == [cell.source for cell in tagged(read(path), "exercise-check")]
+    assert [cell.source for cell in checks] == [
+        cell.source for cell in tagged(read(path), "exercise-check")
+    ]
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
 def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies):
     original, given = read(path), read(copies[1] / path.name)
-    assert [cell.source for cell in tagged(given, "exercise")] == [code.strip() for code in solutions(original)]
+    assert [cell.source for cell in tagged(given, "exercise")] == [
+        code.strip() for code in solutions(original)
+    ]
     text = "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")
     assert text.count("**Solution.** ") == 2
     assert "<details>" not in text
-    for said in re.findall(r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S):
+    for said in re.findall(
+        r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S
+    ):
         assert handouts._linked(said.strip(), set()) in handouts._linked(text, set())
     assert len(given.cells) == len(original.cells)
 
@@ -89,20 +105,27 @@ def test_copies_are_whole_bare_and_at_home_anywhere(path, which, copies):
     code = [cell for cell in given.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     known, before = notebooks.parameters_of(given), notebooks.parameters_of(read(path))
-    places = [name for name in notebooks.PATHS if before.get(name)]  # `study` is in one notebook, and None there
+    places = [
+        name for name in notebooks.PATHS if before.get(name)
+    ]  # `study` is in one notebook, and None there
     assert {"out", "cache", "data_root"} <= set(places)
     for name in places:
         assert not known[name].startswith(("..", "/"))
     assert {**known, **{name: before[name] for name in places}} == before
     assert '"../' not in "\n".join(cell.source for cell in code)
-    for link in re.findall(r"\]\(([^)\s]+)\)", "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")):
+    for link in re.findall(
+        r"\]\(([^)\s]+)\)",
+        "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown"),
+    ):
         assert link.startswith("https://") or (copies[which] / link).exists(), link
 
 
 def test_their_readme_lists_them_and_says_how(copies):
     for folder, words in zip(copies, ("check themselves", "with the solutions"), strict=True):
         text = (folder / "README.md").read_text()
-        assert re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", text, re.M) == [path.name for path in REAL]
+        assert re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", text, re.M) == [
+            path.name for path in REAL
+        ]
         assert words in text
         assert "jupyter lab" in text
 
@@ -123,13 +146,21 @@ def course(tmp_path):
     """A folder with two small notebooks; the first is the second's link."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    for number, links in (("00", "[01](01_small.ipynb) [r](README.md)"), ("01", "[00](00_small.ipynb#top) [n](no.md)")):
+    for number, links in (
+        ("00", "[01](01_small.ipynb) [r](README.md)"),
+        ("01", "[00](00_small.ipynb#top) [n](no.md)"),
+    ):
         front = new_markdown_cell(
             f"# {number} · Why?\n\n**Time and memory**: 5 seconds and 0.1 GB on two CPU cores, without a GPU.\n\n{links}"
         )
-        parameters = new_code_cell(f'out = "../runs/notebook-{number}"\nseed = 0', metadata={"tags": ["parameters"]})
+        parameters = new_code_cell(
+            f'out = "../runs/notebook-{number}"\nseed = 0', metadata={"tags": ["parameters"]}
+        )
         notebook = new_notebook(cells=[front, parameters, *copy.deepcopy(EXERCISE)])
-        notebook.metadata = {"kernelspec": {"name": "python3", "language": "python", "display_name": "P"}, "x": 1}
+        notebook.metadata = {
+            "kernelspec": {"name": "python3", "language": "python", "display_name": "P"},
+            "x": 1,
+        }
         nbformat.write(nbformat.from_dict(notebook), folder / f"{number}_small.ipynb")
     return folder
 
@@ -157,7 +188,10 @@ def test_links_follow_what_is_there(course, tmp_path):
     assert front("01") == "[00](00_small.ipynb#top) n"
     hand_out(course, student=usb)  # nobody has touched them: the first now has its link
     assert front("00") == "[01](01_small.ipynb) [r](README.md)"
-    assert "[01_small](01_small.ipynb) | Why? | 5 seconds | 0.1 GB |" in (usb / "README.md").read_text()
+    assert (
+        "[01_small](01_small.ipynb) | Why? | 5 seconds | 0.1 GB |"
+        in (usb / "README.md").read_text()
+    )
 
 
 def test_work_is_never_overwritten(course, tmp_path, capsys):
@@ -170,7 +204,9 @@ def test_work_is_never_overwritten(course, tmp_path, capsys):
     words = ["notebooks", "--from", str(course), "--student", str(usb), "--solutions", str(home)]
     assert cli.main(words) == 2
     said = capsys.readouterr().err
-    assert f"{usb} holds 01_small.ipynb with another content: somebody may have worked there" in said
+    assert (
+        f"{usb} holds 01_small.ipynb with another content: somebody may have worked there" in said
+    )
     assert "choose another folder, or move them away" in said
     assert (usb / "01_small.ipynb").read_bytes() == before
     assert not (usb / "00_small.ipynb").exists()
@@ -185,7 +221,9 @@ def test_work_is_never_overwritten(course, tmp_path, capsys):
 def test_a_readme_of_somebody_else_stays(course, tmp_path):
     (tmp_path / "README.md").write_text("# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n")
     hand_out(course, student=tmp_path)
-    assert (tmp_path / "README.md").read_text() == "# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n"
+    assert (
+        tmp_path / "README.md"
+    ).read_text() == "# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n"
 
 
 def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
@@ -202,19 +240,33 @@ def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("```python", "```"), ("<details>", "<details open>"), ("</details>", ""), ('"exercise"', '"other"')]
+    ("old", "new"),
+    [
+        ("```python", "```"),
+        ("<details>", "<details open>"),
+        ("</details>", ""),
+        ('"exercise"', '"other"'),
+    ],
 )
 def test_a_solution_that_is_not_found_is_not_given_away(course, tmp_path, old, new):
     path = course / "01_small.ipynb"
     path.write_text(path.read_text().replace(old, new))
     json.loads(path.read_text())
-    with pytest.raises(ValueError, match=r"01_small.ipynb has \d cells tagged 'exercise' and \d solutions, \d of them folded"):
+    with pytest.raises(
+        ValueError,
+        match=r"01_small.ipynb has \d cells tagged 'exercise' and \d solutions, \d of them folded",
+    ):
         hand_out(course, student=tmp_path / "usb")
     assert not (tmp_path / "usb").exists()
 
 
 def test_one_job_at_a_time(course, tmp_path, capsys):
     for more in (["--refresh"], ["-p", "seed", "1"]):
-        assert cli.main(["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]) == 2
+        assert (
+            cli.main(
+                ["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]
+            )
+            == 2
+        )
         assert "are for different jobs; give one of them" in capsys.readouterr().err
     assert not (tmp_path / "usb").exists()

@@ -20,7 +20,9 @@ from activekd_lite.utils import files
 
 
 def run(data, teacher, quick, **kwargs):
-    defaults = dict(strategy="pcoreset", rounds=3, query_size=5, train=quick, progress=False, device="cpu")
+    defaults = dict(
+        strategy="pcoreset", rounds=3, query_size=5, train=quick, progress=False, device="cpu"
+    )
     return akd.run_active_learning(data, teacher, **defaults | kwargs)
 
 
@@ -31,14 +33,19 @@ def outcomes(result):
 def test_r_query_rounds_are_r_plus_1_trainings(small, teacher, quick, monkeypatch):
     trainings = []
     original = loop.train_student
-    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trainings.append(1) or original(*a, **k))
+    monkeypatch.setattr(
+        loop, "train_student", lambda *a, **k: trainings.append(1) or original(*a, **k)
+    )
     result = run(small, teacher, quick)
     assert len(trainings) == len(result.records) == 4
     assert [r.labeled_count for r in result.records] == [10, 15, 20, 25]
     assert [len(r.query_indices) for r in result.records] == [5, 5, 5, 0]
     for r in result.records[:-1]:
         assert (result.state.labeled_round[r.query_indices] == r.round + 1).all()
-    assert torch.equal(result.state.labels[result.state.labeled_indices], small.oracle.label(result.state.labeled_indices))
+    assert torch.equal(
+        result.state.labels[result.state.labeled_indices],
+        small.oracle.label(result.state.labeled_indices),
+    )
 
 
 def test_zero_rounds_train_once_and_ask_nothing(small, teacher, quick):
@@ -48,11 +55,16 @@ def test_zero_rounds_train_once_and_ask_nothing(small, teacher, quick):
 
 @pytest.mark.parametrize("strategy", akd.STRATEGIES)
 def test_same_seed_same_records(small, teacher, quick, strategy):
-    assert outcomes(run(small, teacher, quick, strategy=strategy)) == outcomes(run(small, teacher, quick, strategy=strategy))
+    assert outcomes(run(small, teacher, quick, strategy=strategy)) == outcomes(
+        run(small, teacher, quick, strategy=strategy)
+    )
 
 
 def test_round_0_is_the_same_for_every_strategy_but_not_for_every_seed(small, teacher, quick):
-    first = {s: run(small, teacher, quick, strategy=s, rounds=1).records[0].accuracy_pct for s in akd.STRATEGIES}
+    first = {
+        s: run(small, teacher, quick, strategy=s, rounds=1).records[0].accuracy_pct
+        for s in akd.STRATEGIES
+    }
     assert len(set(first.values())) == 1
     a, b = run(small, teacher, quick, rounds=0), run(small, teacher, quick, rounds=0, seed=1)
     assert not torch.equal(a.state.labels, b.state.labels)
@@ -83,7 +95,9 @@ def test_hidden_labels_do_not_leak_into_the_first_query(small, teacher, quick, s
     other = labels.clone()
     other[hidden] = (labels[hidden] + 1) % 10
     assert torch.equal(other[initial], labels[initial])
-    second = run(replace(small, oracle=Shuffled(other, 10)), teacher, quick, rounds=1, strategy=strategy)
+    second = run(
+        replace(small, oracle=Shuffled(other, 10)), teacher, quick, rounds=1, strategy=strategy
+    )
     assert second.records[0].query_indices == first.records[0].query_indices
 
 
@@ -91,9 +105,13 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("stage", ["train_student", "predict", "labels.csv", "student-", "rounds.jsonl"])
+@pytest.mark.parametrize(
+    "stage", ["train_student", "predict", "labels.csv", "student-", "rounds.jsonl"]
+)
 @pytest.mark.parametrize("round", [0, 1, 3])
-def test_killed_anywhere_and_resumed_gives_the_same_records(small, teacher, quick, tmp_path, monkeypatch, stage, round):
+def test_killed_anywhere_and_resumed_gives_the_same_records(
+    small, teacher, quick, tmp_path, monkeypatch, stage, round
+):
     whole = outcomes(run(small, teacher, quick))
     calls = {"count": 0}
     module, name = (loop, stage) if hasattr(loop, stage) else (runs, "write_atomic")
@@ -121,7 +139,9 @@ def test_a_finished_run_is_read_not_repeated(small, teacher, quick, tmp_path, mo
     again = run(small, teacher, quick, out=tmp_path)
     assert again.records == first.records
     assert torch.equal(again.state.labels, first.state.labels)
-    torch.testing.assert_close(again.predict(small.test.images).probs, first.predict(small.test.images).probs)
+    torch.testing.assert_close(
+        again.predict(small.test.images).probs, first.predict(small.test.images).probs
+    )
 
 
 def test_without_a_teacher_every_step_draws_a_fresh_crop_unless_told(small, teacher, quick):
@@ -130,15 +150,28 @@ def test_without_a_teacher_every_step_draws_a_fresh_crop_unless_told(small, teac
     assert run(small, teacher, quick, rounds=0).config["views"]["count"] == 3
 
 
-def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(small, teacher, quick, tmp_path):
+def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(
+    small, teacher, quick, tmp_path
+):
     class Firsts:
         def __call__(self, predictions, state, query_size, *, generator, start=0):
             return state.unlabeled_indices[start : start + query_size]
 
-    numbers = {"seed": np.int64(1), "rounds": np.int32(1), "query_size": np.int64(3), "shots": np.int64(1)}
-    strategies = [Firsts(), functools.partial(Firsts(), start=2), functools.partial(Firsts(), start=3)]
+    numbers = {
+        "seed": np.int64(1),
+        "rounds": np.int32(1),
+        "query_size": np.int64(3),
+        "shots": np.int64(1),
+    }
+    strategies = [
+        Firsts(),
+        functools.partial(Firsts(), start=2),
+        functools.partial(Firsts(), start=3),
+    ]
     names = [
-        run(small, teacher, quick, strategy=strategy, out=tmp_path / str(i), **numbers).config["strategy"]
+        run(small, teacher, quick, strategy=strategy, out=tmp_path / str(i), **numbers).config[
+            "strategy"
+        ]
         for i, strategy in enumerate(strategies)
     ]
     assert len(set(names)) == 3
@@ -155,7 +188,9 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
         "student-03.safetensors",
     ]
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
-    assert [akd.RoundRecord(**{k: v for k, v in line.items() if k not in runs.SUMS}) for line in lines] == result.records
+    assert [
+        akd.RoundRecord(**{k: v for k, v in line.items() if k not in runs.SUMS}) for line in lines
+    ] == result.records
     assert pd.read_json(tmp_path / "rounds.jsonl", lines=True)["accuracy_pct"].tolist() == [
         r.accuracy_pct for r in result.records
     ]
@@ -174,7 +209,9 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
     ("rounds", {"rounds": 2}), ("shots", {"shots": 2}), ("student", {"student": "tiny-resnet"}),
     (r"train\.lr", {"train": akd.TrainConfig(steps=8, batch_size=8, lr=1e-4)}),
 ])  # fmt: skip
-def test_an_out_with_another_configuration_is_refused(small, teacher, quick, tmp_path, field, change):
+def test_an_out_with_another_configuration_is_refused(
+    small, teacher, quick, tmp_path, field, change
+):
     run(small, teacher, quick, out=tmp_path)
     before = (tmp_path / "rounds.jsonl").read_text()
     with pytest.raises(ValueError, match=rf"{field}: .*; take another `out`"):
@@ -182,9 +219,13 @@ def test_an_out_with_another_configuration_is_refused(small, teacher, quick, tmp
     assert (tmp_path / "rounds.jsonl").read_text() == before
 
 
-def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(small, vlm, teacher, quick, tmp_path):
+def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(
+    small, vlm, teacher, quick, tmp_path
+):
     run(small, teacher, quick, out=tmp_path)
-    prompts = akd.ZeroShotTeacher(teacher.cache, vlm.text_weights(small.classnames, ["the digit {}"]))
+    prompts = akd.ZeroShotTeacher(
+        teacher.cache, vlm.text_weights(small.classnames, ["the digit {}"])
+    )
     with pytest.raises(ValueError, match=r"teacher\.text_weights"):
         run(small, prompts, quick, out=tmp_path)
     with pytest.raises(ValueError, match="teacher"):
@@ -194,20 +235,29 @@ def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(small, vlm, 
         run(names, teacher, quick, out=tmp_path)
 
 
-def test_requests_that_cannot_work_are_refused_before_training(small, digits, teacher, quick, monkeypatch):
+def test_requests_that_cannot_work_are_refused_before_training(
+    small, digits, teacher, quick, monkeypatch
+):
     monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
     with pytest.raises(ValueError, match="query_size = 0"):
         run(small, teacher, quick, query_size=0)
-    with pytest.raises(ValueError, match="10 labels to start with and 30 rounds of 5 make 160 labels, but the pool has 150"):
+    with pytest.raises(
+        ValueError,
+        match="10 labels to start with and 30 rounds of 5 make 160 labels, but the pool has 150",
+    ):
         run(small, teacher, quick, rounds=30)
     with pytest.raises(ValueError, match="shots = 0.*a cold start, needs a teacher"):
         run(small, None, quick, shots=0)
     with pytest.raises(ValueError, match="pcoreset_teacher chooses by the teacher's probabilities"):
         run(small, None, quick, strategy="pcoreset_teacher")
     for source in ("kd", "teacher"):
-        with pytest.raises(ValueError, match=f"selection_source = '{source}' .* run with a teacher"):
+        with pytest.raises(
+            ValueError, match=f"selection_source = '{source}' .* run with a teacher"
+        ):
             run(small, None, quick, selection_source=source)
-    with pytest.raises(ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"):
+    with pytest.raises(
+        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+    ):
         run(small, teacher, quick, selection_source="both")
     with pytest.raises(ValueError, match="nothing is labelled.*pcoreset_teacher"):
         run(small, teacher, quick, shots=0, strategy="pcoreset")
@@ -223,7 +273,9 @@ def test_requests_that_cannot_work_are_refused_before_training(small, digits, te
         run(small, akd.ZeroShotTeacher(teacher.cache, torch.eye(128)[:, :3]), quick)
 
 
-def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(small, teacher, quick, tmp_path):
+def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(
+    small, teacher, quick, tmp_path
+):
     cold = {"shots": 0, "strategy": "pcoreset_teacher", "rounds": 1, "out": tmp_path}
     result = run(small, teacher, quick, **cold)
     first = torch.nonzero(result.state.labeled_round == 0).flatten()
@@ -232,9 +284,9 @@ def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(small
     expected = akd.STRATEGIES["pcoreset_teacher"](by_hand, nothing, 5, generator=torch.Generator())
     assert sorted(expected.tolist()) == first.tolist()
     assert [r.labeled_count for r in result.records] == [5, 10]
-    assert outcomes(run(small, teacher, quick, shots=0, strategy="pcoreset_teacher", rounds=1, out=tmp_path)) == outcomes(
-        result
-    )
+    assert outcomes(
+        run(small, teacher, quick, shots=0, strategy="pcoreset_teacher", rounds=1, out=tmp_path)
+    ) == outcomes(result)
 
 
 def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, quick):
@@ -244,11 +296,32 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
     result = run(small, teacher, quick, strategy=lowest, rounds=1)
     assert result.config["strategy"].endswith("lowest")
     with pytest.raises(ValueError, match="twice or one that is labelled already"):
-        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.labeled_indices[:q])
-    with pytest.raises(ValueError, match=r"returned \(2,\) torch.int64; pool indices are needed, a torch tensor \(5,\)"):
-        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:2])
+        run(
+            small,
+            teacher,
+            quick,
+            rounds=1,
+            strategy=lambda p, s, q, *, generator: s.labeled_indices[:q],
+        )
+    with pytest.raises(
+        ValueError,
+        match=r"returned \(2,\) torch.int64; pool indices are needed, a torch tensor \(5,\)",
+    ):
+        run(
+            small,
+            teacher,
+            quick,
+            rounds=1,
+            strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:2],
+        )
     with pytest.raises(ValueError, match=r"returned ndarray; .* torch tensor \(5,\)"):
-        run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:q].numpy())
+        run(
+            small,
+            teacher,
+            quick,
+            rounds=1,
+            strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:q].numpy(),
+        )
     with pytest.raises(ValueError, match="None is no strategy"):
         run(small, teacher, quick, strategy=None)
 
@@ -266,7 +339,10 @@ def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_any
         return torch.cat([state.unlabeled_indices[: query_size - 1], torch.tensor([index])])
 
     asked, data = [], replace(small, oracle=Asked(small.oracle.label(torch.arange(150)), 10))
-    with pytest.raises(ValueError, match=rf"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149"):
+    with pytest.raises(
+        ValueError,
+        match=rf"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149",
+    ):
         run(data, teacher, quick, strategy=lost, rounds=1, shots=shots, out=tmp_path)
     assert [len(indices) for indices in asked] == [10] * shots  # the initial set alone
     assert not list(tmp_path.glob("*.csv"))
@@ -296,7 +372,9 @@ def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):
 
 def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatch):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere: say what others are told
+    monkeypatch.setattr(
+        os, "access", lambda path, mode: False
+    )  # root may write anywhere: say what others are told
     try:
         with pytest.raises(PermissionError, match="read-only"):
             run(small, teacher, quick, out=tmp_path)
@@ -306,7 +384,12 @@ def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatc
 
 def test_a_full_disk_loses_no_finished_round(small, teacher, quick, tmp_path, full_disk):
     whole = outcomes(run(small, teacher, quick))
-    with full_disk(writes=8), pytest.raises(OSError, match="No space left on device.*free space or choose another folder"):
+    with (
+        full_disk(writes=8),
+        pytest.raises(
+            OSError, match="No space left on device.*free space or choose another folder"
+        ),
+    ):
         run(small, teacher, quick, out=tmp_path)
     assert not list(tmp_path.glob("*.partial"))  # no half-written file stays
     assert len(akd.load_run(tmp_path, device="cpu").records) == 2
@@ -318,7 +401,9 @@ def held_out(vlm, small, tmp_path_factory):
     return akd.TeacherCache.build_test(vlm, small, tmp_path_factory.mktemp("test"), progress=False)
 
 
-def test_a_zero_shot_teachers_accuracy_is_recorded_and_changes_nothing_else(small, vlm, teacher, held_out, quick, tmp_path):
+def test_a_zero_shot_teachers_accuracy_is_recorded_and_changes_nothing_else(
+    small, vlm, teacher, held_out, quick, tmp_path
+):
     measured = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
     assert measured.fingerprint() == teacher.fingerprint()
     first, second = run(small, teacher, quick, out=tmp_path / "a"), run(small, measured, quick)
@@ -329,16 +414,24 @@ def test_a_zero_shot_teachers_accuracy_is_recorded_and_changes_nothing_else(smal
     assert run(small, measured, quick, out=tmp_path / "a").records == first.records  # the same run
 
 
-def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(small, vlm, teacher, held_out, quick):
+def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(
+    small, vlm, teacher, held_out, quick
+):
     weights = vlm.text_weights(small.classnames, small.templates, "raw", unit=False)
     config = akd.ClapConfig(passes=30, lr=0.5, constraint=0)
     clap = akd.ClapTeacher(teacher.cache, weights, config=config, test=held_out)
     result, features = run(small, clap, quick, query_size=20), held_out.features[0].float()
     for record in result.records:
         known = result.state.labeled_round.le(record.round) & result.state.labeled_round.ge(0)
-        state = akd.LabelState(*(x.where(known, -1) for x in (result.state.labeled_round, result.state.labels)))
-        prototypes = clap.fitted(state, akd.seeding.derive_seed(0, "teacher", record.round)).prototypes
-        right = (features @ torch.nn.functional.normalize(prototypes, dim=0)).argmax(dim=1) == small.test.labels
+        state = akd.LabelState(
+            *(x.where(known, -1) for x in (result.state.labeled_round, result.state.labels))
+        )
+        prototypes = clap.fitted(
+            state, akd.seeding.derive_seed(0, "teacher", record.round)
+        ).prototypes
+        right = (features @ torch.nn.functional.normalize(prototypes, dim=0)).argmax(
+            dim=1
+        ) == small.test.labels
         assert record.teacher_accuracy_pct == pytest.approx(100 * right.double().mean().item())
     assert len({r.teacher_accuracy_pct for r in result.records}) > 1
 
@@ -354,17 +447,25 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
     fixed = akd.teacher.from_logits(pool, test=names[half])
     learning = akd.teacher.from_logits(pool, refit=refit, test=names[wrong])
     assert [r.teacher_accuracy_pct for r in run(small, fixed, quick, rounds=1).records] == [50, 50]
-    assert [r.teacher_accuracy_pct for r in run(small, learning, quick, rounds=1).records] == [50, None]  # no stale answers
+    assert [r.teacher_accuracy_pct for r in run(small, learning, quick, rounds=1).records] == [
+        50,
+        None,
+    ]  # no stale answers
     with pytest.raises(ValueError, match=r"test logits are \(100, 9\); finite numbers \(M, 10\)"):
         akd.teacher.from_logits(pool, test=names[half][:, :9])
-    with pytest.raises(ValueError, match=r"test answers \(7 images\) are of other images than small's test set \(100\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"test answers \(7 images\) are of other images than small's test set \(100\)",
+    ):
         run(small, akd.teacher.from_logits(pool, test=names[:7]), quick)
 
 
 def test_test_answers_of_other_images_or_another_model_are_refused(small, teacher, held_out, quick):
     other = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
     dark = replace(small, test=replace(small.test, images=small.test.images // 2))
-    with pytest.raises(ValueError, match=r"test answers \(100 images\) are of other images than small's test set"):
+    with pytest.raises(
+        ValueError, match=r"test answers \(100 images\) are of other images than small's test set"
+    ):
         run(dark, other, quick)
     foreign = replace(held_out, fingerprint=held_out.fingerprint | {"vlm": {"name": "other"}})
     with pytest.raises(ValueError, match="made by another VLM than the pool's"):
@@ -377,7 +478,10 @@ def test_both_heads_accuracy_is_that_of_the_kept_students(small, teacher, quick,
     for round in (0, 1):
         result = akd.load_run(tmp_path / "a", "cpu", round=round)
         features, record = result.predict(small.test.images).features, result.records[round]
-        for head, found in ((result.student.ce_head, record.ce_accuracy_pct), (result.student.kd_head, record.kd_accuracy_pct)):
+        for head, found in (
+            (result.student.ce_head, record.ce_accuracy_pct),
+            (result.student.kd_head, record.kd_accuracy_pct),
+        ):
             with torch.inference_mode():
                 right = head(features).argmax(dim=1) == small.test.labels
             assert found == pytest.approx(100 * right.double().mean().item())
@@ -389,10 +493,15 @@ def test_class_counts_are_those_of_the_labels(small, teacher, quick):
     result = run(small, teacher, quick, strategy="random")
     labels, since = result.state.labels, result.state.labeled_round
     for record in result.records:
-        known, asked = labels[(since >= 0) & (since <= record.round)], labels[since == record.round + 1]
+        known, asked = (
+            labels[(since >= 0) & (since <= record.round)],
+            labels[since == record.round + 1],
+        )
         assert record.label_class_counts == np.bincount(known, minlength=10).tolist()
         assert sum(record.label_class_counts) == record.labeled_count
-        assert record.query_class_counts == (np.bincount(asked, minlength=10).tolist() if len(asked) else [])
+        assert record.query_class_counts == (
+            np.bincount(asked, minlength=10).tolist() if len(asked) else []
+        )
     first, last = result.records[0], result.records[-1]
     assert (first.label_imbalance, first.label_imbalance_ratio) == (0, 1)  # one image of each class
     assert 0 < last.label_imbalance < 1
@@ -406,7 +515,9 @@ def test_class_counts_are_those_of_the_labels(small, teacher, quick):
     assert set(frame["selection_source"]) == {"mixed"}
 
 
-def test_a_selection_source_hands_its_probabilities_to_the_strategy(small, teacher, quick, tmp_path):
+def test_a_selection_source_hands_its_probabilities_to_the_strategy(
+    small, teacher, quick, tmp_path
+):
     seen = {}
 
     def spy(predictions, state, query_size, *, generator):
@@ -426,14 +537,24 @@ def test_a_selection_source_hands_its_probabilities_to_the_strategy(small, teach
         torch.testing.assert_close(seen[source].probs, probs)
         assert torch.equal(seen[source].features, mixed.features)
     picks = {
-        source: run(small, teacher, quick, rounds=1, selection_source=source).records[0].query_indices
+        source: run(small, teacher, quick, rounds=1, selection_source=source)
+        .records[0]
+        .query_indices
         for source in loop.SELECTION_SOURCES
     }
     assert len(set(map(tuple, picks.values()))) == 4
-    assert picks["teacher"] == run(small, teacher, quick, rounds=1, strategy="pcoreset_teacher").records[0].query_indices
+    assert (
+        picks["teacher"]
+        == run(small, teacher, quick, rounds=1, strategy="pcoreset_teacher")
+        .records[0]
+        .query_indices
+    )
     cold = {"shots": 0, "rounds": 1, "strategy": "pcoreset_teacher", "selection_source": "kd"}
     assert [r.labeled_count for r in run(small, teacher, quick, **cold).records] == [5, 10]
-    radius = {run(small, teacher, quick, rounds=0, selection_source=s).records[0].covering_radius for s in ("mixed", "ce")}
+    radius = {
+        run(small, teacher, quick, rounds=0, selection_source=s).records[0].covering_radius
+        for s in ("mixed", "ce")
+    }
     assert len(radius) == 1
 
 
@@ -443,8 +564,12 @@ def old_inputs():
     labels, units = torch.arange(24) % 3, torch.eye(24).half()
     data = akd.make_dataset("old", pool, labels, pool[:9] + 100, labels[:9], ["a", "b", "c"])
     views = akd.Views(1, augmentation=data.pool.augmentation)
-    cache = akd.TeacherCache(units[None], views, {"pool": data.pool.fingerprint(), "vlm": {"name": "by-hand"}})
-    teacher = akd.teacher.from_logits(3 * torch.eye(3)[(torch.arange(24) + torch.arange(24) // 12) % 3])
+    cache = akd.TeacherCache(
+        units[None], views, {"pool": data.pool.fingerprint(), "vlm": {"name": "by-hand"}}
+    )
+    teacher = akd.teacher.from_logits(
+        3 * torch.eye(3)[(torch.arange(24) + torch.arange(24) // 12) % 3]
+    )
     return data, teacher, akd.FrozenFeatures(cache, units[:9])
 
 
@@ -457,7 +582,13 @@ def old(tmp_path):
 
 def resume(old, **changes):
     data, teacher, features = old_inputs()
-    settings = dict(rounds=2, query_size=2, student="linear", features=features, train=akd.TrainConfig(steps=4, batch_size=4))
+    settings = dict(
+        rounds=2,
+        query_size=2,
+        student="linear",
+        features=features,
+        train=akd.TrainConfig(steps=4, batch_size=4),
+    )
     return run(data, teacher, None, out=old, **settings | changes)
 
 
@@ -467,7 +598,11 @@ def test_a_run_of_version_0_1_is_read(old):
     assert result.records == loop.finished_rounds(old)
     assert result.config["selection_source"] == "mixed"
     for record in result.records:
-        assert (record.teacher_accuracy_pct, record.ce_accuracy_pct, record.label_imbalance) == (None, None, None)
+        assert (record.teacher_accuracy_pct, record.ce_accuracy_pct, record.label_imbalance) == (
+            None,
+            None,
+            None,
+        )
         assert record.label_class_counts == record.query_class_counts == []
     assert result.predict(torch.eye(24)).probs.shape == (24, 3)
     assert result.to_frame()["label_imbalance"].isna().all()
@@ -484,7 +619,9 @@ def test_a_run_of_version_0_1_goes_on(old):
 
 
 def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
-    with pytest.raises(ValueError, match='selection_source: "mixed" there, "kd" asked for.*; take another `out`'):
+    with pytest.raises(
+        ValueError, match='selection_source: "mixed" there, "kd" asked for.*; take another `out`'
+    ):
         resume(old, selection_source="kd")
     text = (old / "rounds.jsonl").read_text()
     (old / "rounds.jsonl").write_text(text.replace('"labeled_count": 5', '"labeled_count": 6'))

@@ -29,7 +29,9 @@ def test_dual_head_loss_weighs_its_three_parts():
     g = torch.Generator().manual_seed(0)
     ce, kl, tl, ku, tu = torch.randn(5, 6, 4, generator=g)
     y = torch.tensor([0, 1, 2, 3, 0, 1])
-    parts = 0.5 * F.cross_entropy(ce, y) + 0.5 * (losses.tempered_kl(kl, tl, 3.0) + losses.tempered_kl(ku, tu, 3.0))
+    parts = 0.5 * F.cross_entropy(ce, y) + 0.5 * (
+        losses.tempered_kl(kl, tl, 3.0) + losses.tempered_kl(ku, tu, 3.0)
+    )
     torch.testing.assert_close(losses.dual_head_loss(ce, y, kl, tl, ku, tu, 3.0), parts)
 
 
@@ -38,7 +40,9 @@ def test_accuracy_and_calibration_by_hand():
     labels = torch.tensor([0, 1, 1, 1])
     assert metrics.accuracy_pct(probs, labels) == 75.0
     # five bins: 0.6 and 0.7 share [0.6, 0.8): |0.6 + 0.7 - 2|; 0.9 and 0.8 share [0.8, 1]: |0.9 + 0.8 - 1|
-    assert metrics.calibration_error_pct(probs, labels, bins=5) == pytest.approx(100 * (0.7 + 0.7) / 4, abs=1e-4)
+    assert metrics.calibration_error_pct(probs, labels, bins=5) == pytest.approx(
+        100 * (0.7 + 0.7) / 4, abs=1e-4
+    )
 
 
 def test_a_calibrated_predictor_has_no_calibration_error():
@@ -68,7 +72,10 @@ def test_imbalance_by_hand():
 
 
 def test_covering_radius_by_hand():
-    points, centers = torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    points, centers = (
+        torch.tensor([[0.0, 0.0], [3.0, 4.0], [1.0, 0.0]]),
+        torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
+    )
     assert metrics.covering_radius(points, centers) == pytest.approx(13**0.5)
     assert metrics.covering_radius(points[:0], centers) == 0
     with pytest.raises(ValueError, match="no centres"):
@@ -90,13 +97,17 @@ def test_area_under_the_curve_is_the_mean_over_rounds():
 
 
 def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
-    values = pd.DataFrame({"a": [3.0, 4.0, 5.0, 7.0], "b": [2.0, 4.0, 4.5, 7.5], "c": [1.0, 2.0, 3.0, None]})
+    values = pd.DataFrame(
+        {"a": [3.0, 4.0, 5.0, 7.0], "b": [2.0, 4.0, 4.5, 7.5], "c": [1.0, 2.0, 3.0, None]}
+    )
     table = metrics.paired_comparisons(values).set_index(["a", "b"])
     assert table["n"].tolist() == [3, 3, 3]  # the row without c is left out
     row = table.loc[("a", "b")]
     assert (row["wins"], row["ties"], row["losses"]) == (2, 1, 0)
     assert row["difference"] == pytest.approx(0.5)
-    assert row["p"] == pytest.approx(4 / 8)  # gaps 1, 0, 0.5: the 0 has no sign, and of four ways two are all of one sign
+    assert row["p"] == pytest.approx(
+        4 / 8
+    )  # gaps 1, 0, 0.5: the 0 has no sign, and of four ways two are all of one sign
     low, high = stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).confidence_interval(0.95)
     assert row["half_width"] == pytest.approx((high - low) / 2)
     assert table.loc[("a", "c"), "p"] == pytest.approx(2 / 8)  # 2, 2, 2: all three signs alike
@@ -109,11 +120,20 @@ def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
 
 def test_the_permutation_test_is_the_enumeration_of_all_signs():
     rng = np.random.default_rng(0)
-    for gap in ([0.3, -0.1, 0.2], [1.0, 1.0, -1.0, 2.0, 0.0], rng.normal(0.5, size=6), [0.7, -0.8, 0.8, 0.1, -0.8]):
-        means = [abs(np.mean(np.multiply(gap, signs))) for signs in product([1, -1], repeat=len(gap))]
+    for gap in (
+        [0.3, -0.1, 0.2],
+        [1.0, 1.0, -1.0, 2.0, 0.0],
+        rng.normal(0.5, size=6),
+        [0.7, -0.8, 0.8, 0.1, -0.8],
+    ):
+        means = [
+            abs(np.mean(np.multiply(gap, signs))) for signs in product([1, -1], repeat=len(gap))
+        ]
         expected = np.mean([mean >= abs(np.mean(gap)) - 1e-9 for mean in means])
         assert metrics.permutation_p(gap) == pytest.approx(expected)
-        assert metrics.permutation_p(np.multiply(gap, -1e-12)) == pytest.approx(expected)  # neither sign nor unit matters
+        assert metrics.permutation_p(np.multiply(gap, -1e-12)) == pytest.approx(
+            expected
+        )  # neither sign nor unit matters
     assert metrics.permutation_p([0.0, 0.0]) == 1
     assert np.isnan(metrics.permutation_p([1.0]))
 
@@ -128,9 +148,15 @@ def test_the_permutation_test_agrees_with_scipys_t_test_on_a_bell_curve():
 
 def test_so_few_runs_can_give_so_small_a_p():
     for n in (2, 5, 9, 14):
-        assert metrics.permutation_p(np.arange(1.0, n + 1)) == pytest.approx(metrics.smallest_p_holm(n, 1)) == 2 / 2**n
+        assert (
+            metrics.permutation_p(np.arange(1.0, n + 1))
+            == pytest.approx(metrics.smallest_p_holm(n, 1))
+            == 2 / 2**n
+        )
     assert metrics.permutation_p(np.ones(40)) == pytest.approx(metrics.smallest_p_holm(40, 1))
-    values = pd.DataFrame({"a": np.arange(6) * 2.0, "b": np.arange(6) * 1.0 - 1, "c": -np.arange(6) * 3.0 - 9})
+    values = pd.DataFrame(
+        {"a": np.arange(6) * 2.0, "b": np.arange(6) * 1.0 - 1, "c": -np.arange(6) * 3.0 - 9}
+    )
     table = metrics.paired_comparisons(values)
     assert (table["p_holm"] == table["least"]).all()  # all three are as sure as six runs can be
     assert table["least"][0] == pytest.approx(3 * 2 / 64)
@@ -154,14 +180,19 @@ def test_no_difference_at_all_is_no_finding():
 def test_the_verdict_names_the_best_and_what_can_be_luck():
     rng = np.random.default_rng(0)
     luck = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3))
-    values = pd.DataFrame(luck + np.array([80, 85, 85.05]), columns=["random", "coreset", "pcoreset"])
+    values = pd.DataFrame(
+        luck + np.array([80, 85, 85.05]), columns=["random", "coreset", "pcoreset"]
+    )
     said = metrics.verdict(values)
     assert said.startswith("Over 8 paired runs pcoreset has the highest mean")
     assert "ahead of random by more than luck explains" in said
     assert "its lead over coreset can be luck" in said
     assert "says nothing about luck" in metrics.verdict(values.head(1))
     few = metrics.verdict(values.head(5))
-    assert "5 paired runs cannot show that any difference is more than luck (smallest p for 3 comparisons: 0.19); 7 can" in few
+    assert (
+        "5 paired runs cannot show that any difference is more than luck (smallest p for 3 comparisons: 0.19); 7 can"
+        in few
+    )
     assert "can be luck" not in few
 
 
@@ -175,15 +206,21 @@ def test_confusions_by_hand():
 def test_confusions_are_scikit_learns():
     g = torch.Generator().manual_seed(0)
     labels, predicted = torch.randint(5, (2, 200), generator=g)
-    expected = sklearn.metrics.confusion_matrix(labels, predicted, labels=range(6))  # class 5 never occurs
+    expected = sklearn.metrics.confusion_matrix(
+        labels, predicted, labels=range(6)
+    )  # class 5 never occurs
     assert metrics.confusion_matrix(labels, predicted, 6).tolist() == expected.tolist()
 
 
 def test_perplexity_by_hand():
     assert metrics.perplexity(torch.tensor([7, 7, 0, 7])) == pytest.approx(3)
     assert metrics.perplexity(torch.tensor([9, 0])) == pytest.approx(1)
-    assert metrics.perplexity(torch.tensor([[2, 2], [4, 0]])) == pytest.approx(2**0.5)  # half of the images have 1 bit
-    assert metrics.perplexity(torch.tensor([[1, 1], [6, 0], [0, 0]])) == pytest.approx(2**0.25)  # rows by their weight
+    assert metrics.perplexity(torch.tensor([[2, 2], [4, 0]])) == pytest.approx(
+        2**0.5
+    )  # half of the images have 1 bit
+    assert metrics.perplexity(torch.tensor([[1, 1], [6, 0], [0, 0]])) == pytest.approx(
+        2**0.25
+    )  # rows by their weight
     assert np.isnan(metrics.perplexity(torch.zeros(2, 2)))
 
 
@@ -208,17 +245,25 @@ def test_chance_errors_keep_what_is_missed_and_forget_the_true_class():
 
 def test_permuted_classes_keep_each_class_and_break_what_goes_together():
     g = torch.Generator().manual_seed(0)
-    twin = torch.rand(4000, 1, generator=g) / 4  # two classes that always go together, and a constant third
-    probs = torch.cat([twin, twin, torch.full_like(twin, 1e6)], dim=1)  # the constant dominates: scaling changes nothing
+    twin = (
+        torch.rand(4000, 1, generator=g) / 4
+    )  # two classes that always go together, and a constant third
+    probs = torch.cat(
+        [twin, twin, torch.full_like(twin, 1e6)], dim=1
+    )  # the constant dominates: scaling changes nothing
     dealt = 1e6 * metrics.permuted_classes(probs, torch.Generator().manual_seed(1))
-    torch.testing.assert_close(dealt.sort(dim=0).values, probs.sort(dim=0).values, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        dealt.sort(dim=0).values, probs.sort(dim=0).values, rtol=1e-4, atol=1e-6
+    )
     assert abs(torch.corrcoef(dealt[:, :2].T)[0, 1]) < 0.1
     probs = torch.rand(50, 4, generator=g).softmax(1)
     torch.testing.assert_close(metrics.permuted_classes(probs, g).sum(dim=1), torch.ones(50))
 
 
 def test_shuffled_doubt_keeps_answer_and_confidence():
-    probs = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]]).repeat_interleave(3000, dim=0)
+    probs = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.1, 0.2, 0.3, 0.4]]).repeat_interleave(
+        3000, dim=0
+    )
     dealt = metrics.shuffled_doubt(probs, torch.Generator().manual_seed(0))
     torch.testing.assert_close(dealt.max(dim=1), probs.max(dim=1))
     torch.testing.assert_close(dealt.sort(dim=1).values, probs.sort(dim=1).values)
@@ -228,16 +273,24 @@ def test_shuffled_doubt_keeps_answer_and_confidence():
 
 
 def test_balls_by_hand():
-    points, groups = torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0], [1.0, 3.0]]), torch.tensor([3, 3, 7, 3])
+    points, groups = (
+        torch.tensor([[0.0, 0.0], [2.0, 0.0], [5.0, 5.0], [1.0, 3.0]]),
+        torch.tensor([3, 3, 7, 3]),
+    )
     centers, radii = metrics.balls(points, groups)
     assert centers.tolist() == [[1, 1], [5, 5]]
     assert radii.tolist() == [2, 0]
     assert metrics.balls(points, groups, share=0.5)[1].tolist() == pytest.approx([2**0.5, 0])
-    assert metrics.balls(points, groups, share=0.9)[1].tolist() == [2, 0]  # 0.9 of three members: all
+    assert metrics.balls(points, groups, share=0.9)[1].tolist() == [
+        2,
+        0,
+    ]  # 0.9 of three members: all
 
 
 def test_explained_share_by_hand():
-    points = torch.tensor([[0.0], [2.0], [10.0], [12.0]])  # 36 + 16 + 16 + 36 about 6; 1 + 1 + 1 + 1 about 1 and 11
+    points = torch.tensor(
+        [[0.0], [2.0], [10.0], [12.0]]
+    )  # 36 + 16 + 16 + 36 about 6; 1 + 1 + 1 + 1 about 1 and 11
     assert metrics.explained_share(points, torch.tensor([0, 0, 5, 5])) == pytest.approx(1 - 4 / 104)
     assert metrics.explained_share(points, torch.tensor([2, 2, 2, 2])) == pytest.approx(0)
     assert metrics.explained_share(points, torch.tensor([0, 1, 2, 3])) == pytest.approx(1)
@@ -256,5 +309,7 @@ def test_explained_share_is_what_k_means_reports():
 def test_same_errors_by_hand():
     labels, one, two = torch.tensor([[0, 0, 0, 1, 2, 2], [1, 1, 2, 1, 0, 1], [1, 2, 2, 0, 2, 1]])
     # both are wrong of images 0, 1, 2 and 5, and differ in the second
-    assert metrics.same_error_pct(one, two, labels) == metrics.same_error_pct(two, one, labels) == 75
+    assert (
+        metrics.same_error_pct(one, two, labels) == metrics.same_error_pct(two, one, labels) == 75
+    )
     assert np.isnan(metrics.same_error_pct(one, labels, labels))

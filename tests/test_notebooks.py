@@ -38,7 +38,9 @@ FRONT = re.compile(
     r"\*\*Time and memory\*\*: (?P<measured>[^\n]+ on two CPU cores, without a GPU\.)\s+\*\*You need\*\* "
 )
 EXERCISE = re.compile(r"^### ([12]) · .+ \((?:easy|medium|hard), \d+ minutes\)$", re.M)
-SOLUTION = re.compile(r"<details><summary>Solution</summary>\n\n```python\n([^`]+)```\n(.+)</details>\s*", re.S)
+SOLUTION = re.compile(
+    r"<details><summary>Solution</summary>\n\n```python\n([^`]+)```\n(.+)</details>\s*", re.S
+)
 HEADINGS = ["Before you look: a prediction", "Exercises", "What we measured", "Where next"]
 MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|work|mnt|opt|var|Users)/|[A-Z]:\\)")
 RULES = {}
@@ -50,7 +52,9 @@ def rule(check):
 
 
 def tagged(notebook, tag):
-    return [place for place, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])]
+    return [
+        place for place, cell in enumerate(notebook.cells) if tag in cell.metadata.get("tags", [])
+    ]
 
 
 def code_cells(notebook):
@@ -89,7 +93,9 @@ def the_second_cell_has_the_parameters(path, notebook):
 @rule
 def every_parameter_is_used(path, notebook):
     nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell.source))]
-    used = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    used = {
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
     assert set(notebooks.parameters_of(notebook)) <= used
 
 
@@ -105,9 +111,13 @@ def the_third_cell_imports_and_checks_the_parameters(path, notebook):
 def the_story_has_its_parts(path, notebook):
     headings = re.findall(r"^## (.+)$", prose(notebook), re.M)
     assert [heading for heading in headings if heading in HEADINGS] == HEADINGS
-    prediction = next(place for place, cell in enumerate(notebook.cells) if f"## {HEADINGS[0]}" in cell.source)
+    prediction = next(
+        place for place, cell in enumerate(notebook.cells) if f"## {HEADINGS[0]}" in cell.source
+    )
     later = [output for cell in notebook.cells[prediction:] for output in cell.get("outputs", [])]
-    assert any(notebooks.PLOTLY in output.get("data", {}) for output in later), "no figure after the prediction"
+    assert any(notebooks.PLOTLY in output.get("data", {}) for output in later), (
+        "no figure after the prediction"
+    )
 
 
 @rule
@@ -120,7 +130,9 @@ def two_exercises_check_themselves_and_have_a_solution(path, notebook):
     for place in places:
         task, exercise, check, solution = notebook.cells[place - 1 : place + 3]
         assert EXERCISE.search(task.source)
-        assert [ast.unparse(value) for value in notebooks.assigned(exercise.source).values()] == ["None"]
+        assert [ast.unparse(value) for value in notebooks.assigned(exercise.source).values()] == [
+            "None"
+        ]
         assert [output.data["text/plain"] for output in check.outputs] == ["'not solved yet'"]
         folded = SOLUTION.match(solution.source)
         assert folded, "one python block, folded away, then a sentence"
@@ -143,17 +155,23 @@ def the_file_is_small_and_has_no_widgets(path, notebook):
 
 @rule
 def the_outputs_are_of_this_code(path, notebook):
-    assert notebook.metadata.get("activekd_lite", {}).get("executed_sha256") == notebooks.executed_sha256(notebook), (
+    assert notebook.metadata.get("activekd_lite", {}).get(
+        "executed_sha256"
+    ) == notebooks.executed_sha256(notebook), (
         f"the outputs of {path.name} are of other code: `activekd-lite notebooks {path.stem[:2]} --refresh` makes them anew"
     )
-    assert [cell.execution_count for cell in code_cells(notebook)] == [*range(1, len(code_cells(notebook)) + 1)]
+    assert [cell.execution_count for cell in code_cells(notebook)] == [
+        *range(1, len(code_cells(notebook)) + 1)
+    ]
 
 
 @rule
 def no_figure_offers_to_send_its_data(path, notebook):
     for output in outputs(notebook):
         if figure := output.get("data", {}).get(notebooks.PLOTLY):
-            assert UPLOAD in figure["layout"]["template"]["layout"].get("modebar", {}).get("remove", ())
+            assert UPLOAD in figure["layout"]["template"]["layout"].get("modebar", {}).get(
+                "remove", ()
+            )
 
 
 @rule
@@ -161,7 +179,9 @@ def the_outputs_are_clean(path, notebook):
     for output in outputs(notebook):
         assert output.output_type != "error"
         data = output.get("data", {})
-        text = "\n".join([output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")])
+        text = "\n".join(
+            [output.get("text", ""), data.get("text/plain", ""), data.get("text/html", "")]
+        )
         assert not re.search(r"\w*Warning\b|\bWARNING\b|Traceback|\r", text), text[:300]
         assert not MACHINE_PATH.search(re.sub(r"data:[^\"')]+", "", text)), text[:300]
         assert "<script" not in text
@@ -178,7 +198,9 @@ def the_metadata_do_not_depend_on_who_ran_it(path, notebook):
 def code_cells_are_short(path, notebook):
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "code" and place != 1:
-            lines = [line for line in cell.source.splitlines() if re.search(r"\w", line.split("#")[0])]  # no comments, brackets
+            lines = [
+                line for line in cell.source.splitlines() if re.search(r"\w", line.split("#")[0])
+            ]  # no comments, brackets
             most = 20 if place == 2 or "exercise-check" in cell.metadata.get("tags", []) else 12
             assert len(lines) <= most, f"{len(lines)} lines in a cell: {lines[0]}"
 
@@ -193,20 +215,29 @@ def every_figure_has_a_picture_and_a_description(path, notebook):
             assert "image/png" in data
         if "image/png" in data:
             assert len(output.metadata.get("image/png", {}).get("alt", "")) >= 20
-        pictures = re.findall(r"<img\b[^>]*>", data.get("text/html", "") + data.get("text/markdown", ""))
+        pictures = re.findall(
+            r"<img\b[^>]*>", data.get("text/html", "") + data.get("text/markdown", "")
+        )
         assert all(re.search(r'\balt="[^"]', picture) for picture in pictures), pictures
     assert not re.search(r"!\[\]\(|<img\b(?![^>]*\balt=\")", prose(notebook))
 
 
 def package_functions():
     modules = [path for path in PACKAGE.glob("*.py") if path.stem != "cli"]
-    return {node.name for path in modules for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name
+        for path in modules
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.FunctionDef)
+    }
 
 
 @rule
 def nothing_is_defined_that_the_package_has(path, notebook):
     nodes = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(cell.source))]
-    assert not {node.name for node in nodes if isinstance(node, ast.FunctionDef)} & package_functions()
+    assert (
+        not {node.name for node in nodes if isinstance(node, ast.FunctionDef)} & package_functions()
+    )
 
 
 @rule
@@ -237,7 +268,9 @@ def replaced(place, old, new):
 
 
 def put(place, **fields):
-    return lambda notebook: notebook.cells[place(notebook) if callable(place) else place].update(fields)
+    return lambda notebook: notebook.cells[place(notebook) if callable(place) else place].update(
+        fields
+    )
 
 
 def shown(**data):
@@ -257,7 +290,9 @@ def task(notebook):
 
 
 def figure(notebook):
-    return next(output for output in outputs(notebook) if notebooks.PLOTLY in output.get("data", {}))
+    return next(
+        output for output in outputs(notebook) if notebooks.PLOTLY in output.get("data", {})
+    )
 
 
 BREAKS = [
@@ -308,7 +343,9 @@ BREAKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "change"), BREAKS, ids=[f"{i}-{name}" for i, (name, _) in enumerate(BREAKS)])
+@pytest.mark.parametrize(
+    ("name", "change"), BREAKS, ids=[f"{i}-{name}" for i, (name, _) in enumerate(BREAKS)]
+)
 def test_a_rule_that_is_broken_is_noticed(name, change, model):
     path = FOLDER / "04_active_learning_run.ipynb"
     RULES[name](path, model)
@@ -323,12 +360,18 @@ def test_every_rule_is_broken_once():
 
 def test_the_tables_list_every_notebook():
     texts = {path: path.read_text() for path in (FOLDER / "README.md", ROOT / "README.md")}
-    tables = {path: text.split(notebooks.MARKERS[0])[1] for path, text in texts.items() if notebooks.MARKERS[0] in text}
+    tables = {
+        path: text.split(notebooks.MARKERS[0])[1]
+        for path, text in texts.items()
+        if notebooks.MARKERS[0] in text
+    }
     assert FOLDER / "README.md" in tables
     for readme, table in tables.items():
         links = re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", table, re.M)
         assert [(readme.parent / link).resolve() for link in links] == NOTEBOOKS
-        assert all(notebooks.read_measured(line) for line in table.splitlines() if line.startswith("| ["))
+        assert all(
+            notebooks.read_measured(line) for line in table.splitlines() if line.startswith("| [")
+        )
 
 
 # How notebooks are run, on small ones.
@@ -346,7 +389,10 @@ def small_notebook(*code, number="00", parameters=PARAMETERS):
         new_code_cell(parameters, metadata={"tags": ["parameters"]}),
         *(cell if isinstance(cell, dict) else new_code_cell(cell) for cell in code),
     ]
-    return new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "P"}})
+    return new_notebook(
+        cells=cells,
+        metadata={"kernelspec": {"name": "python3", "language": "python", "display_name": "P"}},
+    )
 
 
 @pytest.fixture
@@ -364,14 +410,29 @@ def course(tmp_path):
 
 def test_an_unknown_parameter_fails_with_the_known_ones(course, tmp_path, capsys):
     path = course("00_good", CHECKED, "print('went on')")
-    command = [sys.executable, "-m", "papermill", str(path), str(tmp_path / "done.ipynb"), "-p", "sead", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        str(path),
+        str(tmp_path / "done.ipynb"),
+        "-p",
+        "sead",
+        "1",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode != 0
-    assert "ValueError: unknown parameter sead; did you mean seed? known are out, seed" in done.stderr
-    assert "went on\n" not in [output.get("text") for output in outputs(nbformat.read(tmp_path / "done.ipynb", 4))]
+    assert (
+        "ValueError: unknown parameter sead; did you mean seed? known are out, seed" in done.stderr
+    )
+    assert "went on\n" not in [
+        output.get("text") for output in outputs(nbformat.read(tmp_path / "done.ipynb", 4))
+    ]
     words = ["notebooks", "00", "--from", str(path.parent), "--out", str(tmp_path / "o")]
     assert cli.main([*words, "-p", "sead", "1"]) == 2
-    assert "unknown parameter sead; did you mean seed? known are out, seed" in capsys.readouterr().err
+    assert (
+        "unknown parameter sead; did you mean seed? known are out, seed" in capsys.readouterr().err
+    )
     assert not list((tmp_path / "o").glob("*.ipynb"))
 
 
@@ -409,12 +470,22 @@ def test_paths_are_meant_as_seen_from_here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pt").touch()
     (tmp_path / "digits").mkdir()
-    given = {"out": "o", "cache": "/c", "dataset": "folder:images", "pretrained": "weights.pt", "vlm": "digits", "seed": 1}
+    given = {
+        "out": "o",
+        "cache": "/c",
+        "dataset": "folder:images",
+        "pretrained": "weights.pt",
+        "vlm": "digits",
+        "seed": 1,
+    }
     assert notebooks.absolute(given) == {
         "out": f"{tmp_path}/o", "cache": "/c", "dataset": f"folder:{tmp_path}/images", "pretrained": f"{tmp_path}/weights.pt",
         "vlm": "digits", "seed": 1,
     }  # fmt: skip
-    assert notebooks.absolute({"dataset": "digits", "pretrained": "openai"}) == {"dataset": "digits", "pretrained": "openai"}
+    assert notebooks.absolute({"dataset": "digits", "pretrained": "openai"}) == {
+        "dataset": "digits",
+        "pretrained": "openai",
+    }
 
 
 FIGURE = """from IPython.display import display
@@ -425,7 +496,14 @@ display({"application/vnd.plotly.v1+json": figure, "text/plain": "A line rises f
 
 def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, capsys):
     good = course("00_good", "import os\n\nprint('seed', seed, 'in', os.getcwd())", FIGURE)
-    course("01_bad", "print('so far')", new_markdown_cell("## A <turn>"), "1 / 0", "print('never')", parameters="size = 1")
+    course(
+        "01_bad",
+        "print('so far')",
+        new_markdown_cell("## A <turn>"),
+        "1 / 0",
+        "print('never')",
+        parameters="size = 1",
+    )
     course("02_dead", "import os\n\nos._exit(1)", "print('never')")
     out = tmp_path / "out"
     words = ["notebooks", "--from", str(good.parent), "--out", str(out), "-p", "seed", "3"]
@@ -434,7 +512,10 @@ def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, 
     assert "FAILED in cell [3] under “A <turn>”: ZeroDivisionError: division by zero" in said
     assert "FAILED in cell [3] under “02 · Does it run?”: Kernel died" in said
     index = (out / "index.html").read_text()
-    assert "failed</b> in cell [3] under “A &lt;turn&gt;”<br><code>ZeroDivisionError: division by zero</code>" in index
+    assert (
+        "failed</b> in cell [3] under “A &lt;turn&gt;”<br><code>ZeroDivisionError: division by zero</code>"
+        in index
+    )
     assert index.count("ran through") == 1
     assert '<a href="00_good.html">00 · Does it run?</a>' in index
     assert "<li><code>b</code>;</li>" in index
@@ -458,25 +539,40 @@ def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, 
     assert executed.metadata.activekd_lite.peak_memory_bytes > 50e6
     assert 0 < executed.metadata.activekd_lite.seconds < 120
     assert notebooks.parameters_of(executed)["out"] == "../runs/notebook-00"
-    assert f'out = "{out}/notebook-00"' in executed.cells[2].source  # with parameters, trainings go where the pages are
+    assert (
+        f'out = "{out}/notebook-00"' in executed.cells[2].source
+    )  # with parameters, trainings go where the pages are
 
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
     assert cli.main(words) == 1  # again: the good one is there already
     assert "there already" in capsys.readouterr().out
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
-    assert [name for name in before if before[name] != after[name]] == ["01_bad.ipynb", "02_dead.ipynb"]
+    assert [name for name in before if before[name] != after[name]] == [
+        "01_bad.ipynb",
+        "02_dead.ipynb",
+    ]
 
 
 def network_requests(page):
     """Addresses that a browser would fetch by itself: all but links to click on."""
     inside = re.sub(r"<a\b[^>]*>", "", page)
-    return re.findall(r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//|import\(["']https?:""", inside)
+    return re.findall(
+        r"""(?:src|href)=["']?(?:https?:)?//|@import|url\(["']?(?:https?:)?//|import\(["']https?:""",
+        inside,
+    )
 
 
 def test_network_requests_are_seen():
-    for text in ('<script src="https://cdn.x/y.js">', "<link href='//cdn/x.css'>", '@import "x.css"', "url(https://x/y.woff)"):
+    for text in (
+        '<script src="https://cdn.x/y.js">',
+        "<link href='//cdn/x.css'>",
+        '@import "x.css"',
+        "url(https://x/y.woff)",
+    ):
         assert network_requests(text)
-    assert not network_requests('<a href="https://arxiv.org/abs/1">paper</a> <img src="data:image/png;base64,AA//">')
+    assert not network_requests(
+        '<a href="https://arxiv.org/abs/1">paper</a> <img src="data:image/png;base64,AA//">'
+    )
 
 
 def test_what_is_there_is_run_again_when_its_source_parameters_or_page_change(course, tmp_path):
@@ -513,7 +609,9 @@ def test_notebooks_are_found_by_number_or_name(course, tmp_path, monkeypatch):
     course("01_best")
     with pytest.raises(ValueError, match="several notebooks are called '01'"):
         names("01")
-    with pytest.raises(FileNotFoundError, match="come with a clone of the repository; say where with --from"):
+    with pytest.raises(
+        FileNotFoundError, match="come with a clone of the repository; say where with --from"
+    ):
         notebooks.find(folder=tmp_path)
 
 
@@ -521,7 +619,10 @@ def test_without_the_extra_the_error_names_it(course, tmp_path, monkeypatch, cap
     folder = course("00_good").parent
     monkeypatch.setitem(sys.modules, "papermill", None)
     assert cli.main(["notebooks", "--from", str(folder), "--out", str(tmp_path / "o")]) == 2
-    assert "this needs papermill, which is not installed: pip install -e '.[notebooks]'" in capsys.readouterr().err
+    assert (
+        "this needs papermill, which is not installed: pip install -e '.[notebooks]'"
+        in capsys.readouterr().err
+    )
 
 
 NO_BROWSER = SimpleNamespace(start_sync_server=lambda **_: None, stop_sync_server=lambda **_: None)
@@ -529,14 +630,18 @@ NO_BROWSER = SimpleNamespace(start_sync_server=lambda **_: None, stop_sync_serve
 
 def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
-    monkeypatch.setattr(notebooks, "_add_picture", lambda output: output["data"].update({"image/png": "AA=="}))
+    monkeypatch.setattr(
+        notebooks, "_add_picture", lambda output: output["data"].update({"image/png": "AA=="})
+    )
     noisy = "import sys\n\nfor i in range(3):\n    print(f'\\r{i}', end='', file=sys.stderr, flush=True)"
     good, bad = course("00_good", "1", noisy, FIGURE), course("01_bad", "1 / 0")
     course("03_other", "1")
     original, stale = bad.read_text(), tmp_path / "runs" / "notebook-00" / "old"
     stale.mkdir(parents=True)
     before = {path.name for path in good.parent.iterdir()}
-    table = "".join(f"| [{name}](x) | Q? | 1 seconds | 0.1 GB |\n" for name in ("01_bad", "02_gone"))
+    table = "".join(
+        f"| [{name}](x) | Q? | 1 seconds | 0.1 GB |\n" for name in ("01_bad", "02_gone")
+    )
     for readme in (tmp_path / "README.md", good.parent / "README.md"):
         readme.write_text(f"before\n<!-- notebooks -->\n{table}<!-- /notebooks -->\nafter\n")
     assert cli.main(["notebooks", "00", "01", "--refresh", "--from", str(good.parent)]) == 1
@@ -551,15 +656,24 @@ def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkey
     seconds, memory = notebooks.read_measured(notebook.cells[0].source)
     assert 5 <= seconds <= 120
     assert 0.05e9 < memory < 10e9
-    assert notebook.cells[0].source.endswith("on two CPU cores, without a GPU.\n\n**You need** nothing.")
+    assert notebook.cells[0].source.endswith(
+        "on two CPU cores, without a GPU.\n\n**You need** nothing."
+    )
     assert notebook.cells[1].metadata.tags == ["parameters"]
     assert [output.text for output in notebook.cells[3].outputs] == ["2"]
     shown = notebook.cells[4].outputs[0].data
     assert shown["text/plain"].startswith("A line rises")
     assert shown["image/png"] == "AA=="
-    for readme, link in ((tmp_path / "README.md", "notebooks/00_good.ipynb"), (good.parent / "README.md", "00_good.ipynb")):
+    for readme, link in (
+        (tmp_path / "README.md", "notebooks/00_good.ipynb"),
+        (good.parent / "README.md", "00_good.ipynb"),
+    ):
         text = readme.read_text()
-        assert re.search(rf"^\| \[00_good\]\({link}\) \| Does it run\? \| \d+ seconds \| \d\.\d GB \|$", text, re.M)
+        assert re.search(
+            rf"^\| \[00_good\]\({link}\) \| Does it run\? \| \d+ seconds \| \d\.\d GB \|$",
+            text,
+            re.M,
+        )
         assert re.findall(r"^\| \[(\w+)\]", text, re.M) == ["00_good", "01_bad", "03_other"]
         assert text.startswith("before\n")
         assert text.endswith("\nafter\n")
@@ -568,7 +682,10 @@ def test_refresh_writes_back_outputs_figures_and_tables(course, tmp_path, monkey
 def test_refresh_puts_back_what_somebody_answered(course, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
     write = "from pathlib import Path\n\nPath(out, 'trained').mkdir(parents=True)"  # fails where there is one already
-    good, answers = course("00_good", write), tmp_path / "runs" / "notebook-00" / "digits" / "answers.jsonl"
+    good, answers = (
+        course("00_good", write),
+        tmp_path / "runs" / "notebook-00" / "digits" / "answers.jsonl",
+    )
     answers.parent.mkdir(parents=True)
     answers.write_text("mine")
     (answers.parent.parent / "trained").mkdir()
@@ -583,7 +700,9 @@ def test_a_notebook_without_a_place_for_its_time_is_refused_before_it_runs(cours
     monkeypatch.setitem(sys.modules, "kaleido", NO_BROWSER)
     path = course("00_good", "1")
     path.write_text(path.read_text().replace("GPU", "graphics card"))
-    with pytest.raises(ValueError, match="00_good.ipynb: no line .*Time and memory.* in its first cell"):
+    with pytest.raises(
+        ValueError, match="00_good.ipynb: no line .*Time and memory.* in its first cell"
+    ):
         notebooks.refresh(folder=path.parent)
 
 
@@ -593,7 +712,10 @@ def test_a_table_without_its_end_is_refused(tmp_path):
         notebooks.update_table(tmp_path / "README.md", [], tmp_path)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0.3, "5 seconds"), (43, "45 seconds"), (97, "95 seconds"), (98, "1.6 minutes")])
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.3, "5 seconds"), (43, "45 seconds"), (97, "95 seconds"), (98, "1.6 minutes")],
+)
 def test_time_is_written_and_read(seconds, text):
     assert notebooks.time_text(seconds) == text
     read, memory = notebooks.read_measured(f"| {text} | {notebooks.memory_text(1.23e9)} |")
@@ -604,7 +726,9 @@ def test_time_is_written_and_read(seconds, text):
 
 def test_the_peak_memory_of_a_process_is_measured():
     code = "x = bytearray(200_000_000); del x; print(1, flush=True); input()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         process.stdout.readline()
         peak = notebooks.peak_memory_bytes(process.pid)
         process.communicate(b"\n")
@@ -627,17 +751,23 @@ check(answer)"""
     return [
         new_code_cell("answer = None", metadata={"tags": ["exercise"]}),
         new_code_cell(check, metadata={"tags": ["exercise-check"]}),
-        new_markdown_cell(f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\nSo it is.\n</details>"),
+        new_markdown_cell(
+            f"<details><summary>Solution</summary>\n\n```python\n{solution}\n```\nSo it is.\n</details>"
+        ),
     ]
 
 
 def test_solutions_are_tried(course, tmp_path, pytester):
-    folder = course("00_right", *exercise("answer = 42", "answer == 42"), "assert answer is None").parent
+    folder = course(
+        "00_right", *exercise("answer = 42", "answer == 42"), "assert answer is None"
+    ).parent
     course("01_wrong", *exercise("answer = 41", "answer == 42"))
     course("02_lenient", *exercise("answer = 42", "answer"), "1 / 0")
     shutil.copy(FOLDER / "conftest.py", folder)
     # A process of its own: nbval leaves a kernel's standard error open.
-    done = pytester.runpytest_subprocess(str(folder), "--nbval-lax", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}")
+    done = pytester.runpytest_subprocess(
+        str(folder), "--nbval-lax", "-q", "-p", "no:cacheprovider", f"--rootdir={tmp_path}"
+    )
     said = done.stdout.str()
     assert "the checker of `answer` takes a wrong answer for right" in said
     assert "with its solution the checker of `answer` says 'look again: count'" in said
@@ -657,9 +787,26 @@ def test_a_spoiled_answer_differs_from_the_answer():
     import numpy as np
 
     spoiled = nbval_conftest().spoiled
-    for answer in (0, 1, 2.5, True, "a", [1, 2], {"a": 1}, {1, 2}, (0, 1), np.float64(0.5), np.int64(3)):
+    for answer in (
+        0,
+        1,
+        2.5,
+        True,
+        "a",
+        [1, 2],
+        {"a": 1},
+        {1, 2},
+        (0, 1),
+        np.float64(0.5),
+        np.int64(3),
+    ):
         assert spoiled(answer) != answer
-    for answer in (torch.tensor([0, 1]), torch.tensor([True, False]), np.array([0.5, 1.0]), np.array([False])):
+    for answer in (
+        torch.tensor([0, 1]),
+        torch.tensor([True, False]),
+        np.array([0.5, 1.0]),
+        np.array([False]),
+    ):
         assert not (spoiled(answer) == answer).any()
     assert spoiled(max)(1, 2) != 2
     assert json.dumps(spoiled(None))
@@ -669,9 +816,19 @@ def turn_by_hand(said, teacher, small, **record):
     """Notebook 00's turn by hand, beside a kept run whose first record is changed by `record`; what it prints."""
     path = next(path for path in NOTEBOOKS if path.stem.startswith("00"))
     cell = next(cell for cell in code_cells(nbformat.read(path, 4)) if "by_hand = " in cell.source)
-    run = akd.run_active_learning(small, teacher, rounds=1, query_size=10, device="cpu", progress=False)
+    run = akd.run_active_learning(
+        small, teacher, rounds=1, query_size=10, device="cpu", progress=False
+    )
     kept = [replace(run.records[0], **record), *run.records[1:]]
-    names = dict(akd=akd, replace=replace, data=small, teacher=teacher, result=replace(run, records=kept), seed=0, student=None)
+    names = dict(
+        akd=akd,
+        replace=replace,
+        data=small,
+        teacher=teacher,
+        result=replace(run, records=kept),
+        seed=0,
+        student=None,
+    )
     exec(cell.source, names | dict(strategy="pcoreset", query_size=10, device="cpu"))
     return said().out
 
@@ -679,6 +836,8 @@ def turn_by_hand(said, teacher, small, **record):
 def test_the_turn_by_hand_is_compared_with_what_was_computed_alike(teacher, small, capsys):
     assert "by hand: True" in turn_by_hand(capsys.readouterr, teacher, small)
     other = {"query_indices": list(range(10))}
-    assert "64 threads" in turn_by_hand(capsys.readouterr, teacher, small, device="cpu, 64 threads, AVX2", **other)
+    assert "64 threads" in turn_by_hand(
+        capsys.readouterr, teacher, small, device="cpu, 64 threads, AVX2", **other
+    )
     with pytest.raises(AssertionError, match="queries differ"):
         turn_by_hand(capsys.readouterr, teacher, small, **other)

@@ -11,17 +11,21 @@ import pytest
 from activekd_lite.utils import openmp
 
 READ = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-linux = pytest.mark.skipif(sys.platform != "linux", reason="only libgomp's setting is changed, and only on Linux")
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="only libgomp's setting is changed, and only on Linux"
+)
 
 
 @linux
 def test_libgomp_reads_what_the_import_sets():
     """libgomp prints its settings when torch is imported."""
-    environment = {k: v for k, v in os.environ.items() if k not in READ} | {"OMP_DISPLAY_ENV": "verbose"}
-    program = (
-        "import activekd_lite, os, torch; print(os.environ['GOMP_SPINCOUNT'], 'libgomp' in open('/proc/self/maps').read())"
+    environment = {k: v for k, v in os.environ.items() if k not in READ} | {
+        "OMP_DISPLAY_ENV": "verbose"
+    }
+    program = "import activekd_lite, os, torch; print(os.environ['GOMP_SPINCOUNT'], 'libgomp' in open('/proc/self/maps').read())"
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment)
     spins, has_libgomp = run.stdout.split()
     assert spins == openmp.SPINS
     if has_libgomp == "False":

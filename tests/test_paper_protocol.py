@@ -11,18 +11,24 @@ from dataclasses import asdict
 import pytest
 import torch
 import transformers
-from activekd_lite.strategies.classbalanced_reference import reference_shares
 
 import activekd_lite as akd
 from activekd_lite.datasets.paper import LAYOUTS
 from activekd_lite.experiments import config as protocol
+from activekd_lite.strategies.classbalanced_reference import reference_shares
 from activekd_lite.utils.schedules import lr_factor
 
 TEN = {  # classes: one label of each to start with, as many a round
     "caltech101": 100, "dtd": 47, "eurosat": 10, "fgvc_aircraft": 100, "food101": 101, "flowers102": 102, "oxford_pets": 37,
     "stanford_cars": 196, "sun397": 397, "ucf101": 101,
 }  # fmt: skip
-FIRST_ROUND = {"caltech101": 400, "dtd": 200, "eurosat": 200, "oxford_pets": 200, "sun397": 1400}  # as the method's notes say
+FIRST_ROUND = {
+    "caltech101": 400,
+    "dtd": 200,
+    "eurosat": 200,
+    "oxford_pets": 200,
+    "sun397": 1400,
+}  # as the method's notes say
 FIELDS = {  # field: (the ten, ImageNet)
     "vlm": ("RN50", "RN50"), "pretrained": ("openai", "openai"), "teacher": ("zero-shot", "zero-shot"),
     "student": ("resnet18", "dino_resnet50"), "average": ("raw", "normalized"), "shots": (1, 1), "rounds": (15, 7),
@@ -51,7 +57,9 @@ def test_every_field_of_the_preset(name):
     found = asdict(akd.RunConfig.paper(name))
     found |= {f"{part}.{k}": v for part in ("train", "clap") for k, v in found[part].items()}
     assert found["dataset"] == name
-    assert {field: found[field] for field in FIELDS} == {field: both[name == "imagenet"] for field, both in FIELDS.items()}
+    assert {field: found[field] for field in FIELDS} == {
+        field: both[name == "imagenet"] for field, both in FIELDS.items()
+    }
 
 
 def test_the_few_shot_teacher_changes_imagenet_only():
@@ -63,8 +71,13 @@ def test_the_few_shot_teacher_changes_imagenet_only():
 def test_seeds_strategies_and_prompts():
     assert protocol.PAPER_SEEDS == (1, 2, 3, 4, 5)
     assert len(protocol.paper_strategies("dtd")) == 6
-    assert set(protocol.paper_strategies("dtd")) - set(protocol.paper_strategies("imagenet")) == {"badge_reference"}
-    assert {name: len(layout.templates) for name, layout in LAYOUTS.items()} == {**dict.fromkeys(TEN, 1), "imagenet": 7}
+    assert set(protocol.paper_strategies("dtd")) - set(protocol.paper_strategies("imagenet")) == {
+        "badge_reference"
+    }
+    assert {name: len(layout.templates) for name, layout in LAYOUTS.items()} == {
+        **dict.fromkeys(TEN, 1),
+        "imagenet": 7,
+    }
     assert akd.Augmentation() == akd.Augmentation(scale=(0.5, 1.0), ratio=(3 / 4, 4 / 3), flip=0.5)
     for student in ("resnet18", "mobilenet_v2", "tinyvit", "dino_resnet50"):
         assert akd.students.find_backbone(student).input_size == 224
@@ -90,13 +103,21 @@ def test_steps_and_rates_of_imagenet():
         labels, rest = 1000 * (round + 1), 100_000 - 1000 * round
         steps = batches * (50 if round == 7 else 20)
         assert config.train.steps_for(labels, rest, last_round=round == config.rounds) == steps
-        rates = [config.train.lr_factor(step, steps) for step in (0, steps // 10, steps // 2, steps - 1)]
-        cosine = [0.5 * (1 + math.cos(math.pi * step / steps)) for step in (0, steps // 10, steps // 2, steps - 1)]
+        rates = [
+            config.train.lr_factor(step, steps) for step in (0, steps // 10, steps // 2, steps - 1)
+        ]
+        cosine = [
+            0.5 * (1 + math.cos(math.pi * step / steps))
+            for step in (0, steps // 10, steps // 2, steps - 1)
+        ]
         assert rates == pytest.approx(cosine)
     assert labels == 8000
 
 
-@pytest.mark.parametrize(("labels", "ten", "imagenet"), [(10, 46, 47), (64, 300, 300), (100, 468, 469), (1000, 4687, 4688)])
+@pytest.mark.parametrize(
+    ("labels", "ten", "imagenet"),
+    [(10, 46, 47), (64, 300, 300), (100, 468, 469), (1000, 4687, 4688)],
+)
 def test_steps_of_the_few_shot_teacher(labels, ten, imagenet):
     """300 draws of each label: whole batches on the ten, whose last one is dropped; on ImageNet the last one is smaller."""
     for name, steps in (("dtd", ten), ("imagenet", imagenet)):
@@ -112,7 +133,9 @@ def test_linear_from_zero_is_the_schedule_of_transformers(steps):
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     theirs = transformers.get_linear_schedule_with_warmup(optimiser, 0.1 * steps, steps)
     for step in range(steps):
-        assert lr_factor("linear_from_zero", step, steps, 0.1) == pytest.approx(theirs.get_last_lr()[0])
+        assert lr_factor("linear_from_zero", step, steps, 0.1) == pytest.approx(
+            theirs.get_last_lr()[0]
+        )
         optimiser.step()
         theirs.step()
 

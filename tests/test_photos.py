@@ -30,7 +30,11 @@ def scene(width, height, seed=0):
     bands = [np.sin(a * x + b * y + c) for a, b, c in g.uniform(0.5, 6, (3, 3)).astype(np.float32)]
     picture = 128 + 70 * np.stack(bands, axis=2)
     for _ in range(6):
-        cx, cy, r = g.uniform(0, width / min(width, height)), g.uniform(0, height / min(width, height)), g.uniform(0.1, 0.4)
+        cx, cy, r = (
+            g.uniform(0, width / min(width, height)),
+            g.uniform(0, height / min(width, height)),
+            g.uniform(0.1, 0.4),
+        )
         picture[(x - cx) ** 2 + (y - cy) ** 2 < r**2] = g.uniform(0, 255, 3)
     picture += 25 * np.sign(np.sin(90 * x) * np.sin(70 * y))[..., None] * (x < 0.5)[..., None]
     picture += 8 * g.standard_normal((height, width, 1), dtype=np.float32)
@@ -47,7 +51,16 @@ def exif(orientation):
 def album(tmp_path_factory):
     """Pictures of eight shapes, larger and smaller than what is held of them."""
     folder = tmp_path_factory.mktemp("album")
-    shapes = [(400, 300), (300, 400), (500, 100), (30, 20), (150, 150), (90, 450), (640, 480), (401, 299)]
+    shapes = [
+        (400, 300),
+        (300, 400),
+        (500, 100),
+        (30, 20),
+        (150, 150),
+        (90, 450),
+        (640, 480),
+        (401, 299),
+    ]
     for i, shape in enumerate(shapes):
         scene(*shape, i).save(folder / f"{i}.{'jpg' if i % 2 else 'png'}", quality=92)
     return sorted(folder.iterdir())
@@ -60,7 +73,9 @@ def test_a_crop_is_torchvisions_pixel_for_pixel(shape, mode):
     flips = 0
     for view in range(1, 41):
         top, left, height, width, flip = box = crop(spec, 3, view, *shape)
-        expected = TF.resized_crop(picture, top, left, height, width, [64, 64], InterpolationMode(mode), antialias=True)
+        expected = TF.resized_crop(
+            picture, top, left, height, width, [64, 64], InterpolationMode(mode), antialias=True
+        )
         expected = TF.hflip(expected) if flip else expected
         got = render_photo(Photo(picture, *shape), box, 64, mode)
         np.testing.assert_array_equal(got, np.asarray(expected).transpose(2, 0, 1))
@@ -77,7 +92,9 @@ def test_crops_are_distributed_as_torchvisions(shape, scale):
     blank = Image.new("RGB", shape)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        theirs = [RandomResizedCrop.get_params(blank, list(scale), [3 / 4, 4 / 3]) for _ in range(count)]
+        theirs = [
+            RandomResizedCrop.get_params(blank, list(scale), [3 / 4, 4 / 3]) for _ in range(count)
+        ]
     for name, of in {
         "area": lambda b: b[:, 2] * b[:, 3], "ratio": lambda b: b[:, 3] / b[:, 2],
         "row": lambda b: b[:, 0] + b[:, 2] / 2, "column": lambda b: b[:, 1] + b[:, 3] / 2,
@@ -95,7 +112,9 @@ def test_crops_reach_outside_the_centred_square():
     lefts = [crop(spec, i, 1, 400, 300)[1] for i in range(200)]
     assert min(lefts) < 10  # the square begins at 50
     folder = [tuple(crop(spec, i, 1, 500, 100)[:4]) for i in range(20)]
-    assert set(folder) == {(0, (500 - 133) // 2, 100, 133)}  # 1:5 has no crop of half its area: central, as torchvision's
+    assert set(folder) == {
+        (0, (500 - 133) // 2, 100, 133)
+    }  # 1:5 has no crop of half its area: central, as torchvision's
 
 
 @pytest.mark.parametrize(("shape", "suffix", "orientation"), [
@@ -108,7 +127,9 @@ def test_the_centre_view_is_open_clips_preprocessing(shape, suffix, orientation,
     large = max(shape) > 1000
     picture = scene(1000, 750).resize(shape, Image.Resampling.NEAREST) if large else scene(*shape)
     picture.save(path, quality=92, exif=exif(orientation))
-    standard = open_clip.image_transform(224, is_train=False, mean=MEAN, std=STD, interpolation=interpolation)
+    standard = open_clip.image_transform(
+        224, is_train=False, mean=MEAN, std=STD, interpolation=interpolation
+    )
     with Image.open(path) as picture:
         expected = standard(ImageOps.exif_transpose(picture)) * torch.tensor(STD)[:, None, None]
     expected += torch.tensor(MEAN)[:, None, None]
@@ -123,7 +144,9 @@ def test_the_zero_shot_teacher_sees_the_files_as_open_clip_does(album, vlm):
     x = torch.stack([standard(Image.open(path)) for path in album])
     weights = vlm.text_weights(["circle", "square", "star"])
     with torch.inference_mode():
-        expected = (vlm.logit_scale * vlm.model.encode_image(x, normalize=True) @ weights).softmax(dim=1)
+        expected = (vlm.logit_scale * vlm.model.encode_image(x, normalize=True) @ weights).softmax(
+            dim=1
+        )
     for budget in (2**31, 0):
         got = vlm.zero_shot_probs(read_images(album, 64, budget_bytes=budget), weights)
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
@@ -134,12 +157,21 @@ def test_held_or_not_a_student_gets_the_same_pixels(album, monkeypatch):
     assert held.held is not None
     assert files.held is None
     assert held.fingerprint() == files.fingerprint()
-    spec, batches = Views(5, seed=2), [all_views(torch.arange(8), 5), (torch.tensor([3, 3, 1]), torch.tensor([4, 0, 2]))]
+    spec, batches = (
+        Views(5, seed=2),
+        [all_views(torch.arange(8), 5), (torch.tensor([3, 3, 1]), torch.tensor([4, 0, 2]))],
+    )
     for few in (100, 3):  # in this process, then in workers
         monkeypatch.setattr(images, "FEW", few)
-        for a, b in zip(held.stream(batches, spec, 32), files.stream(batches, spec, 32), strict=True):
+        for a, b in zip(
+            held.stream(batches, spec, 32), files.stream(batches, spec, 32), strict=True
+        ):
             assert torch.equal(a, b)
-    banks = [ViewBank(akd.Pool(f, ("a",)), spec, 32, CPU, budget) for f in (held, files) for budget in (2**30, 0)]
+    banks = [
+        ViewBank(akd.Pool(f, ("a",)), spec, 32, CPU, budget)
+        for f in (held, files)
+        for budget in (2**30, 0)
+    ]
     rendered = [bank(*batches[0]) for bank in banks]
     assert all(torch.equal(rendered[0], x) for x in rendered)
     assert [bank.kept is None for bank in banks] == [False, True] * 2
@@ -149,7 +181,11 @@ def test_teacher_and_student_see_the_same_part_of_a_picture(album):
     """Of a picture whose colours tell the place: at sizes of their own, one reduced and one not."""
     width, height = 800, 600
     y, x = np.mgrid[0:height, 0:width]
-    places = np.stack([255 * x / width, 255 * y / height, np.zeros_like(x)], axis=2).round().astype(np.uint8)
+    places = (
+        np.stack([255 * x / width, 255 * y / height, np.zeros_like(x)], axis=2)
+        .round()
+        .astype(np.uint8)
+    )
     path = album[0].parent / "places.png"
     Image.fromarray(places).save(path)
     spec, pairs = Views(60), [all_views(torch.tensor([0]), 60)]
@@ -191,15 +227,21 @@ def test_pictures_are_reduced_but_never_enlarged(album, tmp_path):
             whole = image.size
         assert (photo.width, photo.height) == whole
         assert min(photo.image.size) == min(120, *whole)
-        assert math.isclose(photo.image.width / photo.image.height, whole[0] / whole[1], rel_tol=0.01)
+        assert math.isclose(
+            photo.image.width / photo.image.height, whole[0] / whole[1], rel_tol=0.01
+        )
 
 
 def test_a_picture_that_is_too_long_loses_its_ends_and_no_memory(tmp_path, largest_allocation):
     path = tmp_path / "thread.png"
-    Image.fromarray(np.arange(6000, dtype=np.uint16).astype(np.uint8)[None, :].repeat(2, axis=0)).save(path)
+    Image.fromarray(
+        np.arange(6000, dtype=np.uint16).astype(np.uint8)[None, :].repeat(2, axis=0)
+    ).save(path)
     photo = read_photo(path)
     assert photo.image.size == (photo.width, photo.height) == (2 * LONGEST, 2)
-    assert np.asarray(photo.image)[0, :, 0].tolist() == [i % 256 for i in range(3000 - LONGEST, 3000 + LONGEST)]
+    assert np.asarray(photo.image)[0, :, 0].tolist() == [
+        i % 256 for i in range(3000 - LONGEST, 3000 + LONGEST)
+    ]
     files = read_images([path])
     with largest_allocation as seen:
         (x,) = files.stream([all_views(torch.tensor([0]), 3)], Views(3), 224)
@@ -208,19 +250,31 @@ def test_a_picture_that_is_too_long_loses_its_ends_and_no_memory(tmp_path, large
     spec = Views(2)  # of half the area at least: the ends are never seen, whatever the aspect
     w, h = 30 * 100, 100
     top, left, height, width, _ = crop(spec, 0, 1, w, h)
-    assert crop(spec, 0, 1, LONGEST * h, h)[:4] == (top, left - (w - LONGEST * h) // 2, height, width)
+    assert crop(spec, 0, 1, LONGEST * h, h)[:4] == (
+        top,
+        left - (w - LONGEST * h) // 2,
+        height,
+        width,
+    )
 
 
 def test_what_is_held_is_counted_as_it_is_read(album, monkeypatch):
-    need = sum(read_photo(path, 64).image.size[0] * read_photo(path, 64).image.size[1] * 3 for path in album)
+    need = sum(
+        read_photo(path, 64).image.size[0] * read_photo(path, 64).image.size[1] * 3
+        for path in album
+    )
     assert ImageFiles(album, 64).hold(need)
     assert not ImageFiles(album, 64).hold(need - 1)
-    monkeypatch.setattr(ImageFiles, "_estimated_bytes", lambda self: 0)  # when the headers of some promise too little
+    monkeypatch.setattr(
+        ImageFiles, "_estimated_bytes", lambda self: 0
+    )  # when the headers of some promise too little
     assert not ImageFiles(album, 64).hold(need - 1)
     assert ImageFiles(album, 64).hold(need)
 
 
-def test_memory_is_bounded_while_many_large_files_are_streamed(tmp_path, largest_allocation, monkeypatch):
+def test_memory_is_bounded_while_many_large_files_are_streamed(
+    tmp_path, largest_allocation, monkeypatch
+):
     monkeypatch.setattr(images, "FEW", 1000)  # here, where allocations are seen
     paths = [tmp_path / f"{i}.jpg" for i in range(3)]
     for path in paths:
@@ -235,7 +289,9 @@ def test_memory_is_bounded_while_many_large_files_are_streamed(tmp_path, largest
 
 def test_a_picture_is_decoded_once_for_all_of_its_views_in_a_batch(album, monkeypatch):
     read = []
-    monkeypatch.setattr(images, "read_photo", lambda file, side: read.append(file) or read_photo(file, side))
+    monkeypatch.setattr(
+        images, "read_photo", lambda file, side: read.append(file) or read_photo(file, side)
+    )
     files, (index, view) = ImageFiles(album, 64), all_views(torch.arange(8), 6)
     (together,) = files.stream([(index, view)], Views(6), 24)
     assert sorted(read) == album
@@ -249,7 +305,9 @@ def test_a_cache_of_other_pixels_is_refused_with_its_reason(album, vlm, tmp_path
     files = akd.Pool(read_images(album, 64), ("a", "b"))
     squares = akd.Pool(files.images[:], ("a", "b"))
     old = akd.TeacherCache.build(vlm, squares, 2, tmp_path, progress=False)
-    with pytest.raises(ValueError, match=r'pool: .*; rendering: null there, "whole pictures, .* asked for'):
+    with pytest.raises(
+        ValueError, match=r'pool: .*; rendering: null there, "whole pictures, .* asked for'
+    ):
         akd.TeacherCache.open(old.path, pool=files)
     new = akd.TeacherCache.build(vlm, files, 2, tmp_path, progress=False)
     assert new.path != old.path
@@ -283,7 +341,9 @@ def test_torchvisions_photographs_stay_whole_and_its_squares_tensors(tmp_path, m
     monkeypatch.setattr(Snaps, "shapes", [(32, 32)])
     data = akd.load_dataset("torchvision:Snaps", tmp_path)
     assert isinstance(data.pool.images, torch.Tensor)
-    np.testing.assert_array_equal(data.pool.images[3].permute(1, 2, 0), np.asarray(scene(32, 32, 3)))
+    np.testing.assert_array_equal(
+        data.pool.images[3].permute(1, 2, 0), np.asarray(scene(32, 32, 3))
+    )
 
 
 @pytest.mark.parametrize("source", ["folder", "csv", "dtd", "hf", "torchvision"])
@@ -291,31 +351,75 @@ def test_every_source_of_files_shows_more_than_the_square(source, tmp_path, monk
     """Pictures of 3:1, blue in the middle third and red outside it: the square is all blue."""
     picture = Image.new("RGB", (90, 30), (255, 0, 0))
     picture.paste((0, 0, 255), (30, 0, 60, 30))
-    rows = [(f"c{i % 2}/{part}{i}.png", i % 2, part) for part, n in (("train", 8), ("test", 4)) for i in range(n)]
+    rows = [
+        (f"c{i % 2}/{part}{i}.png", i % 2, part)
+        for part, n in (("train", 8), ("test", 4))
+        for i in range(n)
+    ]
     root = tmp_path / "dtd" / "images"
     for path, _, _ in rows:
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         picture.save(root / path)
     lines = [f"images/{path},c{label},{part}" for path, label, part in rows]
     (root.parent / "list.csv").write_text("\n".join(["path,label,split", *lines]))
-    split = {part: [[path, label, f"c{label}"] for path, label, p in rows if p == part] for part in ("train", "val", "test")}
+    split = {
+        part: [[path, label, f"c{label}"] for path, label, p in rows if p == part]
+        for part in ("train", "val", "test")
+    }
     (root.parent / "split_zhou_DescribableTextures.json").write_text(str(split).replace("'", '"'))
     monkeypatch.setattr(torchvision.datasets, "Snaps", Snaps, raising=False)
     monkeypatch.setattr(Snaps, "__getitem__", lambda self, i: (picture, i % 2))
-    names = {"folder": f"folder:{root}", "csv": f"csv:{root.parent / 'list.csv'}", "hf": f"hf:{root}"}
-    data = akd.load_dataset(names.get(source, {"torchvision": "torchvision:Snaps"}.get(source, source)), tmp_path)
+    names = {
+        "folder": f"folder:{root}",
+        "csv": f"csv:{root.parent / 'list.csv'}",
+        "hf": f"hf:{root}",
+    }
+    data = akd.load_dataset(
+        names.get(source, {"torchvision": "torchvision:Snaps"}.get(source, source)), tmp_path
+    )
     wide = akd.Augmentation(scale=(0.2, 0.3))
-    (views,) = stream_views(data.pool.images, [all_views(torch.arange(8), 10)], Views(10, augmentation=wide), 16)
+    (views,) = stream_views(
+        data.pool.images, [all_views(torch.arange(8), 10)], Views(10, augmentation=wide), 16
+    )
     assert views[:8, 2, :, 1:-1].min() == 1  # the centre views, but for their edges
     assert views[8:, 0].amax(dim=(1, 2)).mean() > 0.5  # red
     assert data.test.images.shape[0] >= 2
 
 
 # Sums over views of `digits`, computed before photographs had views of their own
-BOXES = {(8, 8): [0.3022751, 0.5107228, 11.0888384, 10.9852912, 0.0], (20, 30): [0.0, 1.7080072, 12.0, 8.519963, 0.0]}
+BOXES = {
+    (8, 8): [0.3022751, 0.5107228, 11.0888384, 10.9852912, 0.0],
+    (20, 30): [0.0, 1.7080072, 12.0, 8.519963, 0.0],
+}
 PIXELS = {
-    "bilinear": [-1.2909, 1.6045, 1.9716, -0.3043, 0.04, 2.5168, -0.5287, 1.0392, 0.0314, -0.8829, 0.7766, 1.2596],
-    "bicubic": [-1.6909, 1.6045, 1.9716, -0.3043, -0.438, 2.5168, -0.5287, 1.0392, 0.0771, -0.8829, 0.7766, 1.2596],
+    "bilinear": [
+        -1.2909,
+        1.6045,
+        1.9716,
+        -0.3043,
+        0.04,
+        2.5168,
+        -0.5287,
+        1.0392,
+        0.0314,
+        -0.8829,
+        0.7766,
+        1.2596,
+    ],
+    "bicubic": [
+        -1.6909,
+        1.6045,
+        1.9716,
+        -0.3043,
+        -0.438,
+        2.5168,
+        -0.5287,
+        1.0392,
+        0.0771,
+        -0.8829,
+        0.7766,
+        1.2596,
+    ],
 }
 
 
@@ -324,10 +428,16 @@ def test_views_of_tensors_are_what_they_were(digits):
     spec, ids = Views(4, seed=3, augmentation=digits.pool.augmentation), torch.arange(12)
     weights = torch.arange(3 * 20 * 20).double().mul(0.7).cos().reshape(3, 20, 20)
     for shape, expected in BOXES.items():
-        assert boxes(spec, ids, ids % 4, *shape).double().sum(dim=0).tolist() == pytest.approx(expected, abs=1e-6)
+        assert boxes(spec, ids, ids % 4, *shape).double().sum(dim=0).tolist() == pytest.approx(
+            expected, abs=1e-6
+        )
     for mode, expected in PIXELS.items():
         x = pixels(spec, digits.pool.images[:12], ids, ids % 4, 20, mode)
         assert (x * weights).sum(dim=(1, 2, 3)).tolist() == pytest.approx(expected, abs=1e-3)
-        order = torch.tensor([7, 2, 7, 11, 0])  # a training batch repeats images and has them in any order
-        (streamed,) = stream_views(digits.pool.images, [(ids[order], ids[order] % 4)], spec, 20, mode)
+        order = torch.tensor(
+            [7, 2, 7, 11, 0]
+        )  # a training batch repeats images and has them in any order
+        (streamed,) = stream_views(
+            digits.pool.images, [(ids[order], ids[order] % 4)], spec, 20, mode
+        )
         torch.testing.assert_close(streamed, x[order], atol=1e-6, rtol=0)

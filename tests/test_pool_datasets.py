@@ -49,7 +49,10 @@ def test_a_half_written_shapes_file_is_made_again(tmp_path):
 def test_every_figure_can_be_told_from_every_other():
     g = torch.Generator().manual_seed(0)
     u, v, _ = shapes.frames(1, shapes.Domain(0, 0, 0, (0.9, 0.9), 0.2), g)
-    masks = [shapes.figure_mask(torch.tensor([i]), u, v).float().flatten() for i in range(len(shapes.FIGURES))]
+    masks = [
+        shapes.figure_mask(torch.tensor([i]), u, v).float().flatten()
+        for i in range(len(shapes.FIGURES))
+    ]
     for i, a in enumerate(masks):
         assert 0.05 < a.mean() < 0.8
         for b in masks[:i]:
@@ -58,7 +61,9 @@ def test_every_figure_can_be_told_from_every_other():
 
 def test_the_oracle_alone_knows_labels(digits):
     assert not hasattr(digits.pool, "labels")
-    assert not any(isinstance(v, torch.Tensor) and v.dtype == torch.int64 for v in vars(digits.pool).values())
+    assert not any(
+        isinstance(v, torch.Tensor) and v.dtype == torch.int64 for v in vars(digits.pool).values()
+    )
 
 
 def test_the_initial_set_has_shots_of_each_class(digits):
@@ -109,10 +114,30 @@ def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeyp
             datasets.check_name(name)
     with pytest.raises(ValueError, match="did you mean 'csv:a/list.csv'?"):
         datasets.check_name("a/list.csv")
-    for name in ("torchvision:../x", "torchvision:", "hf:x/..", "hf:", "csv:..", "csv:", "folder:", "folder:/"):
-        with pytest.raises(ValueError, match=re.escape(f"data set '{name}' names nothing that can be read; give it as in")):
+    for name in (
+        "torchvision:../x",
+        "torchvision:",
+        "hf:x/..",
+        "hf:",
+        "csv:..",
+        "csv:",
+        "folder:",
+        "folder:/",
+    ):
+        with pytest.raises(
+            ValueError,
+            match=re.escape(f"data set '{name}' names nothing that can be read; give it as in"),
+        ):
             datasets.check_name(name)
-    for name in ("digits", "imagenet", "folder:..", "folder:/a", "csv:../list.csv", "hf:org/x.y:big", "torchvision:MNIST"):
+    for name in (
+        "digits",
+        "imagenet",
+        "folder:..",
+        "folder:/a",
+        "csv:../list.csv",
+        "hf:org/x.y:big",
+        "torchvision:MNIST",
+    ):
         datasets.check_name(name)
 
 
@@ -140,7 +165,9 @@ def test_what_does_not_fit_is_refused_by_value():
 def test_predictions_must_be_finite(bad):
     features = torch.zeros(4, 3)
     features[2, 1] = bad
-    with pytest.raises(ValueError, match="features of 1 images are NaN or infinite, first at pool index 2"):
+    with pytest.raises(
+        ValueError, match="features of 1 images are NaN or infinite, first at pool index 2"
+    ):
         akd.Predictions(torch.full((4, 2), 0.5), features)
 
 
@@ -153,17 +180,23 @@ def test_predictions_must_be_probabilities_in_rows():
     bad = good.clone()
     bad[2] = torch.tensor([0.5, 0.7])
     with pytest.raises(
-        ValueError, match=r"probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2"
+        ValueError,
+        match=r"probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2",
     ):
         akd.Predictions(bad, features)
-    with pytest.raises(ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"):
+    with pytest.raises(
+        ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"
+    ):
         akd.Predictions(good, features, bad)
     bad[2] = torch.tensor([-0.1, 1.1])
     with pytest.raises(
-        ValueError, match=r"first at pool index 2, where they sum to 1 and the smallest is -0.1; of logits take"
+        ValueError,
+        match=r"first at pool index 2, where they sum to 1 and the smallest is -0.1; of logits take",
     ):
         akd.Predictions(bad, features)
-    with pytest.raises(ValueError, match=r"probs are \(4,\) torch.float32; floats, one row per image"):
+    with pytest.raises(
+        ValueError, match=r"probs are \(4,\) torch.float32; floats, one row per image"
+    ):
         akd.Predictions(good[:, 0], features)
     with pytest.raises(ValueError, match=r"features are \(4,\)"):
         akd.Predictions(good, features[:, 0])
@@ -189,16 +222,28 @@ def test_labels_are_whole_class_numbers(labels, complaint):
 
 def test_labels_of_any_whole_kind_and_one_for_each_image():
     index = torch.arange(3)
-    for labels in ([0, 1, 2], np.array([0, 1, 2], np.uint8), torch.tensor([0.0, 1.0, 2.0]), [np.int64(0), 1, 2]):
+    for labels in (
+        [0, 1, 2],
+        np.array([0, 1, 2], np.uint8),
+        torch.tensor([0.0, 1.0, 2.0]),
+        [np.int64(0), 1, 2],
+    ):
         assert akd.Oracle(labels, 3).label(index).tolist() == [0, 1, 2]
-        assert akd.LabelState.empty(4).with_labels(index, labels, 0).labels.tolist() == [0, 1, 2, -1]
+        assert akd.LabelState.empty(4).with_labels(index, labels, 0).labels.tolist() == [
+            0,
+            1,
+            2,
+            -1,
+        ]
     with pytest.raises(ValueError, match="3 images but 1 labels"):
         akd.LabelState.empty(4).with_labels(index, [0], 0)
 
 
 def test_a_list_of_images_is_refused():
     x = torch.zeros(3, 3, 4, 4, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"pool images are a list; one tensor or array .* torch.stack or np.stack"):
+    with pytest.raises(
+        ValueError, match=r"pool images are a list; one tensor or array .* torch.stack or np.stack"
+    ):
         akd.make_dataset("x", list(x), [0, 1, 0], x, [0, 1, 0], ["a", "b"])
 
 
@@ -220,7 +265,10 @@ def test_a_teacher_is_not_made_of_words():
 def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
     part, again = (akd.load_dataset("digits", pool_size=200) for _ in range(2))
     assert part.pool.fingerprint() == again.pool.fingerprint()
-    rows = [int((digits.pool.images == image).all(dim=(1, 2, 3)).nonzero()[0]) for image in part.pool.images[:20]]
+    rows = [
+        int((digits.pool.images == image).all(dim=(1, 2, 3)).nonzero()[0])
+        for image in part.pool.images[:20]
+    ]
     assert rows == sorted(rows)
     assert torch.equal(part.oracle.label(torch.arange(20)), digits.oracle.label(torch.tensor(rows)))
     with pytest.raises(ValueError, match="pool_size = 1101, but the data set has 1100"):
@@ -228,10 +276,14 @@ def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
 
 
 def test_a_pool_for_each_seed_lies_beside_the_first_labels():
-    first, again, other = (akd.load_dataset("digits", pool_size=30, pool_seed=seed, pool_shots=2) for seed in (1, 1, 2))
+    first, again, other = (
+        akd.load_dataset("digits", pool_size=30, pool_seed=seed, pool_shots=2) for seed in (1, 1, 2)
+    )
     assert first.pool.fingerprint() == again.pool.fingerprint() != other.pool.fingerprint()
     for data in (first, other):
         assert len(data.pool) == 30 + 2 * 10
         assert data.oracle.label(torch.arange(50)).bincount(minlength=10).min() >= 2
-    with pytest.raises(ValueError, match="has 1080 images to draw from beside 2 per class; ask for 1 to 1080"):
+    with pytest.raises(
+        ValueError, match="has 1080 images to draw from beside 2 per class; ask for 1 to 1080"
+    ):
         akd.load_dataset("digits", pool_size=1081, pool_shots=2)

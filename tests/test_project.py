@@ -51,7 +51,9 @@ def test_pyproject_constraints_and_environment_hold_together():
     for requirement in (*project["dependencies"], *extras["notebooks"], *extras["test"]):
         name, least = requirement.split(">=")
         version = next(v for k, v in pinned.items() if names([k]) == names([name]))
-        assert tuple(map(int, version.split(".")[:2])) >= tuple(map(int, (least + ".0").split(".")[:2])), requirement
+        assert tuple(map(int, version.split(".")[:2])) >= tuple(
+            map(int, (least + ".0").split(".")[:2])
+        ), requirement
     environment = (ROOT / "environment.yml").read_text()
     assert "-c constraints.txt" in environment
     assert "-e .[notebooks,test]" in environment
@@ -63,12 +65,16 @@ def test_pyproject_constraints_and_environment_hold_together():
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text()
     targets = set(re.search(r"\.PHONY: (.*)", makefile).group(1).split())
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert set(re.findall(r"^make (\w+)", shown, re.M)) == targets
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(f"pretrain_{name}", ROOT / "data" / name / "pretrain.py")
+    spec = importlib.util.spec_from_file_location(
+        f"pretrain_{name}", ROOT / "data" / name / "pretrain.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -79,7 +85,7 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
     """A whole, short pre-training with every way to the target data closed."""
     import sklearn.datasets
 
-    from activekd_lite.datasets import loading as datasets
+    from activekd_lite.datasets import embedded as datasets
     from activekd_lite.datasets import shapes
 
     def touched(*args, **kwargs):
@@ -92,13 +98,19 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
     if name == "tiny-clip":
         monkeypatch.setattr(shapes, "TARGET", None)
     for out in ("a", "b"):
-        monkeypatch.setattr(sys, "argv", ["pretrain.py", "--steps", "2", "--batch", "8", "--out", str(tmp_path / out)])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["pretrain.py", "--steps", "2", "--batch", "8", "--out", str(tmp_path / out)],
+        )
         module = script(name)
         module.main()
     assert sys.modules["sklearn"] is None
     a, b = (load_file(tmp_path / out / "weights.safetensors") for out in ("a", "b"))
     assert all(torch.equal(a[k], b[k]) for k in a)  # seeded
-    assert (tmp_path / "a" / "manifest.json").read_text() == (tmp_path / "b" / "manifest.json").read_text()
+    assert (tmp_path / "a" / "manifest.json").read_text() == (
+        tmp_path / "b" / "manifest.json"
+    ).read_text()
     shipped = load_file(ROOT / "data" / name / "weights.safetensors")
     assert {k: v.shape for k, v in shipped.items()} == {k: v.shape for k, v in a.items()}
 
@@ -131,12 +143,20 @@ def test_the_readme_strategy_runs(small, teacher, quick):
     import activekd_lite as akd
 
     code = next(
-        block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "def " in block
+        block
+        for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+        if "def " in block
     )
     assert len(code.split("\n\n\n")[0].splitlines()) <= 10
     space = {"akd": akd, "data": small, "teacher": teacher}
     exec(code.split("\n\n\n")[0], space)
     result = akd.run_active_learning(
-        small, teacher, strategy=space["disagreement"], rounds=1, query_size=4, train=quick, progress=False
+        small,
+        teacher,
+        strategy=space["disagreement"],
+        rounds=1,
+        query_size=4,
+        train=quick,
+        progress=False,
     )
     assert len(result.records[0].query_indices) == 4

@@ -9,7 +9,13 @@ from activekd_lite.experiments import config as protocol
 
 def test_changes_go_before_the_preset():
     config = akd.RunConfig.paper("dtd", strategy="badge", seed=4, vlm="ViT-B-32", rounds=2)
-    assert (config.strategy, config.seed, config.vlm, config.rounds, config.student) == ("badge", 4, "ViT-B-32", 2, "resnet18")
+    assert (config.strategy, config.seed, config.vlm, config.rounds, config.student) == (
+        "badge",
+        4,
+        "ViT-B-32",
+        2,
+        "resnet18",
+    )
     with pytest.raises(ValueError, match="teacher = 'oracle'; 'zero-shot', 'clap' and None"):
         akd.RunConfig.paper("dtd", teacher="oracle")
 
@@ -22,7 +28,9 @@ def test_a_run_by_names_is_the_run_by_objects(tmp_path, vlm, digits, quick):
         vlm.text_weights(digits.classnames, digits.templates),
         test=akd.TeacherCache.build_test(vlm, digits, tmp_path, progress=False),
     )
-    by_objects = akd.run_active_learning(digits, teacher, rounds=1, query_size=3, train=quick, device="cpu", progress=False)
+    by_objects = akd.run_active_learning(
+        digits, teacher, rounds=1, query_size=3, train=quick, device="cpu", progress=False
+    )
     assert [r.outcome() for r in by_names.records] == [r.outcome() for r in by_objects.records]
     assert by_names.config == by_objects.config
 
@@ -34,14 +42,19 @@ def test_a_run_by_names_is_the_run_by_objects(tmp_path, vlm, digits, quick):
 def test_every_field_changes_the_run(tmp_path_factory, quick, change):
     root = tmp_path_factory.getbasetemp() / "shared-cache"
     base = akd.RunConfig(rounds=1, query_size=3, views=2, train=quick)
-    first, other = (c.run(cache_root=root, device="cpu", progress=False) for c in (base, replace(base, **change)))
+    first, other = (
+        c.run(cache_root=root, device="cpu", progress=False)
+        for c in (base, replace(base, **change))
+    )
     assert first.config != other.config
     assert [r.outcome() for r in first.records] != [r.outcome() for r in other.records]
 
 
 def test_prototypes_start_as_long_as_the_text_features_unless_told(vlm, digits, tmp_path):
     norms = [
-        protocol.make_teacher("clap", vlm, digits, 1, tmp_path, average, progress=False).start.norm(dim=0).mean()
+        protocol.make_teacher("clap", vlm, digits, 1, tmp_path, average, progress=False)
+        .start.norm(dim=0)
+        .mean()
         for average in (None, "raw", "normalized")
     ]
     assert norms[0] == norms[1] > 5
@@ -49,9 +62,14 @@ def test_prototypes_start_as_long_as_the_text_features_unless_told(vlm, digits, 
 
 
 @pytest.mark.parametrize(("views", "taught", "plain"), [(None, 1, akd.views.FRESH), (4, 4, 4)])
-def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(views, taught, plain, tmp_path, quick):
+def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(
+    views, taught, plain, tmp_path, quick
+):
     options = {"cache_root": tmp_path, "device": "cpu", "progress": False}
-    configs = [akd.RunConfig(teacher=t, views=views, rounds=0, train=quick).run(**options).config for t in ("zero-shot", None)]
+    configs = [
+        akd.RunConfig(teacher=t, views=views, rounds=0, train=quick).run(**options).config
+        for t in ("zero-shot", None)
+    ]
     grid = akd.sweep.Grid(strategies=["random"], views=views, rounds=0, train=quick)
     akd.sweep.run(grid, tmp_path / "grid", **options, workers=0)
     configs += [akd.load_run(tmp_path / "grid" / folder, "cpu").config for folder in grid.runs()]
@@ -76,19 +94,29 @@ def test_another_model_does_not_get_the_presets_weights():
 
 def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):
     configs = [
-        akd.RunConfig(teacher=None, rounds=1, pool_size=40, pool_per_seed=per, seed=s) for per in (True, False) for s in (0, 1)
+        akd.RunConfig(teacher=None, rounds=1, pool_size=40, pool_per_seed=per, seed=s)
+        for per in (True, False)
+        for s in (0, 1)
     ]
-    pools = [config.load(cache_root=tmp_path, device="cpu", progress=False).data.pool for config in configs]
+    pools = [
+        config.load(cache_root=tmp_path, device="cpu", progress=False).data.pool
+        for config in configs
+    ]
     assert [len(pool) for pool in pools] == [50, 50, 40, 40]
     assert pools[0].fingerprint() != pools[1].fingerprint()
     assert pools[2].fingerprint() == pools[3].fingerprint()
-    grid = akd.sweep.Grid(strategies=["random"], distill=[False], seeds=[0, 1], pool_size=40, pool_per_seed=True)
+    grid = akd.sweep.Grid(
+        strategies=["random"], distill=[False], seeds=[0, 1], pool_size=40, pool_per_seed=True
+    )
     assert len({akd.sweep._inputs_of(planned.config) for planned in grid.runs().values()}) == 2
 
 
 def test_query_size_is_the_number_of_classes_where_none_is_given(tmp_path, quick):
     config = akd.RunConfig(rounds=1, teacher=None, train=quick)
-    assert len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices) == 10
+    assert (
+        len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices)
+        == 10
+    )
 
 
 def test_the_command_line_gives_the_same_config(monkeypatch, tmp_path):
@@ -114,7 +142,11 @@ def test_the_command_line_gives_the_same_config(monkeypatch, tmp_path):
     assert cli.main(["run", "--paper", "--dataset", "imagenet", "--rounds", "2", *words]) == 2
     expected = akd.RunConfig.paper("imagenet", teacher="clap", student="resnet18@64", rounds=2)
     length = {"passes": 3.0, "pool_passes": None, "last_round_pool_passes": None}
-    assert seen == [replace(expected, train=replace(expected.train, pretrained=False, precision="float32", **length))]
+    assert seen == [
+        replace(
+            expected, train=replace(expected.train, pretrained=False, precision="float32", **length)
+        )
+    ]
     cli.main(["run", "--no-distill", "--steps", "5", "--paper", "--dataset", "dtd"])
     assert seen[1].teacher is None
     assert (seen[1].train.steps, seen[1].train.passes) == (5, None)

@@ -17,13 +17,18 @@ def gain_rows(*rows, value="aulc_pct"):
 
 
 def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
-    said = report.gain_said(gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5)), ["aulc_pct"])
+    said = report.gain_said(
+        gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5)), ["aulc_pct"]
+    )
     assert said == (
         "Mean of the rounds: the teacher adds +1.0 points on average, beyond the 95 % interval for 1 of 3 strategies; "
         "plain learning is ahead for badge (-2.0 ± 0.5); it cannot be told from 0 for coreset."
     )
     single = report.gain_said(gain_rows(("random", 4.0, np.nan), value="last_pct"), ["last_pct"])
-    assert single == "Last round: the teacher adds +4.0 points, from a single seed, which says nothing about luck."
+    assert (
+        single
+        == "Last round: the teacher adds +4.0 points, from a single seed, which says nothing about luck."
+    )
 
 
 def test_pairs_that_hold_are_named_the_better_first():
@@ -34,15 +39,23 @@ def test_pairs_that_hold_are_named_the_better_first():
         "2 of 3 differences hold after Holm's correction (10 paired seeds): b over a (+2.0); b over c (+2.0)."
     )
     luck = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + noise}))
-    assert report.pairs_said(luck).startswith("none of 1 differences holds after Holm's correction (10 paired seeds)")
+    assert report.pairs_said(luck).startswith(
+        "none of 1 differences holds after Holm's correction (10 paired seeds)"
+    )
     few = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + 9}).head(5))
-    assert report.pairs_said(few).startswith("5 paired runs cannot show that any difference is more than luck")
-    assert "nothing about luck" in report.pairs_said(metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a}).head(1)))
+    assert report.pairs_said(few).startswith(
+        "5 paired runs cannot show that any difference is more than luck"
+    )
+    assert "nothing about luck" in report.pairs_said(
+        metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a}).head(1))
+    )
 
 
 def test_ranks_say_what_they_rank_over_and_when_they_cannot_tell():
     def said(ranks, blocks, names="abcd"):
-        return report.ranks_said(statistics.Ranking(pd.DataFrame(ranks, columns=list(names)), blocks, 1))
+        return report.ranks_said(
+            statistics.Ranking(pd.DataFrame(ranks, columns=list(names)), blocks, 1)
+        )
 
     clear = said([[1, 2, 3, 4]] * 10, "paired seeds")
     assert "Over 10 paired seeds a has the best mean rank by AULC (1.00); c, d ranks lower" in clear
@@ -77,19 +90,31 @@ def page(tmp_path_factory):
                 runs.append(run(strategy, seed, level + 5 * place + rng.random(rounds), setting))
     path = tmp_path_factory.mktemp("report") / "report.html"
     failed = {"shapes/random-plain/seed0": "RuntimeError: <out of memory>"}
-    report.write(table(*runs), path, teacher_accuracy_pct={("digits", "zero-shot"): 71.234}, failed=failed)
+    report.write(
+        table(*runs), path, teacher_accuracy_pct={("digits", "zero-shot"): 71.234}, failed=failed
+    )
     return path.read_text()
 
 
 def test_the_page_has_each_setting_with_its_findings(page):
-    assert re.findall(r"<h2>(.*?)</h2>", page) == ["In short", "digits, zero-shot", "digits, clap", "shapes", "All settings"]
+    assert re.findall(r"<h2>(.*?)</h2>", page) == [
+        "In short",
+        "digits, zero-shot",
+        "digits, clap",
+        "shapes",
+        "All settings",
+    ]
     assert "48 runs, 190 trainings." in page
     assert "stopped after 2 of 4 trainings" in page
     short = page[page.index("In short") : page.index("<nav>")]
-    assert "1 of 1 differences hold after Holm's correction (6 paired seeds)" in short.replace("&#x27;", "'")
+    assert "1 of 1 differences hold after Holm's correction (6 paired seeds)" in short.replace(
+        "&#x27;", "'"
+    )
     assert "5 paired runs cannot show" in short  # of clap, where a seed is left out
     assert "in 9 of 9 comparisons (100 %)" in page  # three settings, three rounds after the first
-    assert page.count("teacher alone 71.2") == 1  # of the zero-shot teacher of digits, the others were not given
+    assert (
+        page.count("teacher alone 71.2") == 1
+    )  # of the zero-shot teacher of digits, the others were not given
 
 
 def test_the_page_needs_no_network_and_is_safe_from_names(page):
@@ -102,14 +127,22 @@ def test_the_page_needs_no_network_and_is_safe_from_names(page):
 
 def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_path):
     runs = table(run("random", 0, [50.0, 60.0], PLAIN), run("random", 1, [50.0, 61.0], PLAIN))
-    text = report.write(runs.drop(columns="calibration_error_pct"), tmp_path / "report.html").read_text()
+    text = report.write(
+        runs.drop(columns="calibration_error_pct"), tmp_path / "report.html"
+    ).read_text()
     assert "nobody to be ahead of" in text
     assert "who beats whom" not in text
     assert "What the teacher adds" not in text
     shapes = PLAIN | {"dataset": "shapes"}
     apart = [run(s, seed, [seed, 50.0]) for s in ("random", "badge") for seed in (0, 1)]
-    apart += [run(s, seed, [seed, 50.0], SETTING | {"dataset": "shapes"}) for s in ("random", "coreset") for seed in (0, 1)]
-    text = report.write(table(*apart, run("random", 0, [1.0, 2.0], shapes)), tmp_path / "apart.html").read_text()
+    apart += [
+        run(s, seed, [seed, 50.0], SETTING | {"dataset": "shapes"})
+        for s in ("random", "coreset")
+        for seed in (0, 1)
+    ]
+    text = report.write(
+        table(*apart, run("random", 0, [1.0, 2.0], shapes)), tmp_path / "apart.html"
+    ).read_text()
     assert "No ranks over settings: 3 strategies in 0 seeds that have them all" in text
     with pytest.raises(ValueError, match="a table of no runs"):
         report.write([], tmp_path / "none.html")
@@ -139,14 +172,21 @@ def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_
     assert figure.table.query("strategy == 'teacher'")["mean"].tolist() == [80, 82, 84]
     assert not figure.layout.shapes
     still = measured.assign(
-        teacher_accuracy_pct=measured["teacher_accuracy_pct"].where(measured["teacher_accuracy_pct"].isna(), 77.7)
+        teacher_accuracy_pct=measured["teacher_accuracy_pct"].where(
+            measured["teacher_accuracy_pct"].isna(), 77.7
+        )
     )
-    figure = comparisons.learning_curves(still, teacher_accuracy_pct=60.0)  # what was recorded goes first
+    figure = comparisons.learning_curves(
+        still, teacher_accuracy_pct=60.0
+    )  # what was recorded goes first
     assert len(figure.data) == 4
     assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([77.7])
     assert "the teacher's own accuracy is 77.7" in figure.alt
     old = measured.drop(columns="teacher_accuracy_pct")
-    assert [shape.y0 for shape in comparisons.learning_curves(old, teacher_accuracy_pct=60.0).layout.shapes] == [60]
+    assert [
+        shape.y0
+        for shape in comparisons.learning_curves(old, teacher_accuracy_pct=60.0).layout.shapes
+    ] == [60]
     assert not comparisons.learning_curves(old).layout.shapes
     with pytest.raises(ValueError, match="these runs did not record teacher_accuracy_pct"):
         comparisons.learning_curves(old, value="teacher_accuracy_pct")
@@ -154,13 +194,21 @@ def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_
 
 def test_seconds_by_strategy_stage_and_round(measured):
     stages = statistics.stage_seconds(measured).set_index(["strategy", "distill"])
-    assert stages.loc[("pcoreset", True), [*statistics.STAGES, "rounds"]].tolist() == [1, 3, 0.5, 0.25, 9]
+    assert stages.loc[("pcoreset", True), [*statistics.STAGES, "rounds"]].tolist() == [
+        1,
+        3,
+        0.5,
+        0.25,
+        9,
+    ]
     assert stages.loc[("random", False), "round"] == pytest.approx((2.75 + 2.75 + 2.5) / 3)
     rounds = statistics.round_seconds(measured)
     assert rounds["labeled_count"].tolist() == [10, 20, 30]
     assert rounds["pcoreset"].tolist() == [4.75, 4.75, 4.5]
     assert rounds["random, no distillation"].tolist() == [2.75, 2.75, 2.5]
-    of_runs = measured.assign(seconds=[{"train": s - 1, "select": 1} for s in measured["seconds"]])  # as RunResults have it
+    of_runs = measured.assign(
+        seconds=[{"train": s - 1, "select": 1} for s in measured["seconds"]]
+    )  # as RunResults have it
     assert statistics.round_seconds(of_runs).equals(rounds)
     assert statistics.stage_seconds(measured.drop(columns="seconds_train")).empty
     assert statistics.round_seconds(measured.drop(columns="seconds")).empty
@@ -169,18 +217,41 @@ def test_seconds_by_strategy_stage_and_round(measured):
 def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path):
     text = report.write(measured, tmp_path / "new.html").read_text()
     assert "goes from 80.0 % at 10 labels to 84.0 % at 30" in text
-    assert "With the teacher, at 30 labels, random (0.200) is the most balanced, pcoreset (0.250) the least" in text
+    assert (
+        "With the teacher, at 30 labels, random (0.200) is the most balanced, pcoreset (0.250) the least"
+        in text
+    )
     assert "Computed on cpu, 2 threads, AVX2" in text
     assert "recorded" not in text[text.index("</head>") :]
-    lacking = ["teacher_accuracy_pct", "label_imbalance", *(f"seconds_{stage}" for stage in statistics.STAGES)]
+    lacking = [
+        "teacher_accuracy_pct",
+        "label_imbalance",
+        *(f"seconds_{stage}" for stage in statistics.STAGES),
+    ]
     text = report.write(measured.drop(columns=lacking), tmp_path / "old.html").read_text()
-    for said in ("test accuracy was not recorded", "Class counts were not recorded", "Seconds per stage were not recorded"):
+    for said in (
+        "test accuracy was not recorded",
+        "Class counts were not recorded",
+        "Seconds per stage were not recorded",
+    ):
         assert text.count(said) == 1
     assert "Seconds of each round" in text
-    assert report.seconds_said(measured.filter(regex="^(?!seconds)")) == "time was not recorded in these runs."
+    assert (
+        report.seconds_said(measured.filter(regex="^(?!seconds)"))
+        == "time was not recorded in these runs."
+    )
 
 
 def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured):
-    both = table(measured.assign(selection_source=None), measured[measured["distill"]].assign(selection_source="kd"))
-    assert list(statistics.settings(both)) == ["digits, selected by mixed", "digits, selected by kd"]
-    assert [part["distill"].nunique() for part in statistics.settings(both).values()] == [2, 2]  # each with the plain ones
+    both = table(
+        measured.assign(selection_source=None),
+        measured[measured["distill"]].assign(selection_source="kd"),
+    )
+    assert list(statistics.settings(both)) == [
+        "digits, selected by mixed",
+        "digits, selected by kd",
+    ]
+    assert [part["distill"].nunique() for part in statistics.settings(both).values()] == [
+        2,
+        2,
+    ]  # each with the plain ones

@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from activekd_lite.strategies import get_strategy
 
 import activekd_lite as akd
+from activekd_lite.strategies import get_strategy
 from activekd_lite.utils.seeding import generator
 
 pool = pytest.importorskip("skactiveml.pool")
@@ -19,18 +19,28 @@ from sklearn.naive_bayes import GaussianNB  # noqa: E402
 
 from activekd_lite.strategies import scikit_activeml
 
-WORKING = [name for name in pool.__all__ if inspect.isclass(c := getattr(pool, name)) and scikit_activeml._problem(c) is None]
+WORKING = [
+    name
+    for name in pool.__all__
+    if inspect.isclass(c := getattr(pool, name)) and scikit_activeml._problem(c) is None
+]
 
 
 def situation(n=60, classes=2, labeled=7, seed=0):
     g = generator(seed, "situation")
-    predictions = akd.Predictions((2 * torch.randn(n, classes, generator=g)).softmax(1), torch.randn(n, 8, generator=g))
+    predictions = akd.Predictions(
+        (2 * torch.randn(n, classes, generator=g)).softmax(1), torch.randn(n, 8, generator=g)
+    )
     index = torch.randperm(n, generator=g)[:labeled]
-    return predictions, akd.LabelState.empty(n).with_labels(index, torch.arange(labeled) % classes, round=0)
+    return predictions, akd.LabelState.empty(n).with_labels(
+        index, torch.arange(labeled) % classes, round=0
+    )
 
 
 def pick(name, predictions, state, q, seed=0):
-    return get_strategy(f"skactiveml:{name}")(predictions, state, q, generator=generator(seed, "pick"))
+    return get_strategy(f"skactiveml:{name}")(
+        predictions, state, q, generator=generator(seed, "pick")
+    )
 
 
 @pytest.mark.parametrize("name", WORKING)
@@ -48,24 +58,42 @@ def test_their_strategies_keep_the_contract(name):
 
 def test_most_of_the_library_is_there():
     assert len(WORKING) >= 20
-    assert {"TypiClust", "ProbCover", "CoreSet", "Badge", "UncertaintySampling", "BatchBALD", "MaxHerding"} <= set(WORKING)
+    assert {
+        "TypiClust",
+        "ProbCover",
+        "CoreSet",
+        "Badge",
+        "UncertaintySampling",
+        "BatchBALD",
+        "MaxHerding",
+    } <= set(WORKING)
 
 
 def test_the_classifier_asked_for_is_the_student():
     predictions, state = situation(classes=5)
     picks = pick("UncertaintySampling", predictions, state, 10)  # least confident by default
-    assert set(picks.tolist()) == set(akd.STRATEGIES["least_confidence"](predictions, state, 10, generator=None).tolist())
+    assert set(picks.tolist()) == set(
+        akd.STRATEGIES["least_confidence"](predictions, state, 10, generator=None).tolist()
+    )
 
 
 def test_their_core_set_and_ours_agree():
     predictions, state = situation(classes=5)
-    unit = akd.Predictions(predictions.probs, torch.nn.functional.normalize(predictions.features.double(), dim=1))
+    unit = akd.Predictions(
+        predictions.probs, torch.nn.functional.normalize(predictions.features.double(), dim=1)
+    )
     ours = akd.STRATEGIES["coreset"](unit, state, 20, generator=None)
     assert torch.equal(pick("CoreSet", unit, state, 20), ours)
 
 
 def test_one_of_theirs_through_the_loop_and_a_cold_start(small, teacher, quick, tmp_path):
-    settings = {"rounds": 1, "query_size": 5, "train": quick, "strategy": "skactiveml:TypiClust", "progress": False}
+    settings = {
+        "rounds": 1,
+        "query_size": 5,
+        "train": quick,
+        "strategy": "skactiveml:TypiClust",
+        "progress": False,
+    }
     result = akd.run_active_learning(small, teacher, out=tmp_path, shots=0, **settings)
     assert result.config["strategy"] == "skactiveml:TypiClust"
     assert [r.labeled_count for r in result.records] == [5, 10]
@@ -95,7 +123,9 @@ for ask in (lambda: activekd_lite.PCoreSetQuery, lambda: activekd_lite.strategie
     except ImportError as error:
         print(error)
 """
-    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
     assert out.count("pip install scikit-activeml") == 2
 
 
@@ -132,10 +162,14 @@ class TestPCoreSetQuery:
 
     def test_utilities_of_confident_classifiers_agree_with_the_queries(self):
         """Near-equal probabilities, where |x|^2 + |c|^2 - 2 x.c would drown the distances in rounding."""
-        probs = np.eye(2)[np.arange(40) % 2] + 1e-9 * np.random.default_rng(0).standard_normal((40, 2))
+        probs = np.eye(2)[np.arange(40) % 2] + 1e-9 * np.random.default_rng(0).standard_normal(
+            (40, 2)
+        )
         X, y = np.arange(40.0)[:, None], np.where(np.arange(40) < 2, np.arange(40) % 2, np.nan)
         student = scikit_activeml._Student(X, probs, classes=[0, 1])
-        queries, utilities = self.query(X=X, y=y, clf=student, fit_clf=False, batch_size=20, return_utilities=True)
+        queries, utilities = self.query(
+            X=X, y=y, clf=student, fit_clf=False, batch_size=20, return_utilities=True
+        )
         assert np.nanargmax(utilities, axis=1).tolist() == queries.tolist()
 
     def test_candidates_as_none_indices_and_samples_agree(self):
@@ -154,11 +188,17 @@ class TestPCoreSetQuery:
     def test_a_cold_start_and_every_missing_label(self):
         nothing = np.full(30, np.nan)
         clf = self.clf.fit(self.X, self.y)
-        queries, utilities = self.query(y=nothing, clf=clf, fit_clf=False, batch_size=4, return_utilities=True)
+        queries, utilities = self.query(
+            y=nothing, clf=clf, fit_clf=False, batch_size=4, return_utilities=True
+        )
         probs = clf.predict_proba(self.X)
         assert queries[0] == np.linalg.norm(probs - probs.mean(axis=0), axis=1).argmin()
         assert np.nanargmax(utilities, axis=1).tolist() == queries.tolist()
-        for missing, labels, kind in ((0, [1, 2], int), (None, ["A", "B"], object), ("", ["A", "B"], str)):
+        for missing, labels, kind in (
+            (0, [1, 2], int),
+            (None, ["A", "B"], object),
+            ("", ["A", "B"], str),
+        ):
             y = np.full(30, missing, dtype=kind)
             y[:2] = labels
             clf = ParzenWindowClassifier(classes=labels, missing_label=missing)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 template = pytest.importorskip(
-    "skactiveml.tests.template_query_strategy", reason="scikit-activeml's wheel leaves its tests out"
+    "skactiveml.tests.template_query_strategy",
+    reason="scikit-activeml's wheel leaves its tests out",
 )
 from skactiveml.classifier import ParzenWindowClassifier  # noqa: E402
 
@@ -18,8 +19,15 @@ class TestConformance(template.TemplateSingleAnnotatorPoolQueryStrategy, unittes
     def setUp(self):
         X = np.random.default_rng(0).standard_normal((10, 2))
         y = np.array([0.0, 1.0] + 8 * [np.nan])
-        words = {"X": X, "y": y, "clf": ParzenWindowClassifier(classes=[0, 1], random_state=0), "fit_clf": True}
-        super().setUp(qs_class=PCoreSetQuery, init_default_params={}, query_default_params_clf=words)
+        words = {
+            "X": X,
+            "y": y,
+            "clf": ParzenWindowClassifier(classes=[0, 1], random_state=0),
+            "fit_clf": True,
+        }
+        super().setUp(
+            qs_class=PCoreSetQuery, init_default_params={}, query_default_params_clf=words
+        )
 
     def test_query_param_clf(self):
         super().test_query_param_clf(test_cases=[])

@@ -7,17 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms import v2
 
-from activekd_lite.utils import views
-from activekd_lite.utils import seeding
+from activekd_lite.utils import seeding, views
 from activekd_lite.utils.views import Augmentation, Views
 
 
 def images(count=4, height=20, width=20):
-    return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=seeding.generator(0, "test"))
+    return torch.randint(
+        0, 256, (count, 3, height, width), dtype=torch.uint8, generator=seeding.generator(0, "test")
+    )
 
 
 def test_seeds_of_different_purposes_and_rounds_differ():
-    seeds = {seeding.derive_seed(s, p, r) for s, p, r in itertools.product(range(3), ("a", "b"), range(10))}
+    seeds = {
+        seeding.derive_seed(s, p, r)
+        for s, p, r in itertools.product(range(3), ("a", "b"), range(10))
+    }
     assert len(seeds) == 60
     assert seeding.derive_seed(1, "a", 23) != seeding.derive_seed(1, "a2", 3)
 
@@ -42,7 +46,9 @@ def test_uniforms_are_uniform_and_uncorrelated():
 def test_view_0_is_the_centre_crop_and_others_keep_to_the_augmentation():
     spec = Views(count=3, seed=1, augmentation=Augmentation((0.6, 0.8), (0.9, 1.1), 0.5))
     ids = torch.arange(500)
-    assert torch.equal(views.boxes(spec, ids, torch.zeros(500), 20, 30), views.center_box(20, 30).expand(500, 5))
+    assert torch.equal(
+        views.boxes(spec, ids, torch.zeros(500), 20, 30), views.center_box(20, 30).expand(500, 5)
+    )
     top, left, height, width, flip = views.boxes(spec, ids, torch.ones(500), 20, 20).unbind(1)
     area, ratio = height * width, width / height
     assert 0.6 <= area.min() < 0.62
@@ -59,13 +65,17 @@ def test_views_depend_on_every_field(change):
     ids, view = torch.arange(8), torch.ones(8)
     base = Views(count=2, seed=1)
     other = Views(**{"count": 2, "seed": 1} | change)
-    assert not torch.equal(views.boxes(base, ids, view, 20, 20), views.boxes(other, ids, view, 20, 20))
+    assert not torch.equal(
+        views.boxes(base, ids, view, 20, 20), views.boxes(other, ids, view, 20, 20)
+    )
     assert base.fingerprint() != other.fingerprint()
 
 
 def test_rendering_a_box_equals_cropping_it():
     x = images(1)
-    box = torch.tensor([[0.25, 0.5, 0.5, 0.5, 0.0]])  # rows 5..14, columns 10..19, at the same resolution
+    box = torch.tensor(
+        [[0.25, 0.5, 0.5, 0.5, 0.0]]
+    )  # rows 5..14, columns 10..19, at the same resolution
     assert torch.allclose(views.render(x, box, 10), x[:, :, 5:15, 10:20] / 255, atol=1e-5)
     box[0, 4] = 1
     assert torch.allclose(views.render(x, box, 10), x[:, :, 5:15, 10:20].flip(3) / 255, atol=1e-5)
@@ -76,7 +86,9 @@ def test_rendering_a_box_equals_cropping_it():
 def test_centre_crop_is_torchvisions(mode, shape):
     x = images(2, *shape)
     interpolation = v2.InterpolationMode(mode)
-    standard = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Resize(16, interpolation), v2.CenterCrop(16)])
+    standard = v2.Compose(
+        [v2.ToDtype(torch.float32, scale=True), v2.Resize(16, interpolation), v2.CenterCrop(16)]
+    )
     torch.testing.assert_close(views.render_center(x, 16, mode), standard(x).clamp(0, 1))
 
 
@@ -84,7 +96,9 @@ def test_pixels_do_not_depend_on_the_company_an_image_keeps():
     x, spec = images(6), Views(count=3, seed=0)
     ids, view = torch.tensor([5, 9, 2, 7, 1, 0]), torch.tensor([0, 1, 2, 0, 1, 2])
     together = views.pixels(spec, x, ids, view, 16)
-    alone = torch.cat([views.pixels(spec, x[i : i + 1], ids[i : i + 1], view[i : i + 1], 16) for i in range(6)])
+    alone = torch.cat(
+        [views.pixels(spec, x[i : i + 1], ids[i : i + 1], view[i : i + 1], 16) for i in range(6)]
+    )
     assert torch.allclose(together, alone, atol=1e-6)
 
 

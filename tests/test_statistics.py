@@ -8,13 +8,24 @@ from scipy import stats
 from activekd_lite.analysis import statistics
 from activekd_lite.plots import runs as plots
 
-SETTING = {"dataset": "digits", "vlm": "tiny-clip", "teacher": "zero-shot", "student": "tiny-cnn", "query_size": 10, "shots": 1}
+SETTING = {
+    "dataset": "digits",
+    "vlm": "tiny-clip",
+    "teacher": "zero-shot",
+    "student": "tiny-cnn",
+    "query_size": 10,
+    "shots": 1,
+}
 PLAIN = SETTING | {"vlm": None, "teacher": "none"}
 
 
 def run(strategy, seed, accuracies, setting=SETTING, **other):
     """A run's rows, as `loop.tidy` makes them."""
-    known = setting | {"strategy": strategy, "distill": setting["teacher"] != "none", "seed": seed} | other
+    known = (
+        setting
+        | {"strategy": strategy, "distill": setting["teacher"] != "none", "seed": seed}
+        | other
+    )
     return pd.DataFrame([
         known | {"round": r, "labeled_count": 10 * (r + 1), "accuracy_pct": a, "calibration_error_pct": 100 - a}
         for r, a in enumerate(accuracies)
@@ -38,13 +49,23 @@ def two_seeds():
 
 def test_areas_and_gains_by_hand(two_seeds):
     runs = statistics.aulc(two_seeds).set_index(["strategy", "distill", "seed"])
-    assert runs.loc[("random", True, 0), ["aulc_pct", "first_pct", "last_pct", "rounds"]].tolist() == [70, 60, 80, 3]
+    assert runs.loc[
+        ("random", True, 0), ["aulc_pct", "first_pct", "last_pct", "rounds"]
+    ].tolist() == [70, 60, 80, 3]
     assert runs.loc[("pcoreset", False, 1), "aulc_pct"] == 60
     assert runs["whole"].all()
     gain = statistics.gains(two_seeds).set_index(["setting", "strategy", "value"])
-    assert gain.loc[("digits", "random", "first_pct"), ["mean", "n", "left_out"]].tolist() == [31, 2, 0]  # 30 and 32
-    assert gain.loc[("digits", "random", "first_pct"), "half_width"] == pytest.approx(stats.t.ppf(0.975, 1))
-    assert gain.loc[("digits", "pcoreset", "last_pct"), "mean"] == -4  # the teacher costs points: 80 - 84, 86 - 90
+    assert gain.loc[("digits", "random", "first_pct"), ["mean", "n", "left_out"]].tolist() == [
+        31,
+        2,
+        0,
+    ]  # 30 and 32
+    assert gain.loc[("digits", "random", "first_pct"), "half_width"] == pytest.approx(
+        stats.t.ppf(0.975, 1)
+    )
+    assert (
+        gain.loc[("digits", "pcoreset", "last_pct"), "mean"] == -4
+    )  # the teacher costs points: 80 - 84, 86 - 90
     assert gain.loc[("digits", "random", "aulc_pct"), "mean"] == pytest.approx((20 + 20) / 2)
     shown = statistics.summary(two_seeds)
     assert shown["strategy"].tolist() == ["random", "pcoreset"]
@@ -57,8 +78,12 @@ def test_areas_and_gains_by_hand(two_seeds):
 def test_curves_are_means_over_the_seeds(two_seeds):
     curves = statistics.curves_frame(two_seeds).set_index(["strategy", "distill", "labeled_count"])
     assert curves.loc[("random", True, 30), ["mean", "n"]].tolist() == [82, 2]
-    assert curves.loc[("random", True, 30), "half_width"] == pytest.approx(2 * stats.t.ppf(0.975, 1))
-    assert statistics.curves_frame(two_seeds, "calibration_error_pct")["mean"][0] == pytest.approx(39)
+    assert curves.loc[("random", True, 30), "half_width"] == pytest.approx(
+        2 * stats.t.ppf(0.975, 1)
+    )
+    assert statistics.curves_frame(two_seeds, "calibration_error_pct")["mean"][0] == pytest.approx(
+        39
+    )
 
 
 def test_the_order_of_the_rows_changes_nothing(two_seeds):
@@ -70,7 +95,9 @@ def test_the_order_of_the_rows_changes_nothing(two_seeds):
 def test_parquet_and_pickled_missing_names_are_the_same(two_seeds, tmp_path):
     pytest.importorskip("pyarrow")
     two_seeds.to_parquet(tmp_path / "runs.parquet")
-    pd.testing.assert_frame_equal(statistics.gains(pd.read_parquet(tmp_path / "runs.parquet")), statistics.gains(two_seeds))
+    pd.testing.assert_frame_equal(
+        statistics.gains(pd.read_parquet(tmp_path / "runs.parquet")), statistics.gains(two_seeds)
+    )
 
 
 def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
@@ -87,7 +114,9 @@ def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
     assert [of["distill"].mean() for of in found.values()] == [12 / 24, 3 / 15, 1, 0, 0]
     gain = statistics.gains(more).set_index(["setting", "strategy", "value"])["mean"]
     assert gain["digits, clap, tiny-clip, tiny-cnn", "random", "last_pct"] == 86 - 70
-    assert not any("linear" in name for name, *_ in gain.index)  # its plain run learnt from another model's features
+    assert not any(
+        "linear" in name for name, *_ in gain.index
+    )  # its plain run learnt from another model's features
     with pytest.raises(ValueError, match="5 settings .digits, zero-shot.* are not to be mixed"):
         plots.learning_curves(more)
     with pytest.raises(ValueError, match="are not to be mixed"):
@@ -105,22 +134,33 @@ def test_what_is_incomplete_is_left_out_and_said(two_seeds):
     values = statistics.paired(gone)
     assert values["pcoreset"].isna().tolist() == [False, True]
     gain = statistics.gains(gone).set_index(["strategy", "value"])
-    assert gain.loc[("pcoreset", "aulc_pct"), ["mean", "n", "left_out"]].tolist() == [14, 1, 1]  # 72 - 58; seed 1 has no pair
+    assert gain.loc[("pcoreset", "aulc_pct"), ["mean", "n", "left_out"]].tolist() == [
+        14,
+        1,
+        1,
+    ]  # 72 - 58; seed 1 has no pair
     assert gain.loc[("random", "aulc_pct"), ["n", "left_out"]].tolist() == [1, 1]
     found = statistics.ranking(gone, "seed")
     assert (len(found.ranks), found.left_out) == (1, 1)
-    assert statistics.leads(gone).query("strategy == 'pcoreset'")["lead"].tolist() == [6, 0]  # of seed 0 alone
+    assert statistics.leads(gone).query("strategy == 'pcoreset'")["lead"].tolist() == [
+        6,
+        0,
+    ]  # of seed 0 alone
     assert statistics.missing(two_seeds).empty
 
 
 def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
-    with pytest.raises(ValueError, match="two runs of dataset digits, .*strategy random, distill True, seed 0"):
+    with pytest.raises(
+        ValueError, match="two runs of dataset digits, .*strategy random, distill True, seed 0"
+    ):
         statistics.aulc(table(two_seeds, run("random", 0, [1.0, 2, 3])))
     with pytest.raises(ValueError, match="without seed, round"):
         statistics.aulc(two_seeds.drop(columns=["seed", "round"]))
     with pytest.raises(ValueError, match="a table of no runs"):
         statistics.aulc([])
-    with pytest.raises(ValueError, match="value = 'accuracy': one of first_pct, aulc_pct, last_pct"):
+    with pytest.raises(
+        ValueError, match="value = 'accuracy': one of first_pct, aulc_pct, last_pct"
+    ):
         statistics.paired(two_seeds, "accuracy")
     with pytest.raises(ValueError, match="value = 'accuracy'"):
         statistics.summary(two_seeds, "accuracy")
@@ -142,7 +182,12 @@ def test_ranks_by_hand():
     scores = {("random", 0): [50, 60], ("coreset", 0): [70, 60], ("pcoreset", 0): [60, 90],
               ("random", 1): [10, 10], ("coreset", 1): [10, 30], ("pcoreset", 1): [40, 0]}  # fmt: skip
     settings = [SETTING, SETTING | {"dataset": "shapes"}]
-    runs = grid(["random", "coreset", "pcoreset"], settings, [0, 1], lambda s, i, seed: float(scores[s, i][seed]))
+    runs = grid(
+        ["random", "coreset", "pcoreset"],
+        settings,
+        [0, 1],
+        lambda s, i, seed: float(scores[s, i][seed]),
+    )
     seeds = statistics.ranking(runs, "seed")
     assert seeds.ranks.to_numpy().tolist() == [[3, 1, 2], [2.5, 2.5, 1], [2.5, 2.5, 1], [2, 1, 3]]
     assert seeds.table["strategy"].tolist() == ["coreset", "pcoreset", "random"]
@@ -151,9 +196,14 @@ def test_ranks_by_hand():
     assert means.ranks.to_numpy().tolist() == [[3, 2, 1], [3, 1.5, 1.5]]
     assert (means.blocks, means.left_out) == ("settings", 0)
     clap = grid(
-        ["random", "coreset", "pcoreset"], [SETTING | {"teacher": "clap"}], [0], lambda s, *_: 90.0 if s == "random" else 0
+        ["random", "coreset", "pcoreset"],
+        [SETTING | {"teacher": "clap"}],
+        [0],
+        lambda s, *_: 90.0 if s == "random" else 0,
     )
-    together = statistics.ranking(table(runs, clap), "dataset")  # digits: (55 + 90) / 2, 65 / 2, 75 / 2
+    together = statistics.ranking(
+        table(runs, clap), "dataset"
+    )  # digits: (55 + 90) / 2, 65 / 2, 75 / 2
     assert together.ranks.loc["digits"].tolist() == [1, 3, 2]
     assert len(statistics.ranking(table(runs, clap)).ranks) == 3
 
@@ -169,16 +219,24 @@ def test_friedman_is_scipys_and_handles_equals():
     same = statistics.ranking(grid(names, [SETTING], range(3), lambda *_: 50.0), "seed")
     assert same.friedman_p == 1
     assert same.groups == [["random", "coreset", "badge", "pcoreset"]]
-    assert np.isnan(statistics.ranking(grid(names[:2], [SETTING], range(3), lambda s, *_: len(s)), "seed").friedman_p)
+    assert np.isnan(
+        statistics.ranking(
+            grid(names[:2], [SETTING], range(3), lambda s, *_: len(s)), "seed"
+        ).friedman_p
+    )
 
 
 def test_the_critical_difference_is_demsars():
     """Table 5 (a) and the example of section 3.2.2 of Demsar 2006: 4 classifiers on 14 data sets."""
     for strategies, q in ((2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (10, 3.164)):
         expected = q * (strategies * (strategies + 1) / (6 * 30)) ** 0.5
-        assert statistics.nemenyi_critical_difference(strategies, 30) == pytest.approx(expected, rel=5e-4)
+        assert statistics.nemenyi_critical_difference(strategies, 30) == pytest.approx(
+            expected, rel=5e-4
+        )
     assert statistics.nemenyi_critical_difference(4, 14) == pytest.approx(1.25, abs=0.005)
-    assert statistics.nemenyi_critical_difference(4, 14, level=0.9) == pytest.approx(1.12, abs=0.005)
+    assert statistics.nemenyi_critical_difference(4, 14, level=0.9) == pytest.approx(
+        1.12, abs=0.005
+    )
 
 
 def test_groups_are_the_largest_sets_within_the_critical_difference():
@@ -207,8 +265,20 @@ def test_firsts_by_hand():
     assert lead["digits", "coreset"].to_dict() == {1: 1, 2: 0, 3: 0, 4: -11}
     assert lead["shapes", "pcoreset"].tolist() == [-1, 1, 3, 5]
     count = statistics.firsts(runs).set_index("strategy")
-    assert count.loc["pcoreset", ["first", "tied", "of", "after_2", "of_after_2"]].tolist() == [4, 0, 8, 3, 4]
-    assert count.loc["coreset", ["first", "tied", "of", "after_2", "of_after_2"]].tolist() == [1, 2, 4, 0, 2]  # digits only
+    assert count.loc["pcoreset", ["first", "tied", "of", "after_2", "of_after_2"]].tolist() == [
+        4,
+        0,
+        8,
+        3,
+        4,
+    ]
+    assert count.loc["coreset", ["first", "tied", "of", "after_2", "of_after_2"]].tolist() == [
+        1,
+        2,
+        4,
+        0,
+        2,
+    ]  # digits only
     assert count.loc["random", ["first", "tied", "of"]].tolist() == [1, 2, 8]
     assert count.loc["coreset", "mean_lead"] == pytest.approx(-10 / 4)
     assert count.index[0] == "pcoreset"
@@ -227,5 +297,9 @@ def test_figures_take_the_tidy_table(two_seeds):
     figure = plots.learning_curves(two_seeds)
     assert figure.data[0].name == "random"
     assert list(figure.data[0].y) == [61, 70, 82]
-    assert list(plots.learning_curves(two_seeds, value="calibration_error_pct").data[0].y) == [39, 30, 18]
+    assert list(plots.learning_curves(two_seeds, value="calibration_error_pct").data[0].y) == [
+        39,
+        30,
+        18,
+    ]
     assert list(plots.aulc_intervals(two_seeds).data[0].x) == [pytest.approx(71), pytest.approx(73)]

@@ -21,10 +21,24 @@ from activekd_lite import cli
 
 ROOT = Path(__file__).parents[1]
 MODULE = [sys.executable, "-m", "activekd_lite"]
-LONG = ["--rounds", "200", "--query-size", "3", "--steps", "5", "--device", "cpu", "--cache", "cache"]
+LONG = [
+    "--rounds",
+    "200",
+    "--query-size",
+    "3",
+    "--steps",
+    "5",
+    "--device",
+    "cpu",
+    "--cache",
+    "cache",
+]
 COMMANDS = {  # what may be stopped in the middle: its words, and a file that is there when it is
     "run": (["run", *LONG, "--out", "out"], "out/rounds.jsonl"),
-    "sweep": (["sweep", *LONG, "--strategy", "random", "--workers", "1", "--out", "out"], "out/digits/*/seed0/rounds.jsonl"),
+    "sweep": (
+        ["sweep", *LONG, "--strategy", "random", "--workers", "1", "--out", "out"],
+        "out/digits/*/seed0/rounds.jsonl",
+    ),
     "notebooks": (["notebooks", "long", "--from", ".", "--out", "out"], "begun"),
 }
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /proc, as on Linux")
@@ -32,7 +46,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals and /pr
 
 def script() -> list[str]:
     """What pip writes for the entry point."""
-    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]["activekd-lite"].split(":")
+    module, name = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"][
+        "activekd-lite"
+    ].split(":")
     return [sys.executable, "-c", f"import sys; from {module} import {name}; sys.exit({name}())"]
 
 
@@ -46,7 +62,12 @@ def begin(words, folder, program=MODULE, ignored=()):
     paths = {"PYTHONPATH": str(ROOT), "JUPYTER_RUNTIME_DIR": str(folder / "runtime")}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(
-        [*program, *words], cwd=folder, env=os.environ | paths, start_new_session=True, preexec_fn=as_in_a_terminal, **pipes
+        [*program, *words],
+        cwd=folder,
+        env=os.environ | paths,
+        start_new_session=True,
+        preexec_fn=as_in_a_terminal,
+        **pipes,
     )
 
 
@@ -68,7 +89,9 @@ def check_stopped(process, number):
     out, err = process.communicate(timeout=30)
     assert process.returncode == 128 + number
     lines = re.split(r"[\r\n]+", err.replace("\x1b[A", ""))
-    lines = [line for line in lines if line.strip() and not re.search(r"%\|.*\|", line)]  # progress bars
+    lines = [
+        line for line in lines if line.strip() and not re.search(r"%\|.*\|", line)
+    ]  # progress bars
     assert len(lines) == 1, err
     assert f"stopped by {number.name}; run the same command again" in lines[0]
     for word in ("Traceback", "leaked"):
@@ -111,9 +134,16 @@ def at_work(tmp_path_factory):
         folder = tmp_path_factory.mktemp(name)
         if name == "notebooks":
             nbformat = pytest.importorskip("nbformat")
-            cell = nbformat.v4.new_code_cell("import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)")
-            spoken = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
-            nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=spoken), folder / "long.ipynb")
+            cell = nbformat.v4.new_code_cell(
+                "import pathlib, time\npathlib.Path('begun').touch()\ntime.sleep(600)"
+            )
+            spoken = {
+                "kernelspec": {"name": "python3", "display_name": "Python 3"},
+                "language_info": {"name": "python"},
+            }
+            nbformat.write(
+                nbformat.v4.new_notebook(cells=[cell], metadata=spoken), folder / "long.ipynb"
+            )
         processes[name] = (begin(words, folder), folder)
     yield processes
     for process, _ in processes.values():
@@ -129,7 +159,9 @@ def test_in_the_middle(at_work, name, number):
     process, folder = at_work[name]
     wait(lambda: list(folder.glob(COMMANDS[name][1])), process)
     children = psutil.Process(process.pid).children(recursive=True)
-    assert len(children) == {"sweep": 2, "notebooks": 1}.get(name, 0)  # a worker and a tracker; a kernel
+    assert len(children) == {"sweep": 2, "notebooks": 1}.get(
+        name, 0
+    )  # a worker and a tracker; a kernel
     if number == signal.SIGINT:
         os.killpg(process.pid, number)  # as a terminal does
     else:
@@ -174,7 +206,10 @@ def test_the_module_is_the_command(tmp_path):
 
 def test_the_package_imports_its_parts_when_they_are_asked_for():
     code = "import activekd_lite, sys; print('torch' in sys.modules); activekd_lite.Pool; print('torch' in sys.modules)"
-    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == ["False", "True"]
+    assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == [
+        "False",
+        "True",
+    ]
     tree = ast.parse((ROOT / "activekd_lite/__init__.py").read_text())
     for_editors = next(node for node in tree.body if isinstance(node, ast.If)).body
     assert sorted(alias.name for node in for_editors for alias in node.names) == sorted(akd.__all__)

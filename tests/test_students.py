@@ -10,8 +10,8 @@ from torch import nn
 
 import activekd_lite as akd
 from activekd_lite import students
-from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone
 from activekd_lite.students import build_student
+from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone
 
 
 @pytest.fixture(autouse=True)
@@ -43,22 +43,41 @@ def test_pixels_are_normalised_as_the_backbone_was_trained(monkeypatch):
             seen.append(x)
             return x.mean(dim=(2, 3))
 
-    monkeypatch.setitem(STUDENTS, "mine", Backbone(lambda pretrained: Seeing(), 8, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)))
+    monkeypatch.setitem(
+        STUDENTS,
+        "mine",
+        Backbone(lambda pretrained: Seeing(), 8, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)),
+    )
     student = build_student("mine", 4, device="cpu")
     student.features(torch.full((1, 3, 8, 8), 0.6))
     torch.testing.assert_close(seen[-1][0, :, 0, 0], torch.tensor([1.0, 1.6, 0.3]))
     assert find_backbone("resnet18").mean == pytest.approx((0.485, 0.456, 0.406))
-    assert find_backbone("vit_base_patch16_224.augreg_in21k").mean == (0.5, 0.5, 0.5)  # timm's own for these weights
+    assert find_backbone("vit_base_patch16_224.augreg_in21k").mean == (
+        0.5,
+        0.5,
+        0.5,
+    )  # timm's own for these weights
 
 
-def test_a_whole_run_with_a_student_of_ones_own_and_of_timm(small, teacher, quick, monkeypatch, tmp_path):
+def test_a_whole_run_with_a_student_of_ones_own_and_of_timm(
+    small, teacher, quick, monkeypatch, tmp_path
+):
     monkeypatch.setitem(STUDENTS, "mine", Backbone(students.tiny_cnn_backbone, 12))
     for name in ("mine", "test_resnet@32"):
         train = replace(quick, steps=2, pretrained=False)
-        options = {"student": name, "train": train, "rounds": 1, "query_size": 3, "progress": False, "device": "cpu"}
+        options = {
+            "student": name,
+            "train": train,
+            "rounds": 1,
+            "query_size": 3,
+            "progress": False,
+            "device": "cpu",
+        }
         result = akd.run_active_learning(small, teacher, out=tmp_path / name, **options)
         again = akd.load_run(tmp_path / name)
-        assert torch.equal(again.predict(small.test.images).probs, result.predict(small.test.images).probs)
+        assert torch.equal(
+            again.predict(small.test.images).probs, result.predict(small.test.images).probs
+        )
 
 
 class TestWeights:
@@ -72,7 +91,11 @@ class TestWeights:
         assert torch.equal(student.backbone.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
 
     def test_dino_goes_into_torchvisions_resnet50(self, tmp_path):
-        state = {k: v for k, v in torchvision.models.resnet50().state_dict().items() if not k.startswith("fc.")}
+        state = {
+            k: v
+            for k, v in torchvision.models.resnet50().state_dict().items()
+            if not k.startswith("fc.")
+        }
         folder = tmp_path / "torch/hub/checkpoints"
         folder.mkdir(parents=True)
         torch.save(state, folder / "dino_resnet50_pretrain.pth")  # as published: the backbone alone
@@ -95,31 +118,48 @@ class TestWeights:
 
     def test_a_file_is_part_of_a_runs_configuration(self, small, quick, tmp_path):
         path = tmp_path / "own.safetensors"
-        options = {"rounds": 0, "progress": False, "device": "cpu", "out": tmp_path / "run", "student": "tiny-cnn"}
+        options = {
+            "rounds": 0,
+            "progress": False,
+            "device": "cpu",
+            "out": tmp_path / "run",
+            "student": "tiny-cnn",
+        }
         options["train"] = replace(quick, pretrained=str(path))
         for seed, refused in ((0, False), (0, False), (1, True)):
             torch.manual_seed(seed)
-            save_file({k: v.contiguous() for k, v in students.tiny_cnn_backbone().state_dict().items()}, path)
+            save_file(
+                {k: v.contiguous() for k, v in students.tiny_cnn_backbone().state_dict().items()},
+                path,
+            )
             if refused:
                 with pytest.raises(ValueError, match="student_weights: "):
                     akd.run_active_learning(small, None, **options)
             else:
                 akd.run_active_learning(small, None, **options)
 
-    @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "dino_resnet50", "timm:resnet18.a1_in1k", "tinyvit"])
+    @pytest.mark.parametrize(
+        "name", ["resnet18", "mobilenet_v2", "dino_resnet50", "timm:resnet18.a1_in1k", "tinyvit"]
+    )
     def test_without_a_network_the_way_out_is_said(self, name, monkeypatch):
         def no_network(*args, **kwargs):
             raise OSError("Name or service not known")
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-        with pytest.raises(FileNotFoundError, match=r"no weights for student.*akd\.build_student\(.*pretrained=False"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=r"no weights for student.*akd\.build_student\(.*pretrained=False",
+        ):
             build_student(name, 5, device="cpu")
 
     def test_what_does_not_fit_is_named(self, tmp_path):
         path = tmp_path / "w.pth"
         state = torchvision.models.resnet18().state_dict()
         for content, complaint in (
-            ({k: v for k, v in state.items() if k != "conv1.weight"}, r"1 weights are missing \(conv1.weight\)"),
+            (
+                {k: v for k, v in state.items() if k != "conv1.weight"},
+                r"1 weights are missing \(conv1.weight\)",
+            ),
             (state | {"conv1.weight": torch.zeros(1)}, r"1 have another shape \(conv1.weight\)"),
             ([1, 2], "no tensors by name"),
         ):
@@ -143,14 +183,20 @@ class TestWeights:
 
 
 def test_unknown_names_and_shapes_are_refused_by_value(monkeypatch):
-    with pytest.raises(ValueError, match="unknown student 'mobilenetv2'.*every model of timm: did you mean"):
+    with pytest.raises(
+        ValueError, match="unknown student 'mobilenetv2'.*every model of timm: did you mean"
+    ):
         build_student("mobilenetv2", 5)
     with pytest.raises(ValueError, match="'resnet18@big': behind the @"):
         build_student("resnet18@big", 5)
-    with pytest.raises(ValueError, match="'linear' learns from cached features: say how many numbers"):
+    with pytest.raises(
+        ValueError, match="'linear' learns from cached features: say how many numbers"
+    ):
         build_student("linear", 5)
     monkeypatch.setitem(STUDENTS, "flat", Backbone(lambda pretrained: nn.Identity(), 8))
-    with pytest.raises(ValueError, match=r"'flat' gives \(1, 3, 8, 8\) for one image; features \(1, F\)"):
+    with pytest.raises(
+        ValueError, match=r"'flat' gives \(1, 3, 8, 8\) for one image; features \(1, F\)"
+    ):
         build_student("flat", 5)
 
 
@@ -167,7 +213,9 @@ def test_random_layers_draw_from_the_runs_seed(small, teacher, quick, monkeypatc
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        net = akd.train_student(small.pool, state, teacher, student="dropping", config=quick, device="cpu")
+        net = akd.train_student(
+            small.pool, state, teacher, student="dropping", config=quick, device="cpu"
+        )
         assert torch.equal(torch.get_rng_state(), before)
         weights.append(net.ce_head.weight)
     assert torch.equal(*weights)

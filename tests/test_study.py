@@ -21,9 +21,13 @@ def study():
 def test_every_run_of_its_grid_is_there_with_all_rounds_and_none_else(study):
     runs = sweep.Grid.read(sweep.STUDY / "grid.yaml").runs()
     assert set(study["run"]) == set(runs)
-    assert (study.groupby("run")["round"].agg(lambda rounds: sorted(rounds) == list(range(9)))).all()
+    assert (
+        study.groupby("run")["round"].agg(lambda rounds: sorted(rounds) == list(range(9)))
+    ).all()
     assert statistics.missing(study).empty
-    assert set(sweep.teachers(sweep.STUDY)) == {(d, t) for d in ("digits", "shapes") for t in ("zero-shot", "clap")}
+    assert set(sweep.teachers(sweep.STUDY)) == {
+        (d, t) for d in ("digits", "shapes") for t in ("zero-shot", "clap")
+    }
     assert sum(path.stat().st_size for path in sweep.STUDY.iterdir()) < 500_000
 
 
@@ -35,12 +39,17 @@ def test_within_a_seed_all_strategies_begin_alike(study):
 
 def test_the_readmes_table_is_the_studys(study):
     summary = statistics.summary(study).set_index(["data set", "strategy"])
-    rows = [line.strip("| ").split(" | ") for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()]
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    ]
     shown = {row[0]: row[1:] for row in rows if len(row) == 9}
     for strategy in study["strategy"].unique():
         wanted = []
         for data in ("digits", "shapes"):
-            zero_shot, few_shot = (summary.loc[(f"{data}, {teacher}", strategy)] for teacher in ("zero-shot", "clap"))
+            zero_shot, few_shot = (
+                summary.loc[(f"{data}, {teacher}", strategy)] for teacher in ("zero-shot", "clap")
+            )
             wanted += [zero_shot["with"], few_shot["with"], zero_shot["without"], zero_shot["gain"]]
         assert shown[strategy] == wanted
     assert len(shown) == 6
@@ -69,12 +78,21 @@ def test_every_interval_that_is_written_of_it_is_in_its_table(intervals, text):
 @pytest.fixture(scope="module")
 def intervals(study):
     """All means, gains and paired differences of all settings, as they are written: with a sign, or "ahead by" without one."""
-    found = {statistics.interval_text(r.mean, r.half_width, "+") for r in statistics.gains(study).itertuples()}
+    found = {
+        statistics.interval_text(r.mean, r.half_width, "+")
+        for r in statistics.gains(study).itertuples()
+    }
     for part in statistics.settings(study).values():
         for distill in (True, False):
             for value in statistics.VALUES:
                 table = statistics.paired(part, value, distill=distill)
-                found |= {statistics.interval_text(*metrics.mean_interval(column)) for _, column in table.items()}
+                found |= {
+                    statistics.interval_text(*metrics.mean_interval(column))
+                    for _, column in table.items()
+                }
                 for r in metrics.paired_comparisons(table).itertuples():
-                    found |= {statistics.interval_text(s * r.difference, r.half_width, "+") for s in (1, -1)}
+                    found |= {
+                        statistics.interval_text(s * r.difference, r.half_width, "+")
+                        for s in (1, -1)
+                    }
     return found | {text.lstrip("+-") for text in found}

@@ -18,12 +18,14 @@ import torch
 
 import activekd_lite as akd
 from activekd_lite import runs
-from activekd_lite.datasets import loading as datasets
+from activekd_lite.datasets import embedded as datasets
 from activekd_lite.utils import files
 from activekd_lite.widgets.journal import Journal
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, SIGKILL and tmpfs, as on Linux")
-SETTINGS = "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6 --device cpu".split()
+SETTINGS = (
+    "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6 --device cpu".split()
+)
 KILLS = 40
 
 
@@ -31,7 +33,9 @@ KILLS = 40
 def zygote():
     """zygote(job, ...): runs the jobs in processes of their own at the same time; see `zygote.py`."""
     command = [sys.executable, Path(__file__).with_name("zygote.py")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         assert process.stdout.readline() == "ready\n"
 
         def ask(*jobs):
@@ -56,7 +60,9 @@ def said(folder: Path, log: str = "log") -> str:
 def left(folder: Path) -> dict:
     """All that a run and its cache leave, and that has to be the same whatever happened."""
     run = akd.load_run(folder / "run", "cpu")
-    (folder / "run" / "student-01.safetensors").unlink(missing_ok=True)  # where it was killed when all but this was done
+    (folder / "run" / "student-01.safetensors").unlink(
+        missing_ok=True
+    )  # where it was killed when all but this was done
     caches = sorted((folder / "cache").glob("*/features.f16"))  # of the pool and of the test images
     return {
         "config": run.config,
@@ -104,14 +110,20 @@ def test_killed_at_40_moments_and_run_again_everything_is_the_same(zygote, undis
 
 
 @linux
-def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(zygote, undisturbed, tmp_path):
+def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(
+    zygote, undisturbed, tmp_path
+):
     folder, whole = undisturbed
     trial = tmp_path / "trial"
     both = zygote(job(trial, "one"), job(trial, "other"))
     assert [one["code"] for one in both] == [0, 0]
     assert sum(one["trainings"] for one in both) == whole["trainings"] == 3
     assert sum(one["batches"] for one in both) == whole["batches"]
-    waited = [name for name in ("one", "other") if f"another process works in {trial / 'run'}: waiting" in said(trial, name)]
+    waited = [
+        name
+        for name in ("one", "other")
+        if f"another process works in {trial / 'run'}: waiting" in said(trial, name)
+    ]
     assert len(waited) == 1
     assert left(trial) == left(folder)
 
@@ -122,9 +134,13 @@ def disk(tmp_path):
     folder, size = tmp_path / "disk", 2**22
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"})
+    mounted = subprocess.run(
+        ["mount", *options], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}
+    )
     if re.search("superuser|permission denied|not permitted", mounted.stderr):
-        pytest.skip("may not mount a tmpfs here: a full disk is only imitated (test_loop.py, test_cache.py)")
+        pytest.skip(
+            "may not mount a tmpfs here: a full disk is only imitated (test_loop.py, test_cache.py)"
+        )
     assert mounted.returncode == 0, mounted.stderr  # any other reason is a fault of this test
 
     def free(wanted: int) -> None:
@@ -138,11 +154,15 @@ def disk(tmp_path):
 
 
 @linux
-def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(zygote, undisturbed, disk, tmp_path):
+def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
+    zygote, undisturbed, disk, tmp_path
+):
     folder, _ = undisturbed
     expected, named = left(folder), Counter()
     pages = {name: -(-len(expected[name]) // 4096) for name in ("features", "student")}
-    most = pages["features"] + 2 * pages["student"] + 7  # what a run has there at once, and a little less than that
+    most = (
+        pages["features"] + 2 * pages["student"] + 7
+    )  # what a run has there at once, and a little less than that
     trial = tmp_path / "disk" / "trial"
     for free in (
         1,
@@ -159,7 +179,10 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(zygote, undist
         assert "No space left on device); free space or choose another" in text
         named[text.split("cannot write ")[1].split(" (")[0]] += 1
         disk(2**21)
-        assert zygote(job(trial) | {"log": str(tmp_path / "log")})[0]["code"] == 0, (free, (tmp_path / "log").read_text())
+        assert zygote(job(trial) | {"log": str(tmp_path / "log")})[0]["code"] == 0, (
+            free,
+            (tmp_path / "log").read_text(),
+        )
         assert left(trial) == expected
         shutil.rmtree(trial)
     print(f"there was no space for: {dict(named)}")
@@ -175,7 +198,9 @@ def finished(small, teacher, quick, tmp_path_factory):
 
 
 def go_on(data, teacher, quick, out, **settings):
-    defaults = dict(rounds=2, query_size=5, train=quick, progress=False, device="cpu", keep_students=True)
+    defaults = dict(
+        rounds=2, query_size=5, train=quick, progress=False, device="cpu", keep_students=True
+    )
     return akd.run_active_learning(data, teacher, out=out, **defaults | settings)
 
 
@@ -225,7 +250,10 @@ def test_a_changed_byte_of_a_student_is_found(finished, tmp_path):
         places = [0, 7, 8, 100, size - 1, *random.Random(0).sample(range(size), 15)]
 
         def weights(round=round):
-            return {k: v.tolist() for k, v in akd.load_run(out, "cpu", round=round).student.state_dict().items()}
+            return {
+                k: v.tolist()
+                for k, v in akd.load_run(out, "cpu", round=round).student.state_dict().items()
+            }
 
         remedy = f"keep the first {round} lines" if round else "delete"
         assert same_or_refused(path, places, weights, weights(), remedy) == len(places)
@@ -239,13 +267,17 @@ def test_a_changed_byte_of_a_cache_is_found_or_harmless(small, vlm, tmp_path):
         return cache.fingerprint, cache.views, cache.features.numpy().tobytes()
 
     manifest, features = path / "manifest.json", path / "features.f16"
-    refused = same_or_refused(manifest, range(manifest.stat().st_size), read, read(), "delete the folder")
+    refused = same_or_refused(
+        manifest, range(manifest.stat().st_size), read, read(), "delete the folder"
+    )
     assert refused > 0.6 * manifest.stat().st_size
     places = random.Random(0).sample(range(features.stat().st_size), 50)
     assert same_or_refused(features, places, read, read(), "delete the folder") == 50
 
 
-def test_a_changed_byte_of_the_generated_images_is_found_and_they_are_made_again(tmp_path, monkeypatch):
+def test_a_changed_byte_of_the_generated_images_is_found_and_they_are_made_again(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(datasets, "SHAPES_PARTS", {"pool": (40, 0), "test": (36, 1)})
 
     def read():
@@ -281,7 +313,12 @@ def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_
     """As the error says: without the lines of rounds.jsonl that are not whole the same command gives the same run; and a
     config.json that is damaged is written anew."""
     expected = akd.load_run(finished, "cpu")
-    for name, place in (("labels.csv", -3), ("student-02.safetensors", 5000), ("rounds.jsonl", -200), ("config.json", 50)):
+    for name, place in (
+        ("labels.csv", -3),
+        ("student-02.safetensors", 5000),
+        ("rounds.jsonl", -200),
+        ("config.json", 50),
+    ):
         out = shutil.copytree(finished, tmp_path / name)
         content = (out / name).read_bytes()
         (out / name).write_bytes(flipped(content, place % len(content), random.Random(0)))
@@ -293,7 +330,9 @@ def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_
             (out / "rounds.jsonl").write_bytes(b"\n".join([*lines[:whole], b""]))
         again = go_on(small, teacher, quick, out)
         assert [r.outcome() for r in again.records] == [r.outcome() for r in expected.records]
-        assert (out / name).read_bytes() == content or name == "rounds.jsonl"  # its seconds are others
+        assert (
+            out / name
+        ).read_bytes() == content or name == "rounds.jsonl"  # its seconds are others
         akd.load_run(out, "cpu")
 
 
@@ -301,10 +340,16 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     older = [{k: v for k, v in line.items() if k not in (*runs.SUMS, "device")} for line in lines]
-    newer = [files.sealed({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"}) for line in lines]
+    newer = [
+        files.sealed({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
+        for line in lines
+    ]
     for content, which in ((older, "an older version"), (newer, "another version")):
         (out / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in content))
-        with pytest.raises(ValueError, match=rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another"):
+        with pytest.raises(
+            ValueError,
+            match=rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another",
+        ):
             akd.load_run(out)
 
 
@@ -336,10 +381,15 @@ def changed_pool_image(data):
     (changed_test_label, r"\(test\.labels: "), (changed_test_image, r"\(test\.images: "),
     (changed_pool_label, r"\(labels: "), (changed_pool_image, r"\(pool: "),
 ])  # fmt: skip
-def test_changed_data_are_refused_and_the_difference_is_shown(small, quick, tmp_path, change, shown):
+def test_changed_data_are_refused_and_the_difference_is_shown(
+    small, quick, tmp_path, change, shown
+):
     go_on(small, None, quick, tmp_path, rounds=0)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(ValueError, match=shown + r'"[0-9a-f]{8}.* there, "[0-9a-f]{8}.* asked for\); take another `out`'):
+    with pytest.raises(
+        ValueError,
+        match=shown + r'"[0-9a-f]{8}.* there, "[0-9a-f]{8}.* asked for\); take another `out`',
+    ):
         go_on(change(small), None, quick, tmp_path, rounds=0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
@@ -366,11 +416,18 @@ def test_no_label_is_in_a_configuration_and_a_persons_are_not_asked_for(small, q
 def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finished, tmp_path):
     last = go_on(small, teacher, quick, tmp_path, keep_students=False)
     assert [path.name for path in tmp_path.glob("student*")] == ["student-02.safetensors"]
-    with pytest.raises(ValueError, match=r"round = 1, but in .* there are students of the rounds \[2\] only"):
+    with pytest.raises(
+        ValueError, match=r"round = 1, but in .* there are students of the rounds \[2\] only"
+    ):
         akd.load_run(tmp_path, round=1)
     for round in range(3):
-        then, shorter = akd.load_run(finished, "cpu", round=round), go_on(small, teacher, quick, None, rounds=round)
-        assert [r.outcome() for r in then.records] == [r.outcome() for r in last.records[: round + 1]]
+        then, shorter = (
+            akd.load_run(finished, "cpu", round=round),
+            go_on(small, teacher, quick, None, rounds=round),
+        )
+        assert [r.outcome() for r in then.records] == [
+            r.outcome() for r in last.records[: round + 1]
+        ]
         assert set(then.state.labeled_round.tolist()) == set(range(-1, min(2, round + 1) + 1))
         for name, values in shorter.student.state_dict().items():
             assert torch.equal(then.student.state_dict()[name], values)
@@ -381,7 +438,9 @@ def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finish
     assert len(list(finished.glob("student*"))) == 3  # only looked at
 
 
-def test_a_finished_run_needs_no_lock_and_no_place_to_write(small, teacher, quick, finished, monkeypatch):
+def test_a_finished_run_needs_no_lock_and_no_place_to_write(
+    small, teacher, quick, finished, monkeypatch
+):
     def refused(*args):
         pytest.fail("wants to write")
 
@@ -392,7 +451,9 @@ def test_a_finished_run_needs_no_lock_and_no_place_to_write(small, teacher, quic
         assert len(akd.load_run(finished, "cpu").records) == 3
 
 
-def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(small, teacher, quick, tmp_path, capsys):
+def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
+    small, teacher, quick, tmp_path, capsys
+):
     started, enough, done = threading.Event(), threading.Event(), []
 
     def first_round(record):
@@ -405,7 +466,9 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(small,
     first = threading.Thread(target=work, kwargs={"on_round": first_round})
     first.start()
     assert started.wait(60)
-    second = threading.Thread(target=work, kwargs={"on_round": lambda record: pytest.fail("trained again")})
+    second = threading.Thread(
+        target=work, kwargs={"on_round": lambda record: pytest.fail("trained again")}
+    )
     second.start()
     while "another thread of this process works in" not in (text := capsys.readouterr().err):
         assert second.is_alive(), text
@@ -414,11 +477,17 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(small,
     for thread in (first, second):
         thread.join(60)
     assert [len(result.records) for result in done] == [3, 3]
-    with files.alone(tmp_path), pytest.raises(RuntimeError, match="cannot begin there a second time"), files.alone(tmp_path):
+    with (
+        files.alone(tmp_path),
+        pytest.raises(RuntimeError, match="cannot begin there a second time"),
+        files.alone(tmp_path),
+    ):
         pytest.fail("two at work")
 
 
-def test_a_run_that_goes_on_while_it_is_read_is_read_again(small, teacher, quick, tmp_path, monkeypatch):
+def test_a_run_that_goes_on_while_it_is_read_is_read_again(
+    small, teacher, quick, tmp_path, monkeypatch
+):
     """Its last student is gone by the time it is opened: another round is over."""
     with contextlib.suppress(KeyboardInterrupt):
         go_on(small, teacher, quick, tmp_path, keep_students=False, on_round=interrupt)
@@ -432,7 +501,10 @@ def test_a_run_that_goes_on_while_it_is_read_is_read_again(small, teacher, quick
     monkeypatch.setattr(runs.RunFolder, "student", late)
     assert len(akd.load_run(tmp_path, "cpu").records) == 3
     (tmp_path / "student-02.safetensors").unlink()
-    with pytest.raises(FileNotFoundError, match=r"student-02.safetensors is missing; keep the first 2 lines of rounds.jsonl"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"student-02.safetensors is missing; keep the first 2 lines of rounds.jsonl",
+    ):
         akd.load_run(tmp_path, "cpu")
 
 
@@ -443,7 +515,12 @@ def interrupt(record):
 def test_half_done_work_is_removed_when_the_run_goes_on(small, teacher, quick, tmp_path):
     with contextlib.suppress(KeyboardInterrupt):
         go_on(small, teacher, quick, tmp_path, keep_students=False, on_round=interrupt)
-    for name in (".labels.csv.1.partial", ".student-01.safetensors.1.partial", "student-07.safetensors", ".mine.1.partial"):
+    for name in (
+        ".labels.csv.1.partial",
+        ".student-01.safetensors.1.partial",
+        "student-07.safetensors",
+        ".mine.1.partial",
+    ):
         (tmp_path / name).write_bytes(b"half")
     go_on(small, teacher, quick, tmp_path, keep_students=False)
     assert {path.name for path in tmp_path.iterdir()} == {
@@ -456,6 +533,8 @@ def test_a_file_that_took_its_name_is_on_the_disk_before_the_next_is_written(tmp
     done = []
     replace_, fsync = os.replace, os.fsync
     monkeypatch.setattr(os, "replace", lambda *a: (replace_(*a), done.append("named"))[0])
-    monkeypatch.setattr(os, "fsync", lambda d: (fsync(d), done.append(os.readlink(f"/proc/self/fd/{d}")))[0])
+    monkeypatch.setattr(
+        os, "fsync", lambda d: (fsync(d), done.append(os.readlink(f"/proc/self/fd/{d}")))[0]
+    )
     files.write_atomic(tmp_path / "a", "text")
     assert done == [str(tmp_path / f".a.{os.getpid()}.partial"), "named", str(tmp_path)]

@@ -18,7 +18,20 @@ GRID = sweep.Grid(
     strategies=("random", "pcoreset"), teachers=("zero-shot", "clap"), seeds=(0, 1), rounds=1, query_size=3, views=2,
     train={"steps": 4, "batch_size": 8}, clap={"passes": 2},
 )  # fmt: skip
-SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--device", "cpu", "--workers", "0"]
+SHORT = [
+    "--rounds",
+    "1",
+    "--query-size",
+    "3",
+    "--steps",
+    "4",
+    "--batch-size",
+    "8",
+    "--device",
+    "cpu",
+    "--workers",
+    "0",
+]
 
 
 def run(grid, root, **changes):
@@ -41,17 +54,25 @@ def test_the_table_has_every_round_of_every_run(finished):
         result, rows = akd.load_run(root / "runs" / name, "cpu"), table[table["run"] == name]
         assert rows["accuracy_pct"].tolist() == [r.accuracy_pct for r in result.records]
         assert [list(q) for q in rows["query_indices"]] == [r.query_indices for r in result.records]
-        assert rows["seconds"].tolist() == pytest.approx([sum(r.seconds.values()) for r in result.records])
+        assert rows["seconds"].tolist() == pytest.approx(
+            [sum(r.seconds.values()) for r in result.records]
+        )
         for stage in ("teacher", "train", "predict", "select"):
             assert rows[f"seconds_{stage}"].tolist() == [r.seconds[stage] for r in result.records]
-        assert [list(c) for c in rows["label_class_counts"]] == [r.label_class_counts for r in result.records]
+        assert [list(c) for c in rows["label_class_counts"]] == [
+            r.label_class_counts for r in result.records
+        ]
         assert rows["teacher_accuracy_pct"].notna().all() == (planned.teacher != "none")
         assert set(rows["teacher"]) == {planned.teacher}
         assert set(rows["distill"]) == {planned.teacher != "none"}
         assert set(rows["seed"]) == {planned.config.seed}
     assert set(table["vlm"].dropna()) == {"tiny-clip"}
     stored = pd.read_parquet(root / "runs/results.parquet")
-    assert sweep.load(root / "runs/results.parquet").to_json() == stored.to_json() == sweep.load(root / "runs").to_json()
+    assert (
+        sweep.load(root / "runs/results.parquet").to_json()
+        == stored.to_json()
+        == sweep.load(root / "runs").to_json()
+    )
 
 
 def test_a_folder_of_runs_that_no_sweep_made_is_read_too(finished, tmp_path):
@@ -86,19 +107,30 @@ def test_the_strategy_changes_nothing_before_it_is_asked(finished):
             assert first == other
             assert torch.equal(a.state.labeled_round == 0, b.state.labeled_round == 0)
             assert a.config["train"] == b.config["train"]
-    starts = [akd.load_run(root / f"runs/digits/random-plain/seed{seed}", "cpu").state.labeled_round == 0 for seed in (0, 1)]
+    starts = [
+        akd.load_run(root / f"runs/digits/random-plain/seed{seed}", "cpu").state.labeled_round == 0
+        for seed in (0, 1)
+    ]
     assert not torch.equal(*starts)
 
 
 def test_a_second_sweep_trains_nothing_and_more_seeds_only_what_is_new(finished, monkeypatch):
     root, table = finished
     trained = []
-    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trained.append(k["seed"]) or pytest.fail("trained again"))
+    monkeypatch.setattr(
+        loop,
+        "train_student",
+        lambda *a, **k: trained.append(k["seed"]) or pytest.fail("trained again"),
+    )
     assert run(GRID, root).to_json() == table.to_json()
     monkeypatch.undo()
     real = loop.train_student
-    monkeypatch.setattr(loop, "train_student", lambda *a, **k: trained.append(k["seed"]) or real(*a, **k))
-    more = dataclasses.replace(GRID, strategies=("random",), teachers=("zero-shot",), seeds=(0, 1, 2))
+    monkeypatch.setattr(
+        loop, "train_student", lambda *a, **k: trained.append(k["seed"]) or real(*a, **k)
+    )
+    more = dataclasses.replace(
+        GRID, strategies=("random",), teachers=("zero-shot",), seeds=(0, 1, 2)
+    )
     table = run(more, root)
     assert len(trained) == 2 * 2  # with and without the teacher, two trainings each
     assert set(table["run"]) == set(more.runs())
@@ -107,7 +139,9 @@ def test_a_second_sweep_trains_nothing_and_more_seeds_only_what_is_new(finished,
     shutil.rmtree(root / "runs/digits/random-activekd/seed2")
 
 
-def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished, tmp_path, monkeypatch, capsys):
+def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(
+    finished, tmp_path, monkeypatch, capsys
+):
     root, table = finished
     out = tmp_path / "runs"
     shutil.copytree(root / "runs", out)
@@ -117,7 +151,13 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished
     shutil.rmtree(out / other)
     data = akd.load_dataset("digits")
     akd.run_active_learning(
-        data, rounds=0, seed=5, device="cpu", train=akd.TrainConfig(steps=1), out=out / broken, progress=False
+        data,
+        rounds=0,
+        seed=5,
+        device="cpu",
+        train=akd.TrainConfig(steps=1),
+        out=out / broken,
+        progress=False,
     )
     again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
     noted = sweep.failures(out)
@@ -126,7 +166,9 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished
     assert "Traceback" in noted[broken]
     assert set(again["run"]) >= {other}
     shutil.rmtree(out / broken)
-    run_again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
+    run_again = sweep.run(
+        GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False
+    )
     assert sweep.failures(out) == {}
     assert run_again["accuracy_pct"].tolist() == table["accuracy_pct"].tolist()
     assert json.loads((out / broken / "config.json").read_text()) == config
@@ -134,9 +176,25 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(finished
 
 def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path, capsys):
     grid = sweep.Grid(strategies=("random",), distill=(False,), rounds=5000)
-    with pytest.raises(RuntimeError, match=r"none of the 1 runs .* says why: ValueError: .*5000 rounds of 10"):
+    with pytest.raises(
+        RuntimeError, match=r"none of the 1 runs .* says why: ValueError: .*5000 rounds of 10"
+    ):
         run(grid, tmp_path)
-    assert cli.main(["sweep", "--no-distill", "--rounds", "5000", "--workers", "0", "--out", str(tmp_path / "cli")]) == 1
+    assert (
+        cli.main(
+            [
+                "sweep",
+                "--no-distill",
+                "--rounds",
+                "5000",
+                "--workers",
+                "0",
+                "--out",
+                str(tmp_path / "cli"),
+            ]
+        )
+        == 1
+    )
     assert "5000 rounds of 10" in capsys.readouterr().err
 
 
@@ -145,7 +203,11 @@ def test_a_name_that_is_a_path_makes_nothing_and_is_refused(tmp_path, monkeypatc
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in (str(photos), "photos", "../evil", "torchvision:../x", "hf:x/..", "csv:.."):
-        for words in (["sweep", *SHORT], ["sweep", *SHORT, "--notebook", "x.ipynb"], ["run", *SHORT[:-2]]):
+        for words in (
+            ["sweep", *SHORT],
+            ["sweep", *SHORT, "--notebook", "x.ipynb"],
+            ["run", *SHORT[:-2]],
+        ):
             assert cli.main([*words, "--out", "runs/s", "--dataset", name]) == 2
             assert f"data set {name!r}" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
@@ -159,9 +221,9 @@ def test_prompts_of_a_grid_and_a_name_with_a_slash_reach_a_run(tmp_path, monkeyp
         "strategies: [random]\ndistill: [true]\nviews: 1\n"
     )
     assert cli.main(["sweep", "grid.yaml", *SHORT, "--out", "runs/s"]) == 0
-    assert [path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("config.json")] == [
-        "runs/s/digits/random-..-two/seed0"
-    ]
+    assert [
+        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("config.json")
+    ] == ["runs/s/digits/random-..-two/seed0"]
     assert sweep.teachers("runs/s").keys() == {("digits", "../two")}
 
 
@@ -172,7 +234,10 @@ def test_every_run_that_fails_has_a_line_and_the_sweep_exits_with_1(tmp_path, ca
     for dataset in ("nowhere", "missing"):
         assert f"FAILED {dataset}/random-plain/seed0: FileNotFoundError" in printed
     assert cli.main([*words, "--dataset", "digits", "folder:/elsewhere"]) == 1
-    assert "FAILED elsewhere/random-plain/seed0: FileNotFoundError: no folder /elsewhere" in capsys.readouterr().out
+    assert (
+        "FAILED elsewhere/random-plain/seed0: FileNotFoundError: no folder /elsewhere"
+        in capsys.readouterr().out
+    )
 
 
 def test_time_is_estimated_from_what_is_done(tmp_path):
@@ -195,7 +260,10 @@ def test_time_is_estimated_from_what_is_done(tmp_path):
     assert sweep.estimate(grid, tmp_path)[1] == pytest.approx(2 * 4 + 3 * 1)
     for damaged in ("{", "[" * 10_000, "[]", '{"seconds": [1]}'):
         (tmp_path / "digits/random-plain/seed0/rounds.jsonl").write_text(damaged)
-        with pytest.raises(ValueError, match=r"random-plain/seed0/rounds.jsonl is damaged .*; delete .* to begin anew"):
+        with pytest.raises(
+            ValueError,
+            match=r"random-plain/seed0/rounds.jsonl is damaged .*; delete .* to begin anew",
+        ):
             sweep.estimate(grid, tmp_path)
 
 
@@ -208,21 +276,43 @@ def test_old_and_new_runs_make_one_table(finished, tmp_path):
     assert set(table["selection_source"]) == {"mixed"}
     assert sweep.load(tmp_path / "results.parquet").to_json() == table.to_json()
     text = akd.report.write(table, tmp_path / "report.html").read_text()
-    old, new = text.split('<section id="s')[1:3]  # the old run's student is "linear": a data set of its own
+    old, new = text.split('<section id="s')[
+        1:3
+    ]  # the old run's student is "linear": a data set of its own
     assert ("were not recorded" in old) != ("were not recorded" in new)
 
 
 def test_what_runs_share_is_loaded_once(monkeypatch, tmp_path):
     loads, real = [], RunConfig.load
-    monkeypatch.setattr(RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k))
+    monkeypatch.setattr(
+        RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k)
+    )
     run(dataclasses.replace(GRID, seeds=(0,)), tmp_path)
-    assert sorted(map(str, loads)) == ["None", "None", "clap", "clap", "zero-shot", "zero-shot"]  # to encode, and to train
+    assert sorted(map(str, loads)) == [
+        "None",
+        "None",
+        "clap",
+        "clap",
+        "zero-shot",
+        "zero-shot",
+    ]  # to encode, and to train
     sweep._inputs.cache_clear()
 
 
 def test_the_command_line(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    words = ["sweep", "--strategy", "random", "pcoreset", "--seeds", "0", "1", *SHORT, "--out", "runs/s"]
+    words = [
+        "sweep",
+        "--strategy",
+        "random",
+        "pcoreset",
+        "--seeds",
+        "0",
+        "1",
+        *SHORT,
+        "--out",
+        "runs/s",
+    ]
     assert cli.main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "0 of 8 runs are finished; 16 trainings are left\n" in out
@@ -232,11 +322,16 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "gain" in out
     assert "8 runs; figures and tests of what they say are in runs/s/report.html" in out
-    assert "https://cdn" not in (tmp_path / "runs/s/report.html").read_text().partition("<script")[0]
+    assert (
+        "https://cdn" not in (tmp_path / "runs/s/report.html").read_text().partition("<script")[0]
+    )
     assert cli.main([*words, "--dry-run"]) == 0
     assert "8 of 8 runs are finished; 0 trainings are left\n" in capsys.readouterr().out
     assert cli.main([*words, "--seeds", "0", "2", "--dry-run"]) == 0
-    assert "4 of 8 runs are finished; 8 trainings are left\ntime left with 1 workers: about 0:00:0" in capsys.readouterr().out
+    assert (
+        "4 of 8 runs are finished; 8 trainings are left\ntime left with 1 workers: about 0:00:0"
+        in capsys.readouterr().out
+    )
     config = tmp_path / "runs/s/digits/random-plain/seed1/config.json"
     shutil.rmtree(config.parent)
     config.parent.mkdir()
@@ -253,8 +348,13 @@ def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypa
     (tmp_path / "grid.yaml").write_text(
         "teachers: [clap]\nstudents: [linear]\nstrategies: [pcoreset, random]\nclap: {passes: 2}\n"
     )
-    assert cli.main(["sweep", "grid.yaml", *SHORT, "--strategy", "pcoreset", "--out", "runs/s"]) == 0
-    configs = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("runs/s/digits/*/seed0/config.json"))]
+    assert (
+        cli.main(["sweep", "grid.yaml", *SHORT, "--strategy", "pcoreset", "--out", "runs/s"]) == 0
+    )
+    configs = [
+        json.loads(path.read_text())
+        for path in sorted(tmp_path.glob("runs/s/digits/*/seed0/config.json"))
+    ]
     assert [c["teacher"] and c["teacher"]["kind"] for c in configs] == ["clap", None]
     assert {c["student"] for c in configs} == {"linear"}
     assert {c["train"]["steps"] for c in configs} == {4}
@@ -272,7 +372,16 @@ def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypa
     ]
     assert cli.main([*words, "--dry-run"]) == 0
     assert "clap-linear-select-teacher/seed0" in capsys.readouterr().out
-    one = ["run", *SHORT[:-2], "--student", "linear", "--selection-source", "kd", "--out", "runs/kd"]
+    one = [
+        "run",
+        *SHORT[:-2],
+        "--student",
+        "linear",
+        "--selection-source",
+        "kd",
+        "--out",
+        "runs/kd",
+    ]
     assert cli.main(one) == 0
     assert json.loads(Path("runs/kd/config.json").read_text())["selection_source"] == "kd"
     assert cli.main([*one, "--no-distill"]) == 2

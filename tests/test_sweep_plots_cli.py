@@ -14,7 +14,20 @@ from activekd_lite.experiments import config as protocol
 from activekd_lite.experiments import sweep
 from activekd_lite.plots import runs as plots
 
-SHORT = ["--rounds", "1", "--query-size", "3", "--steps", "4", "--batch-size", "8", "--views", "2", "--device", "cpu"]
+SHORT = [
+    "--rounds",
+    "1",
+    "--query-size",
+    "3",
+    "--steps",
+    "4",
+    "--batch-size",
+    "8",
+    "--views",
+    "2",
+    "--device",
+    "cpu",
+]
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +35,16 @@ def folder(tmp_path_factory):
     """A finished sweep: random and pcoreset, with and without the teacher, two seeds."""
     root = tmp_path_factory.mktemp("sweep")
     grid = sweep.Grid(
-        strategies=("random", "pcoreset"), seeds=(0, 1), rounds=1, query_size=3, views=2, train={"steps": 4, "batch_size": 8}
+        strategies=("random", "pcoreset"),
+        seeds=(0, 1),
+        rounds=1,
+        query_size=3,
+        views=2,
+        train={"steps": 4, "batch_size": 8},
     )
-    sweep.run(grid, root / "runs", cache_root=root / "cache", device="cpu", workers=0, progress=False)
+    sweep.run(
+        grid, root / "runs", cache_root=root / "cache", device="cpu", workers=0, progress=False
+    )
     return root / "runs"
 
 
@@ -36,7 +56,9 @@ def grid_runs(folder):
 def test_the_summary_is_means_and_paired_intervals(grid_runs):
     frame, table = statistics.aulc(grid_runs), statistics.summary(grid_runs)
     assert table["strategy"].tolist() == ["random", "pcoreset"]
-    of = frame[frame["strategy"] == "random"].pivot(index="seed", columns="distill", values="aulc_pct")
+    of = frame[frame["strategy"] == "random"].pivot(
+        index="seed", columns="distill", values="aulc_pct"
+    )
     mean, half = akd.metrics.mean_interval(of[True] - of[False])
     assert table["gain"][0] == f"{mean:+.1f} ± {half:.1f}"
     assert table["with"][0].startswith(f"{of[True].mean():.1f} ± ")
@@ -82,21 +104,34 @@ def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
     result = grid_runs[0]
     figure = plots.query_montage(result, digits.pool.images, tile=20)
     index = result.records[0].query_indices[1]
-    place = list(figure.data[1].text).index(f"image {index}: {digits.oracle.label(torch.tensor(index))}")
-    assert (figure.data[1].x[place], figure.data[1].y[place]) == (30, 30)  # second picture of the second line
+    place = list(figure.data[1].text).index(
+        f"image {index}: {digits.oracle.label(torch.tensor(index))}"
+    )
+    assert (figure.data[1].x[place], figure.data[1].y[place]) == (
+        30,
+        30,
+    )  # second picture of the second line
     png = base64.b64decode(figure.data[0].source.removeprefix("data:image/png;base64,"))
     canvas = np.array(Image.open(io.BytesIO(png)))
-    picture = torch.nn.functional.interpolate(digits.pool.images[index][None].float(), 16)[0].permute(1, 2, 0)
+    picture = torch.nn.functional.interpolate(digits.pool.images[index][None].float(), 16)[
+        0
+    ].permute(1, 2, 0)
     np.testing.assert_array_equal(canvas[22:38, 22:38], picture.numpy())
     assert len(figure.to_json()) < 100_000
 
 
 def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
     with_teacher, plain = (
-        next(r for r in grid_runs if r.config["strategy"] == "pcoreset" and bool(r.config["teacher"]) == distill)
+        next(
+            r
+            for r in grid_runs
+            if r.config["strategy"] == "pcoreset" and bool(r.config["teacher"]) == distill
+        )
         for distill in (True, False)
     )
-    figure = plots.loop_picture(with_teacher, digits.pool.images, teacher="tiny-clip", teacher_accuracy_pct=81.5)
+    figure = plots.loop_picture(
+        with_teacher, digits.pool.images, teacher="tiny-clip", teacher_accuracy_pct=81.5
+    )
     said = dict(figure.table.to_numpy())
     asked = torch.tensor(with_teacher.records[0].query_indices)
     assert said["Oracle"] == ", ".join(map(str, digits.oracle.label(asked).tolist()))
@@ -111,7 +146,10 @@ def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
 
 
 def test_the_reliability_diagram_by_hand():
-    probs, labels = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35]]), torch.tensor([0, 1, 0])
+    probs, labels = (
+        torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.65, 0.35]]),
+        torch.tensor([0, 1, 0]),
+    )
     line = plots.reliability_diagram({"model": probs}, labels).data[1]
     assert line.name == "model (ECE 41.7 %)"  # (2 x |0.5 - 0.95| + |1 - 0.65|) / 3
     np.testing.assert_allclose(line.x, [0.65, 0.95], atol=1e-6)
@@ -153,7 +191,9 @@ def test_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
 
 def test_doctor_says_what_is_missing_and_what_may_be(monkeypatch, capsys):
     found = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name in ("timm", "nbval") else found(name))
+    monkeypatch.setattr(
+        doctor, "_version", lambda name: None if name in ("timm", "nbval") else found(name)
+    )
     facts = doctor.environment()
     assert facts.index[~facts["ok"]].tolist() == ["timm"]
     assert facts.loc["torch", "found"] == found("torch")

@@ -10,7 +10,9 @@ import activekd_lite as akd
 
 @pytest.fixture(scope="module")
 def clap(vlm, small, teacher):
-    return akd.ClapTeacher(teacher.cache, vlm.text_weights(small.classnames, small.templates, "raw", unit=False))
+    return akd.ClapTeacher(
+        teacher.cache, vlm.text_weights(small.classnames, small.templates, "raw", unit=False)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -28,23 +30,32 @@ def accuracy(teacher, data, index):
 class TestClap:
     def test_until_fitted_it_is_the_zero_shot_teacher(self, clap, vlm, small, teacher):
         weights = vlm.text_weights(small.classnames, small.templates, "raw")
-        torch.testing.assert_close(clap.probs(), akd.ZeroShotTeacher(teacher.cache, weights).probs())
+        torch.testing.assert_close(
+            clap.probs(), akd.ZeroShotTeacher(teacher.cache, weights).probs()
+        )
         assert torch.equal(clap.fitted(akd.LabelState.empty(150), 0).probs(), clap.probs())
 
     def test_it_minimises_what_the_paper_says(self, clap, state):
         """Five whole-batch passes, against the objective written out in float64 and its own gradient descent."""
-        one_view = replace(clap.cache, features=clap.cache.features[:1], views=replace(clap.cache.views, count=1))
+        one_view = replace(
+            clap.cache, features=clap.cache.features[:1], views=replace(clap.cache.views, count=1)
+        )
         config = akd.ClapConfig(passes=5, lr=0.5, momentum=0.9, warmup=0.4, constraint=1.0)
         found = akd.ClapTeacher(one_view, clap.start, config=config).fitted(state, 0).prototypes
         index = state.labeled_indices
         y, f, s = state.labels[index], clap.cache.features[0, index].double(), clap.logit_scale
         start = clap.start.double()
         right = (s * f @ F.normalize(start, dim=0)).softmax(dim=1)[torch.arange(len(y)), y]
-        held = torch.stack([right[y == c].mean() if (y == c).any() else torch.tensor(0.0) for c in range(10)])
+        held = torch.stack(
+            [right[y == c].mean() if (y == c).any() else torch.tensor(0.0) for c in range(10)]
+        )
         p, velocity = start.clone(), torch.zeros_like(start)
         for factor in (0.5, 1.0, 1.0, 2 / 3, 1 / 3):  # two steps of warm-up, then down to 0
             p.requires_grad_()
-            loss = F.cross_entropy(s * f @ F.normalize(p, dim=0), y) + (held * ((p - start) ** 2).sum(dim=0)).mean()
+            loss = (
+                F.cross_entropy(s * f @ F.normalize(p, dim=0), y)
+                + (held * ((p - start) ** 2).sum(dim=0)).mean()
+            )
             (gradient,) = torch.autograd.grad(loss, p)
             velocity = 0.9 * velocity + gradient
             p = (p - 0.5 * factor * velocity).detach()
@@ -55,14 +66,18 @@ class TestClap:
         cache = akd.TeacherCache.build(vlm, digits.pool, 2, tmp_path, progress=False)
         index = digits.oracle.initial_indices(5, akd.seeding.generator(0, "labels"))
         state = akd.LabelState.empty(1100).with_labels(index, digits.oracle.label(index), 0)
-        teacher = akd.ClapTeacher(cache, vlm.text_weights(digits.classnames, digits.templates, unit=False))
+        teacher = akd.ClapTeacher(
+            cache, vlm.text_weights(digits.classnames, digits.templates, unit=False)
+        )
         rest, now = state.unlabeled_indices, teacher.fitted(state, 0)
         assert accuracy(now, digits, rest) > accuracy(teacher, digits, rest) + 3
 
     def test_the_constraint_holds_a_prototype_where_it_was(self, clap, state):
         moved = {}
         for constraint in (0.0, 10.0):
-            teacher = akd.ClapTeacher(clap.cache, clap.start, config=akd.ClapConfig(constraint=constraint))
+            teacher = akd.ClapTeacher(
+                clap.cache, clap.start, config=akd.ClapConfig(constraint=constraint)
+            )
             moved[constraint] = (teacher.fitted(state, 0).prototypes - clap.start).norm()
         assert moved[10.0] < moved[0.0] / 2
 
@@ -76,7 +91,9 @@ class TestClap:
         lagging = akd.ClapTeacher(clap.cache, clap.start, config=akd.ClapConfig(lag=1))
         before = akd.LabelState.empty(150).with_labels(torch.arange(40), state.labels[:40], 0)
         assert torch.equal(lagging.fitted(state, 5).prototypes, clap.fitted(before, 5).prototypes)
-        assert torch.equal(lagging.fitted(before, 5).prototypes, clap.fitted(before, 5).prototypes)  # the first is never late
+        assert torch.equal(
+            lagging.fitted(before, 5).prototypes, clap.fitted(before, 5).prototypes
+        )  # the first is never late
 
     @pytest.mark.parametrize(("field", "value"), [
         ("passes", 7), ("batch_size", 16), ("lr", 0.02), ("momentum", 0.5), ("warmup", 0.5), ("constraint", 0.3), ("lag", 1),
@@ -85,7 +102,8 @@ class TestClap:
     def test_every_setting_alone_changes_the_teacher(self, clap, state, field, value):
         base = akd.ClapConfig(passes=5)
         first, other = (
-            akd.ClapTeacher(clap.cache, clap.start, config=c).fitted(state, 0) for c in (base, replace(base, **{field: value}))
+            akd.ClapTeacher(clap.cache, clap.start, config=c).fitted(state, 0)
+            for c in (base, replace(base, **{field: value}))
         )
         assert not torch.equal(first.prototypes, other.prototypes)
 
@@ -96,10 +114,14 @@ class TestClap:
         assert torch.equal(clap.fitted(state, 3).prototypes, clap.fitted(state, 3).prototypes)
         assert not torch.equal(clap.fitted(state, 3).prototypes, clap.fitted(state, 4).prototypes)
 
-    def test_a_run_refits_before_each_student_and_resumes(self, clap, small, quick, tmp_path, monkeypatch):
+    def test_a_run_refits_before_each_student_and_resumes(
+        self, clap, small, quick, tmp_path, monkeypatch
+    ):
         asked, original = [], akd.ClapTeacher.fitted
         monkeypatch.setattr(
-            akd.ClapTeacher, "fitted", lambda self, s, seed: asked.append(len(s.labeled_indices)) or original(self, s, seed)
+            akd.ClapTeacher,
+            "fitted",
+            lambda self, s, seed: asked.append(len(s.labeled_indices)) or original(self, s, seed),
         )
         options = {"rounds": 2, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
         whole = akd.run_active_learning(small, clap, **options)
@@ -115,7 +137,14 @@ class TestClap:
         assert "teacher" in whole.records[0].seconds
 
     def test_settings_that_cannot_work_are_refused_by_value(self):
-        for name, value in {"passes": 0, "lr": -1.0, "momentum": 1.0, "warmup": 2.0, "constraint": -1.0, "lag": 2}.items():
+        for name, value in {
+            "passes": 0,
+            "lr": -1.0,
+            "momentum": 1.0,
+            "warmup": 2.0,
+            "constraint": -1.0,
+            "lag": 2,
+        }.items():
             with pytest.raises(ValueError, match=f"{name} = {value}"):
                 akd.ClapConfig(**{name: value})
 
@@ -126,22 +155,39 @@ class TestLogits:
         array = torch.stack([teacher.logits(torch.arange(150), v) for v in range(3)])
         brought = akd.teacher.from_logits(array, teacher.views)
         options = {"rounds": 1, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
-        first, other = (akd.run_active_learning(small, t, **options).records for t in (teacher, brought))
+        first, other = (
+            akd.run_active_learning(small, t, **options).records for t in (teacher, brought)
+        )
         for a, b in zip(first, other, strict=True):
-            assert (a.query_indices, a.accuracy_pct, a.labeled_count) == (b.query_indices, b.accuracy_pct, b.labeled_count)
+            assert (a.query_indices, a.accuracy_pct, a.labeled_count) == (
+                b.query_indices,
+                b.accuracy_pct,
+                b.labeled_count,
+            )
             assert a.calibration_error_pct == pytest.approx(b.calibration_error_pct, rel=1e-4)
             assert a.covering_radius == pytest.approx(b.covering_radius, rel=1e-4)
             for part, losses in a.loss_curve.items():
-                assert losses == pytest.approx(b.loss_curve[part], rel=1e-4, abs=2e-4)  # they are rounded to 4 digits
+                assert losses == pytest.approx(
+                    b.loss_curve[part], rel=1e-4, abs=2e-4
+                )  # they are rounded to 4 digits
 
     def test_one_answer_an_image_serves_every_view(self, small, quick):
         array = np.random.default_rng(0).normal(size=(150, 10))
         brought = akd.teacher.from_logits(array)
         index = torch.tensor([5, 5, 9])
-        torch.testing.assert_close(brought.logits(index, torch.tensor([0, 4, 2])), torch.tensor(array[[5, 5, 9]]).float())
+        torch.testing.assert_close(
+            brought.logits(index, torch.tensor([0, 4, 2])), torch.tensor(array[[5, 5, 9]]).float()
+        )
         akd.run_active_learning(small, brought, rounds=1, query_size=5, train=quick, progress=False)
         cold = akd.run_active_learning(
-            small, brought, rounds=0, query_size=5, shots=0, strategy="pcoreset_teacher", train=quick, progress=False
+            small,
+            brought,
+            rounds=0,
+            query_size=5,
+            shots=0,
+            strategy="pcoreset_teacher",
+            train=quick,
+            progress=False,
         )
         assert cold.records[0].labeled_count == 5
 
@@ -157,7 +203,9 @@ class TestLogits:
         assert seen == [10, 15, 20]
         assert brought.fingerprint()["refit"].endswith("refit")
         wrong = akd.teacher.from_logits(np.zeros((150, 10)), refit=lambda state: np.zeros((150, 3)))
-        with pytest.raises(ValueError, match=r"refit gave logits \(1, 150, 3\), \(1, 150, 10\) are needed"):
+        with pytest.raises(
+            ValueError, match=r"refit gave logits \(1, 150, 3\), \(1, 150, 10\) are needed"
+        ):
             akd.run_active_learning(small, wrong, rounds=0, train=quick, progress=False)
 
     def test_what_cannot_be_is_refused_by_value(self, small, quick):
@@ -171,12 +219,19 @@ class TestLogits:
                 akd.teacher.from_logits(array)
         with pytest.raises(ValueError, match="give .N, C. alone"):
             akd.teacher.from_logits(np.zeros((5, 3)), akd.Views(5))
-        with pytest.raises(ValueError, match=r"outputs \(7 images\) were made from other images than small's pool \(150\)"):
-            akd.run_active_learning(small, akd.teacher.from_logits(np.zeros((7, 10))), rounds=0, train=quick)
+        with pytest.raises(
+            ValueError,
+            match=r"outputs \(7 images\) were made from other images than small's pool \(150\)",
+        ):
+            akd.run_active_learning(
+                small, akd.teacher.from_logits(np.zeros((7, 10))), rounds=0, train=quick
+            )
 
 
 def test_text_weights_of_another_length_are_refused(vlm, small, teacher):
     raw = vlm.text_weights(small.classnames, small.templates, "raw", unit=False)
     with pytest.raises(ValueError, match="have norms .*not 1.*unit=False is for ClapTeacher"):
         akd.ZeroShotTeacher(teacher.cache, raw)
-    torch.testing.assert_close(F.normalize(raw, dim=0), vlm.text_weights(small.classnames, small.templates, "raw"))
+    torch.testing.assert_close(
+        F.normalize(raw, dim=0), vlm.text_weights(small.classnames, small.templates, "raw")
+    )

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite.losses import tempered_kl
 from activekd_lite.banks import ViewBank
+from activekd_lite.losses import tempered_kl
 from activekd_lite.training import _plan
 
 BASE = {
@@ -28,7 +28,9 @@ def state(small):
 
 
 def answers(small, state, teacher, config, seed=0, student="tiny-cnn"):
-    net = akd.train_student(small.pool, state, teacher, config=config, seed=seed, student=student, device="cpu")
+    net = akd.train_student(
+        small.pool, state, teacher, config=config, seed=seed, student=student, device="cpu"
+    )
     return akd.predict(net, small.test.images, kd_weight=config.kd_weight, beta=config.beta).probs
 
 
@@ -51,7 +53,8 @@ def test_training_leaves_the_global_random_state_alone(small, state, teacher, qu
 def test_every_setting_alone_changes_the_student(small, state, teacher, field):
     base, student = akd.TrainConfig(**BASE), "tiny-resnet" if field == "pretrained" else "tiny-cnn"
     first, other = (
-        answers(small, state, teacher, config, student=student) for config in (base, replace(base, **{field: CHANGED[field]}))
+        answers(small, state, teacher, config, student=student)
+        for config in (base, replace(base, **{field: CHANGED[field]}))
     )
     assert not torch.equal(first, other)
 
@@ -69,29 +72,42 @@ def test_passes_make_the_steps():
 
 def test_only_the_last_round_is_longer(small, teacher):
     train = akd.TrainConfig(pool_passes=0.5, last_round_pool_passes=1, batch_size=32)
-    result = akd.run_active_learning(small, teacher, rounds=1, query_size=5, train=train, device="cpu", progress=False)
-    assert [len(r.loss_curve["ce"]) for r in result.records] == [3, 5]  # of 5 batches, the last round's pool being 135
+    result = akd.run_active_learning(
+        small, teacher, rounds=1, query_size=5, train=train, device="cpu", progress=False
+    )
+    assert [len(r.loss_curve["ce"]) for r in result.records] == [
+        3,
+        5,
+    ]  # of 5 batches, the last round's pool being 135
 
 
 def planned(state, config, with_unlabeled=True):
     """The images of every step, (S, B) labelled and (S, B) unlabelled."""
-    images = torch.stack([index for index, _ in _plan(state, 1, config, 0, with_unlabeled=with_unlabeled)])
+    images = torch.stack(
+        [index for index, _ in _plan(state, 1, config, 0, with_unlabeled=with_unlabeled)]
+    )
     return images.split(config.batch_size, dim=1)
 
 
 def test_a_padded_set_repeats_the_images_that_were_labelled_first(small, state):
     late = torch.tensor([i for i in range(20) if state.labels[i] < 0][:3])
-    state = state.with_labels(late, torch.zeros(3, dtype=torch.int64), round=1)  # 13 labels, filled up to 20 by the first 7
+    state = state.with_labels(
+        late, torch.zeros(3, dtype=torch.int64), round=1
+    )  # 13 labels, filled up to 20 by the first 7
     labeled, _ = planned(state, akd.TrainConfig(steps=4000, batch_size=10, padded=True))
     counts = labeled.flatten().bincount(minlength=150).double() / 40_000
     first = state.in_labeling_order()
     assert first[-3:].tolist() == sorted(late.tolist())
     torch.testing.assert_close(counts[first[:7]], torch.full((7,), 0.1).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(counts[first[7:]], torch.full((6,), 0.05).double(), atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        counts[first[7:]], torch.full((6,), 0.05).double(), atol=0.01, rtol=0
+    )
 
 
 def test_a_pass_shows_every_image_as_often(state):
-    config = akd.TrainConfig(pool_passes=2, batch_size=28, labeled_sampling="passes", unlabeled_sampling="passes")
+    config = akd.TrainConfig(
+        pool_passes=2, batch_size=28, labeled_sampling="passes", unlabeled_sampling="passes"
+    )
     labeled, unlabeled = planned(state, config)  # 140 images without a label: 5 batches a pass
     assert (unlabeled[:5].flatten().bincount(minlength=150)[state.unlabeled_indices] == 1).all()
     assert (unlabeled.flatten().bincount(minlength=150)[state.unlabeled_indices] == 2).all()
@@ -101,7 +117,9 @@ def test_a_pass_shows_every_image_as_often(state):
 
 def test_separate_batches_are_normalised_apart(small, state, teacher, monkeypatch):
     seen, forward = [], akd.DualHeadStudent.forward
-    monkeypatch.setattr(akd.DualHeadStudent, "forward", lambda net, x: seen.append(len(x)) or forward(net, x))
+    monkeypatch.setattr(
+        akd.DualHeadStudent, "forward", lambda net, x: seen.append(len(x)) or forward(net, x)
+    )
     for separate, sizes in ((False, [16, 16]), (True, [8, 8, 8, 8])):
         config = akd.TrainConfig(steps=2, batch_size=8, separate_batches=separate)
         akd.train_student(small.pool, state, teacher, config=config, device="cpu")
@@ -117,16 +135,23 @@ def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
     assert quick.mixing(True, evaluation=True) == quick.mixing(True)
     options = {"rounds": 1, "query_size": 3, "progress": False, "device": "cpu"}
     same, other = (
-        akd.run_active_learning(small, teacher, train=t, **options) for t in (replace(quick, kd_weight=0.3, beta=2.0), config)
+        akd.run_active_learning(small, teacher, train=t, **options)
+        for t in (replace(quick, kd_weight=0.3, beta=2.0), config)
     )
     assert same.records[0].query_indices == other.records[0].query_indices  # selection is as it was
     assert same.records[0].calibration_error_pct != other.records[0].calibration_error_pct
 
 
 def test_half_precision_learns_the_same(small, state, teacher):
-    for precision, steps in (("bfloat16", 40), ("float16", 3)):  # float16 takes a second a step on a CPU
+    for precision, steps in (
+        ("bfloat16", 40),
+        ("float16", 3),
+    ):  # float16 takes a second a step on a CPU
         config = akd.TrainConfig(steps=steps, batch_size=8)
-        whole, half = (answers(small, state, teacher, replace(config, precision=p)) for p in ("float32", precision))
+        whole, half = (
+            answers(small, state, teacher, replace(config, precision=p))
+            for p in ("float32", precision)
+        )
         assert not torch.equal(half, whole)
         assert (half.argmax(dim=1) == whole.argmax(dim=1)).float().mean() > 0.7
 
@@ -150,7 +175,9 @@ def test_a_student_can_be_compiled(small, state, quick, monkeypatch):
 
 def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
     config = replace(quick, steps=40)
-    with_teacher = akd.train_student(small.pool, state, teacher, config=config, device="cpu").loss_curve
+    with_teacher = akd.train_student(
+        small.pool, state, teacher, config=config, device="cpu"
+    ).loss_curve
     without = akd.train_student(small.pool, state, None, config=config, device="cpu").loss_curve
     assert with_teacher.shape == without.shape == (40, 2)
     assert without[:, 1].eq(0).all()
@@ -164,9 +191,15 @@ def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
     distilled = sum(tempered_kl(kd[part], says[part]) for part in (slice(8), slice(8, 16)))
     supervised = torch.nn.functional.cross_entropy(ce[:8], state.labels[index[:8]])
     torch.testing.assert_close(with_teacher[0], torch.stack([supervised, distilled]).detach())
-    record = akd.run_active_learning(small, teacher, rounds=0, train=config, progress=False).records[0]
+    record = akd.run_active_learning(
+        small, teacher, rounds=0, train=config, progress=False
+    ).records[0]
     assert {k: len(v) for k, v in record.loss_curve.items()} == {"ce": 20, "kd": 20}
-    assert list(akd.run_active_learning(small, None, rounds=0, train=config, progress=False).records[0].loss_curve) == ["ce"]
+    assert list(
+        akd.run_active_learning(small, None, rounds=0, train=config, progress=False)
+        .records[0]
+        .loss_curve
+    ) == ["ce"]
 
 
 def test_settings_that_cannot_work_are_refused_by_value():
@@ -202,7 +235,9 @@ def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
     says = teacher.probs().argmax(dim=1)
     agreement = {}
     for with_teacher in (True, False):
-        net = akd.train_student(small.pool, state, teacher if with_teacher else None, config=config, device="cpu")
+        net = akd.train_student(
+            small.pool, state, teacher if with_teacher else None, config=config, device="cpu"
+        )
         kd_weight = 1.0 if with_teacher else 0.0
         found = akd.predict(net, small.pool.images, kd_weight=kd_weight).probs.argmax(dim=1)
         agreement[with_teacher] = (found == says)[state.unlabeled_indices].float().mean()
@@ -211,7 +246,9 @@ def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
 
 
 def test_labels_are_learnt(small, state):
-    net = akd.train_student(small.pool, state, config=akd.TrainConfig(steps=60, batch_size=16), device="cpu")
+    net = akd.train_student(
+        small.pool, state, config=akd.TrainConfig(steps=60, batch_size=16), device="cpu"
+    )
     index = state.labeled_indices
     found = akd.predict(net, small.pool.images[index], kd_weight=0).probs.argmax(dim=1)
     assert torch.equal(found, state.labels[index])
@@ -226,7 +263,9 @@ def test_hidden_labels_are_never_read(small, state, teacher, quick):
 
 
 def test_a_fully_labelled_pool_still_trains(small, teacher, quick):
-    everything = akd.LabelState.empty(150).with_labels(torch.arange(150), small.oracle.label(torch.arange(150)), 0)
+    everything = akd.LabelState.empty(150).with_labels(
+        torch.arange(150), small.oracle.label(torch.arange(150)), 0
+    )
     assert torch.isfinite(answers(small, everything, teacher, quick)).all()
 
 
@@ -238,7 +277,9 @@ def test_views_kept_or_rendered_on_demand_are_the_same_pixels(small):
     assert kept.kept is not None
     assert fresh.kept is None
     levels = ((kept(index, view) - fresh(index, view)).abs() * 255).round()
-    assert levels.max() <= 1  # in batches of other sizes a last bit may differ before it is rounded to 8 bits
+    assert (
+        levels.max() <= 1
+    )  # in batches of other sizes a last bit may differ before it is rounded to 8 bits
     assert (levels > 0).float().mean() < 1e-3
 
 
@@ -272,19 +313,25 @@ def test_predictions_carry_what_each_head_says(small, state, teacher, quick):
 def test_mix_heads_by_hand():
     ce, kd = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     p = 1 / (1 + torch.exp(torch.tensor(-2.0)))  # softmax(kd / 0.5)
-    torch.testing.assert_close(akd.mix_heads(ce, kd, 0.25, 0.5), torch.stack([0.375 + 0.25 * p, 0.625 - 0.25 * p])[None])
+    torch.testing.assert_close(
+        akd.mix_heads(ce, kd, 0.25, 0.5), torch.stack([0.375 + 0.25 * p, 0.625 - 0.25 * p])[None]
+    )
     assert torch.equal(akd.mix_heads(ce, kd * float("nan"), 0.0), torch.tensor([[0.5, 0.5]]))
 
 
 def test_tiny_resnet_starts_from_its_pretrained_backbone():
-    pretrained, fresh = akd.build_student("tiny-resnet", 36), akd.build_student("tiny-resnet", 36, pretrained=False)
+    pretrained, fresh = (
+        akd.build_student("tiny-resnet", 36),
+        akd.build_student("tiny-resnet", 36, pretrained=False),
+    )
     assert torch.equal(pretrained.ce_head.weight, fresh.ce_head.weight)
     assert not torch.equal(pretrained.backbone[0].weight, fresh.backbone[0].weight)
 
 
 def test_what_cannot_be_trained_is_refused_by_value(small, teacher, state):
     with pytest.raises(
-        ValueError, match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet"
+        ValueError,
+        match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet",
     ):
         akd.build_student("resnet9", 10)
     with pytest.raises(ValueError, match="nothing is labelled"):

@@ -9,9 +9,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import activekd_lite as akd
-from activekd_lite.utils import views
 from activekd_lite.experiments.config import zero_shot_accuracy_pct
-from activekd_lite.utils import files
+from activekd_lite.utils import files, views
 
 
 def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):
@@ -39,12 +38,22 @@ def test_text_weights_are_open_clips(vlm):
     names, templates = ["circle", "square"], ["a {}", "a photo of a {}."]
     expected = open_clip.build_zero_shot_classifier(vlm.model, vlm.tokenizer, names, templates)
     torch.testing.assert_close(vlm.text_weights(names, templates), expected)
-    raw = torch.stack([vlm.model.encode_text(vlm.tokenizer([t.format(n) for t in templates])).mean(0) for n in names], 1)
-    torch.testing.assert_close(vlm.text_weights(names, templates, average="raw"), torch.nn.functional.normalize(raw, dim=0))
+    raw = torch.stack(
+        [
+            vlm.model.encode_text(vlm.tokenizer([t.format(n) for t in templates])).mean(0)
+            for n in names
+        ],
+        1,
+    )
+    torch.testing.assert_close(
+        vlm.text_weights(names, templates, average="raw"), torch.nn.functional.normalize(raw, dim=0)
+    )
 
 
 def test_words_it_never_saw_are_named(vlm):
-    with pytest.warns(UserWarning, match=r"tiny-clip never saw the words \['elephant', 'portrait'\]"):
+    with pytest.warns(
+        UserWarning, match=r"tiny-clip never saw the words \['elephant', 'portrait'\]"
+    ):
         vlm.text_weights(["circle", "elephant"], ["a portrait of a {}"])
 
 
@@ -55,13 +64,17 @@ def test_known_words_give_no_warning(vlm, recwarn):
 
 def test_bad_questions_are_refused_by_value(vlm):
     for template in ("a photo", "a {} {}", "a {{}}", "a {0}", "a {name}", "a {} {"):
-        with pytest.raises(ValueError, match=rf"templates \[{re.escape(repr(template))}\] do not hold {{}} once"):
+        with pytest.raises(
+            ValueError, match=rf"templates \[{re.escape(repr(template))}\] do not hold {{}} once"
+        ):
             vlm.text_weights(["circle"], ["a {}", template])
     with pytest.raises(ValueError, match="0 class names"):
         vlm.text_weights([])
     with pytest.raises(ValueError, match="average = 'mean'"):
         vlm.text_weights(["circle"], average="mean")
-    with pytest.raises(ValueError, match="unknown model 'RN5'; did you mean RN50 .* known are tiny-clip, .*RN50"):
+    with pytest.raises(
+        ValueError, match="unknown model 'RN5'; did you mean RN50 .* known are tiny-clip, .*RN50"
+    ):
         akd.load_vlm("RN5")
     with pytest.raises(ValueError, match=r"RN50 needs pretrained=: one of openai, yfcc15m"):
         akd.load_vlm("RN50")
@@ -116,7 +129,9 @@ def edit(path, change):
 @pytest.mark.parametrize("name", ["manifest.json", "tiny-clip.json"])
 def test_damaged_and_edited_files_beside_the_weights(embedded_copy, name, damage):
     damage(embedded_copy / "tiny-clip" / name)
-    with pytest.raises((ValueError, FileNotFoundError), match=rf"{name} is .*git checkout -- data/tiny-clip"):
+    with pytest.raises(
+        (ValueError, FileNotFoundError), match=rf"{name} is .*git checkout -- data/tiny-clip"
+    ):
         akd.load_vlm()
 
 
@@ -131,7 +146,9 @@ def test_weights_of_ones_own_and_corrupt_ones(embedded_copy, tmp_path):
     state = load_file(embedded_copy / "tiny-clip" / "weights.safetensors")
     state["logit_scale"] = torch.tensor(1.0)
     save_file(state, own)
-    assert akd.load_vlm("tiny-clip", pretrained=str(own)).logit_scale == pytest.approx(2.71828, rel=1e-3)
+    assert akd.load_vlm("tiny-clip", pretrained=str(own)).logit_scale == pytest.approx(
+        2.71828, rel=1e-3
+    )
     torch.save({"logit_scale": ValueError("any class at all")}, tmp_path / "own.pt")
     with pytest.raises(ValueError, match="own.pt' of tiny-clip hold more than tensors"):
         akd.load_vlm("tiny-clip", pretrained=str(tmp_path / "own.pt"))
@@ -148,7 +165,9 @@ def test_teacher_logits_are_the_scaled_cosines(vlm, small, teacher):
     index, view = torch.tensor([3, 3, 140]), torch.tensor([0, 2, 1])
     spec = teacher.cache.views
     x = views.pixels(spec, small.pool.images[index], index, view, vlm.input_size, vlm.interpolation)
-    assert (teacher.logits(index, view) - vlm.logit_scale * vlm.encode_images(x) @ weights).abs().max() < 0.05
+    assert (
+        teacher.logits(index, view) - vlm.logit_scale * vlm.encode_images(x) @ weights
+    ).abs().max() < 0.05
     torch.testing.assert_close(teacher.probs().sum(1), torch.ones(150))
 
 

@@ -39,7 +39,9 @@ def predictions(probs):
 @pytest.fixture
 def state(small):
     labeled = small.oracle.initial_indices(1, akd.seeding.generator(0, "initial set"))
-    return akd.LabelState.empty(len(small.pool)).with_labels(labeled, small.oracle.label(labeled), round=0)
+    return akd.LabelState.empty(len(small.pool)).with_labels(
+        labeled, small.oracle.label(labeled), round=0
+    )
 
 
 @pytest.fixture
@@ -76,7 +78,9 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
     explorer._ipython_display_()
     view, line, twin = shown[1:]
     assert view[VIEW]["model_id"] == explorer.widget.model_id
-    assert not view["text/plain"] + view["text/html"], "where widgets cannot run, the twin alone is seen"
+    assert not view["text/plain"] + view["text/html"], (
+        "where widgets cannot run, the twin alone is seen"
+    )
     assert f"activekd-live-{explorer.widget.model_id}" in explorer.widget._dom_classes
     assert explorer.widget.model_id in line["text/html"]
     assert twin[PLOTLY]["layout"]["meta"]["alt"] == twin["text/plain"] == shown[0].alt
@@ -91,7 +95,9 @@ def test_nbconvert_shows_the_twin_of_a_live_explorer(explorers, name, monkeypatc
     monkeypatch.setattr("activekd_lite.widgets.base.somebody_there", lambda: True)
     explorer = explorers[name]()
     explorer._ipython_display_()
-    cell = new_code_cell("explorer", outputs=[new_output("display_data", bundle) for bundle in bundles])
+    cell = new_code_cell(
+        "explorer", outputs=[new_output("display_data", bundle) for bundle in bundles]
+    )
     notebook = nbformat.from_dict(new_notebook(cells=[cell]))
     pages.page(notebook, tmp_path / "page.html")
     plain, _ = nbconvert.HTMLExporter().from_notebook_node(notebook)
@@ -134,7 +140,9 @@ def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
     probs = torch.zeros(len(small.pool), 10)
     probs[:, 0] = 1
     probs[10, 0], probs[10, 5] = 0.4, 0.6
-    explorer = WIDGETS.SimplexExplorer(small, probs, corners=["0", "1", "2"], layouts={"line": layout})
+    explorer = WIDGETS.SimplexExplorer(
+        small, probs, corners=["0", "1", "2"], layouts={"line": layout}
+    )
     xy, shown = explorer._in_triangle()
     assert np.isnan(xy[10]).all()
     assert 10 not in shown
@@ -146,7 +154,10 @@ def test_points_out_of_the_triangle_are_not_shown_there(small, layout):
 def test_a_umap_takes_the_place_of_the_main_components(small, probs, monkeypatch):
     xy, started = np.random.default_rng(0).normal(size=(len(small.pool), 2)).astype(np.float32), []
     monkeypatch.setattr(WIDGETS.SimplexExplorer, "_umap", lambda self: xy)
-    monkeypatch.setattr("activekd_lite.widgets.simplex.threading.Thread", lambda target, daemon: started.append(target) or Waiting)
+    monkeypatch.setattr(
+        "activekd_lite.widgets.simplex.threading.Thread",
+        lambda target, daemon: started.append(target) or Waiting,
+    )
     explorer = WIDGETS.SimplexExplorer(small, probs)
     _ = explorer.widget
     assert explorer._points.titles[1] == "main components"
@@ -165,7 +176,9 @@ class Waiting:
 
 def test_a_class_has_one_colour_on_both_sides_of_the_figure(small, layout):
     probs = torch.eye(10)[torch.arange(len(small.pool)) % 10]
-    figure = WIDGETS.SimplexExplorer(small, probs, corners=["5", "6", "7"], layouts={"line": layout}).figure()
+    figure = WIDGETS.SimplexExplorer(
+        small, probs, corners=["5", "6", "7"], layouts={"line": layout}
+    ).figure()
     looks = {}
     for trace in figure.data:
         if trace.customdata is not None:
@@ -177,7 +190,10 @@ def test_a_class_has_one_colour_on_both_sides_of_the_figure(small, layout):
 
 def test_a_selection_is_shared(small, probs, layout):
     selection = WIDGETS.Selection()
-    first, second = (WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, selection=selection) for _ in range(2))
+    first, second = (
+        WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, selection=selection)
+        for _ in range(2)
+    )
     _ = first.widget, second.widget
     first._points.selected = [5, 3]
     assert second.selected.tolist() == [3, 5] == second._points.selected
@@ -190,7 +206,9 @@ def test_a_selection_is_shared(small, probs, layout):
     second.close()
 
 
-@pytest.mark.parametrize("colour", ["true label", "prediction", "confidence", "cluster", "round labelled"])
+@pytest.mark.parametrize(
+    "colour", ["true label", "prediction", "confidence", "cluster", "round labelled"]
+)
 def test_every_colour_gives_each_image_a_look(explorers, colour, small, probs, state):
     explorer = explorers["simplex"]()
     _ = explorer.widget
@@ -212,7 +230,12 @@ def test_every_colour_gives_each_image_a_look(explorers, colour, small, probs, s
 
 def test_true_labels_are_no_colour_where_some_are_unknown(small, probs):
     data = akd.make_dataset(
-        "half", small.pool.images[:20], [-1] * 10 + [0] * 10, small.test.images[:5], small.test.labels[:5], small.classnames
+        "half",
+        small.pool.images[:20],
+        [-1] * 10 + [0] * 10,
+        small.test.images[:5],
+        small.test.labels[:5],
+        small.classnames,
     )
     assert "true label" not in WIDGETS.SimplexExplorer(data, probs[:20])._colourings
 
@@ -227,8 +250,13 @@ def test_the_stepper_is_pcoreset_with_its_radii(small, predictions, state):
         radius = akd.metrics.covering_radius(predictions.probs, predictions.probs[centers])
         assert stepper.radii["pcoreset"][made] == pytest.approx(radius, abs=1e-6)
         if made < 6:  # the next pick is the image that the radius comes from
-            assert stepper.distances["pcoreset"][made, expected[made]] == stepper.radii["pcoreset"][made]
-    assert (stepper.radii["pcoreset"] <= 2 * stepper.radii["uncertainty"]).all()  # what greedy k-center guarantees
+            assert (
+                stepper.distances["pcoreset"][made, expected[made]]
+                == stepper.radii["pcoreset"][made]
+            )
+    assert (
+        stepper.radii["pcoreset"] <= 2 * stepper.radii["uncertainty"]
+    ).all()  # what greedy k-center guarantees
 
 
 def test_stepping_moves_marks_and_words(small, predictions, state):
@@ -236,7 +264,10 @@ def test_stepping_moves_marks_and_words(small, predictions, state):
     _ = stepper.widget
     picks = stepper.picks["pcoreset"]
     stepper._slider.value = 2
-    assert stepper._points.marks[0] == {"cross": state.labeled_indices.tolist() + picks[:2], "ring": picks[2:]}
+    assert stepper._points.marks[0] == {
+        "cross": state.labeled_indices.tolist() + picks[:2],
+        "ring": picks[2:],
+    }
     assert "2 of 3 picks" in stepper._said[0].value
     assert f"image {picks[2]}" in stepper._said[0].value
     assert "0 of 3" not in stepper._points.alt
@@ -249,7 +280,9 @@ def test_stepping_moves_marks_and_words(small, predictions, state):
 
 
 def test_what_does_not_fit_is_refused(small, probs, predictions, state):
-    with pytest.raises(ValueError, match=r"probs 'predictions' are \(20, 10\); the pool of small needs \(150, 10\)"):
+    with pytest.raises(
+        ValueError, match=r"probs 'predictions' are \(20, 10\); the pool of small needs \(150, 10\)"
+    ):
         WIDGETS.SimplexExplorer(small, probs[:20])
     with pytest.raises(ValueError, match=r"layout 'map' is \(3, 2\)"):
         WIDGETS.SimplexExplorer(small, probs, layouts={"map": np.zeros((3, 2))})

@@ -35,7 +35,9 @@ def journal(small, tmp_path):
 def test_answers_undo_and_skip_are_lines_on_disk_at_once(journal):
     book = journal()
     book.answer(5, 3, 1.5)
-    assert json.loads(journal.path.read_text().splitlines()[1])["label"] == "3"  # before anything is closed
+    assert (
+        json.loads(journal.path.read_text().splitlines()[1])["label"] == "3"
+    )  # before anything is closed
     book.skip(7, 0.5)
     book.answer(9, 4, 2.0)
     book.undo(5, 0.25)
@@ -160,11 +162,18 @@ else:
 
 
 def test_one_process_at_a_time_and_a_killed_one_is_none(tmp_path):
-    path, pool = tmp_path / "answers.jsonl", akd.Pool(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), ["a", "b"])
+    path, pool = (
+        tmp_path / "answers.jsonl",
+        akd.Pool(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), ["a", "b"]),
+    )
     command = [sys.executable, "-c", OTHER, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout.readline() == "open\n"
-        with pytest.raises(RuntimeError, match=r"another process has .* open: shut down its kernel"):
+        with pytest.raises(
+            RuntimeError, match=r"another process has .* open: shut down its kernel"
+        ):
             Journal(path, pool)
         other.kill()
     book = Journal(path, pool)
@@ -261,7 +270,9 @@ def asked(labeller):
 
 def send(labeller, kind, index=None, label=None, seconds=1.0):
     index = asked(labeller) if index is None else index
-    labeller._hear(labeller.widget, {"kind": kind, "index": index, "label": label, "seconds": seconds}, None)
+    labeller._hear(
+        labeller.widget, {"kind": kind, "index": index, "label": label, "seconds": seconds}, None
+    )
 
 
 def finish(labeller, label=1):
@@ -303,7 +314,9 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     assert "Error" not in labeller._error
     assert labeller.done
     assert [len(r.query_indices) for r in labeller.records] == [4, 4, 0]
-    assert labeller.records[0].query_indices[1] == second  # skipping changes the order of the answers only
+    assert (
+        labeller.records[0].query_indices[1] == second
+    )  # skipping changes the order of the answers only
     assert list(labeller.journal.labels)[3] == second
     assert labeller.widget.shown["index"] == -1
     assert len(labeller.widget.shown["rounds"]) == 3
@@ -420,11 +433,15 @@ def test_an_error_of_the_run_is_shown(hand):
 
 def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp_path):
     out = tmp_path / "run"
-    labeller = Labeller(small, teacher, rounds=2, query_size=4, train=quick, out=out, seconds_per_label=3)
+    labeller = Labeller(
+        small, teacher, rounds=2, query_size=4, train=quick, out=out, seconds_per_label=3
+    )
     figure = labeller.figure()
     assert "3 seconds each assumed" in figure.layout.title.text
     assert figure.table["row"].tolist() == ["query 1"] * 4 + ["query 2"] * 4
-    plain = akd.run_active_learning(small, teacher, rounds=2, query_size=4, train=quick, progress=False)
+    plain = akd.run_active_learning(
+        small, teacher, rounds=2, query_size=4, train=quick, progress=False
+    )
     assert [r.outcome() for r in labeller.result.records] == [r.outcome() for r in plain.records]
     assert labeller.done
     curve = labeller.accuracy_by_seconds()
@@ -434,7 +451,9 @@ def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp
     assert not (out / "answers.jsonl").exists()  # kept apart from a reader's own
     answers = labeller.answers
     assert answers["label"].tolist() == answers["true"].tolist()
-    assert answers["teacher"].tolist() == [str(int(i)) for i in teacher.probs()[answers["index"].tolist()].argmax(dim=1)]
+    assert answers["teacher"].tolist() == [
+        str(int(i)) for i in teacher.probs()[answers["index"].tolist()].argmax(dim=1)
+    ]
     labeller.close()
 
 

@@ -10,8 +10,7 @@ import torch
 import activekd_lite as akd
 from activekd_lite.datasets import shapes
 from activekd_lite.datasets.embedded import colours_of_shapes
-from activekd_lite.widgets.prompts import PromptExplorer
-from activekd_lite.widgets.prompts import tasks_of
+from activekd_lite.widgets.prompts import PromptExplorer, tasks_of
 
 STATE = ("classnames", "templates", "probs", "corners")
 
@@ -21,7 +20,9 @@ def figures(tmp_path_factory, vlm):
     """150 images of `shapes`' pool, as a data set, and their cache."""
     images, labels = shapes.make_shapes(150, seed=3)
     data = akd.make_dataset("shapes", images, labels, images[:9], labels[:9], shapes.CLASSNAMES)
-    return data, akd.TeacherCache.build(vlm, data.pool, root=tmp_path_factory.mktemp("cache"), progress=False)
+    return data, akd.TeacherCache.build(
+        vlm, data.pool, root=tmp_path_factory.mktemp("cache"), progress=False
+    )
 
 
 @pytest.fixture
@@ -38,20 +39,29 @@ def type_names(explorer, *lines):
 
 def test_answers_are_the_zero_shot_teachers(explorer, figures, vlm):
     data, cache = figures
-    for names, templates in ((data.classnames, data.templates), (("circle", "square"), ("a {}", "a photo of a {}."))):
+    for names, templates in (
+        (data.classnames, data.templates),
+        (("circle", "square"), ("a {}", "a photo of a {}.")),
+    ):
         explorer.ask(names, templates)
         expected = akd.ZeroShotTeacher(cache, vlm.text_weights(names, templates)).probs()
         torch.testing.assert_close(explorer.probs, expected, rtol=1e-4, atol=1e-5)
     assert explorer.accuracy_pct is None  # two names, 36 classes
     explorer.choose("shapes")
-    assert explorer.accuracy_pct == akd.metrics.accuracy_pct(explorer.probs, data.oracle.label(torch.arange(150)))
+    assert explorer.accuracy_pct == akd.metrics.accuracy_pct(
+        explorer.probs, data.oracle.label(torch.arange(150))
+    )
 
 
 def test_neither_an_image_nor_a_known_sentence_is_encoded_again(explorer, vlm, monkeypatch):
-    monkeypatch.setattr(vlm.model, "encode_image", lambda *a, **k: pytest.fail("an image was encoded"))
+    monkeypatch.setattr(
+        vlm.model, "encode_image", lambda *a, **k: pytest.fail("an image was encoded")
+    )
     asked = []
     true = type(vlm).encode_text
-    monkeypatch.setattr(type(vlm), "encode_text", lambda self, s: asked.append(list(s)) or true(self, s))
+    monkeypatch.setattr(
+        type(vlm), "encode_text", lambda self, s: asked.append(list(s)) or true(self, s)
+    )
     explorer.ask(["circle", "square"], ["a {}"])
     explorer.ask(["circle", "square", "ring"], ["a {}"])
     explorer.ask(["square", "circle"], ["a {}"])
@@ -98,13 +108,19 @@ def test_bad_input_is_said_and_changes_nothing(explorer, names, templates, said)
     explorer._names.value, explorer._templates.value = "star\nheart\ncross", "a {}"
     before = [getattr(explorer, name) for name in STATE]
     with pytest.raises(ValueError, match=said):
-        explorer.ask([n.strip() for n in names.split("\n") if n.strip()], [t for t in [templates] if t])
-    assert all(a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True))
+        explorer.ask(
+            [n.strip() for n in names.split("\n") if n.strip()], [t for t in [templates] if t]
+        )
+    assert all(
+        a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True)
+    )
     explorer._templates.value = templates
     explorer._names.value = names
     assert said in explorer._message.value
     if templates == "a {}":
-        assert all(a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True))
+        assert all(
+            a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True)
+        )
     explorer._names.value, explorer._templates.value = "star\nheart", "the {}"
     assert "Not asked" not in explorer._message.value
     assert explorer.classnames == ["star", "heart"]
@@ -159,7 +175,10 @@ def test_tasks_of_ones_own_and_images_without_labels(figures, vlm):
     data, cache = figures
     some = torch.arange(150) % 2
     some[:100] = -1
-    tasks = {"mine": (("star", "heart"), ("a {}",), some), "open": (("star", "heart"), ("a {}",), None)}
+    tasks = {
+        "mine": (("star", "heart"), ("a {}",), some),
+        "open": (("star", "heart"), ("a {}",), None),
+    }
     explorer = PromptExplorer(data, vlm, cache, task="mine", tasks=tasks)
     assert explorer.accuracy_pct == akd.metrics.accuracy_pct(explorer.probs[100:], some[100:])
     explorer.choose("open")
@@ -168,8 +187,12 @@ def test_tasks_of_ones_own_and_images_without_labels(figures, vlm):
     with pytest.raises(ValueError, match="unknown task 'colour'; known are shapes"):
         explorer.choose("colour")
     with pytest.raises(ValueError, match="task 'bad' has 3 labels from 0 to 2"):
-        PromptExplorer(data, vlm, cache, task="bad", tasks={"bad": (("a", "b"), ("{}",), torch.arange(3))})
-    with pytest.raises(ValueError, match="150 images as tiny-clip sees them, but digits's pool has 1100"):
+        PromptExplorer(
+            data, vlm, cache, task="bad", tasks={"bad": (("a", "b"), ("{}",), torch.arange(3))}
+        )
+    with pytest.raises(
+        ValueError, match="150 images as tiny-clip sees them, but digits's pool has 1100"
+    ):
         PromptExplorer(akd.load_dataset("digits"), vlm, cache)
 
 
@@ -180,10 +203,12 @@ def test_colours_of_shapes_are_those_that_were_drawn(monkeypatch):
     assert torch.equal(labels, same_labels)
     solid = labels % 3 == 0
     palette = torch.tensor(list(shapes.COLOURS.values())).float()
-    distance = (drawn[solid][..., None].float() - palette.T[None, :, None, None]).norm(dim=1)  # (n, H, W, 10)
+    distance = (drawn[solid][..., None].float() - palette.T[None, :, None, None]).norm(
+        dim=1
+    )  # (n, H, W, 10)
     near = (distance.argmin(dim=-1) == colours[solid][:, None, None]).float().mean(dim=(1, 2))
     assert near.median() > 0.15  # the figure's part of the picture
-    monkeypatch.setattr("activekd_lite.datasets.loading.SHAPES_PARTS", {"pool": (80, 0)})
+    monkeypatch.setattr("activekd_lite.datasets.embedded.SHAPES_PARTS", {"pool": (80, 0)})
     assert torch.equal(colours_of_shapes(drawn[[7, 3]]), colours[[7, 3]])
     assert colours_of_shapes(255 - drawn[:1]).tolist() == [-1]
 

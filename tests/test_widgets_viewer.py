@@ -24,7 +24,9 @@ def shown(monkeypatch):
             self.updates.append(bundle)
 
     shown = Shown()
-    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: shown.append(bundle) or shown)
+    monkeypatch.setattr(
+        "IPython.display.display", lambda bundle, **_: shown.append(bundle) or shown
+    )
     monkeypatch.setattr(module, "display", shown.append)
     monkeypatch.setattr(module, "somebody_there", lambda: shown.live)
     return shown
@@ -40,12 +42,17 @@ def viewer(small):
 def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
     seen, draw = [], viewer._draw
     assert viewer.widget
-    viewer._draw = lambda status: (draw(status), seen.append((status, len(viewer._queries.children))))
+    viewer._draw = lambda status: (
+        draw(status),
+        seen.append((status, len(viewer._queries.children))),
+    )
     result = viewer.run(teacher, train=quick, **SETTINGS)
     view, _, twin = shown
     assert view["application/vnd.jupyter.widget-view+json"]["model_id"] == viewer.widget.model_id
     assert "Round 0" in twin["text/plain"]
-    assert shown.updates[-1]["text/plain"] == viewer.figure().alt, "a saved notebook shows the run as it ended"
+    assert shown.updates[-1]["text/plain"] == viewer.figure().alt, (
+        "a saved notebook shows the run as it ended"
+    )
     said = [status.split(":")[0].split(";")[0] for status, _ in seen]
     assert said == [
         "Round 0 of 2 is running", "Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels",
@@ -92,7 +99,15 @@ def test_finished_rounds_are_there_from_the_start(viewer, small, teacher, quick,
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        akd.run_active_learning(small, teacher, train=quick, out=tmp_path, on_round=stop_after_one, progress=False, **SETTINGS)
+        akd.run_active_learning(
+            small,
+            teacher,
+            train=quick,
+            out=tmp_path,
+            on_round=stop_after_one,
+            progress=False,
+            **SETTINGS,
+        )
     begun = []
     draw = viewer._draw
     viewer._draw = lambda status: (begun.append(len(viewer.records)), draw(status))
@@ -126,7 +141,9 @@ def test_an_interrupt_leaves_what_there_is(viewer, teacher, quick, shown, monkey
 
 def test_by_hand_and_afterwards(viewer, small, teacher, quick):
     assert viewer.widget
-    result = akd.run_active_learning(small, teacher, train=quick, on_round=viewer, progress=False, **SETTINGS)
+    result = akd.run_active_learning(
+        small, teacher, train=quick, on_round=viewer, progress=False, **SETTINGS
+    )
     assert viewer.status.startswith("Finished")
     assert len(viewer._queries.children) == 2
     other = RunViewer(small)

@@ -22,7 +22,12 @@ from activekd_lite import cache, cli, loop, runs
 from activekd_lite.utils import store
 
 store.SHARD = 64  # several shards of few images
-BOARD = ("stage", "moments", "trainings", "batches")  # what a fork writes down, for each job four integers
+BOARD = (
+    "stage",
+    "moments",
+    "trainings",
+    "batches",
+)  # what a fork writes down, for each job four integers
 STAGES = ("other", "encode", "store", "train", "write")
 LAYOUT, MOST_JOBS = struct.Struct("4i"), 4
 board = mmap.mmap(-1, LAYOUT.size * MOST_JOBS)
@@ -70,7 +75,9 @@ def moment(written: object = None, *_) -> None:
     note(moments=seen(job["place"])["moments"] + 1)
     if seen(job["place"])["moments"] == job.get("at_moment"):
         name = os.readlink(f"/proc/self/fd/{written}") if isinstance(written, int) else "/"
-        if os.path.isfile(name) and not name.endswith("features.f16"):  # that one is written piece by piece
+        if os.path.isfile(name) and not name.endswith(
+            "features.f16"
+        ):  # that one is written piece by piece
             os.ftruncate(written, os.fstat(written).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -120,7 +127,11 @@ if __name__ == "__main__":
     watch(store.FeatureStore, "write", "store")
     watch(loop, "train_student", "train", "trainings")
     watch(runs.RunFolder, "write", "write")
-    for name in ("fsync", "replace", "unlink"):  # a file is forced to the disk, takes its name, goes
+    for name in (
+        "fsync",
+        "replace",
+        "unlink",
+    ):  # a file is forced to the disk, takes its name, goes
         count_moments(os, name)
     count_moments(torch.optim.AdamW, "step")
     print("ready", flush=True)

@@ -97,7 +97,9 @@ def verdict(values: pd.DataFrame) -> str:
     said = f"Over {n} paired runs {best} has the highest mean ({means.max():.1f})"
     if least >= 0.05:
         return f"{said}; {cannot_show(n, len(table))}."
-    behind = {r.b if r.a == best else r.a: r.p_holm for r in table.itertuples() if best in (r.a, r.b)}
+    behind = {
+        r.b if r.a == best else r.a: r.p_holm for r in table.itertuples() if best in (r.a, r.b)
+    }
     beaten, open_ = ([k for k, p in behind.items() if (p < 0.05) == sure] for sure in (True, False))
     said += f"; ahead of {', '.join(beaten)} by more than luck explains" if beaten else ""
     return said + (f"; its lead over {', '.join(open_)} can be luck." if open_ else ".")
@@ -105,7 +107,10 @@ def verdict(values: pd.DataFrame) -> str:
 
 def cannot_show(n: int, comparisons: int) -> str:
     """In words, where `smallest_p_holm` is not under 0.05: so few runs cannot tell a difference from luck."""
-    least, of = smallest_p_holm(n, comparisons), f"{comparisons} comparisons" if comparisons > 1 else "one comparison"
+    least, of = (
+        smallest_p_holm(n, comparisons),
+        f"{comparisons} comparisons" if comparisons > 1 else "one comparison",
+    )
     return (
         f"{n} paired runs cannot show that any difference is more than luck (smallest p for {of}: {least:.2g}); "
         f"{runs_needed(comparisons)} can"

@@ -20,10 +20,19 @@ from activekd_lite.runs import RunResult
 from activekd_lite.strategies import STRATEGIES
 
 SETTING = ["dataset", "vlm", "teacher", "student", "query_size", "shots", "selection_source"]
-PLAIN = ["dataset", "student", "query_size", "shots"]  # what a run with a teacher shares with the plain one that goes with it
+PLAIN = [
+    "dataset",
+    "student",
+    "query_size",
+    "shots",
+]  # what a run with a teacher shares with the plain one that goes with it
 RUN = [*SETTING, "strategy", "distill", "seed"]
 CURVE = ["strategy", "distill", "labeled_count", "mean", "half_width", "n"]
-VALUES = {"first_pct": "first round", "aulc_pct": "mean of the rounds", "last_pct": "last round"}  # columns of `aulc`, in words
+VALUES = {
+    "first_pct": "first round",
+    "aulc_pct": "mean of the rounds",
+    "last_pct": "last round",
+}  # columns of `aulc`, in words
 STAGES = ("teacher", "train", "predict", "select")  # of a round, as `RoundRecord.seconds` has them
 Results = pd.DataFrame | Sequence[RunResult]
 
@@ -36,8 +45,16 @@ def tidy_table(results: Results) -> pd.DataFrame:
     table does not tell, so they cannot be paired.
     """
     if not isinstance(results, pd.DataFrame):
-        results = pd.concat([r.to_frame() for r in results], ignore_index=True) if len(results) else pd.DataFrame()
-    needed = [name for name in [*RUN, "round", "labeled_count", "accuracy_pct"] if name != "selection_source"]
+        results = (
+            pd.concat([r.to_frame() for r in results], ignore_index=True)
+            if len(results)
+            else pd.DataFrame()
+        )
+    needed = [
+        name
+        for name in [*RUN, "round", "labeled_count", "accuracy_pct"]
+        if name != "selection_source"
+    ]
     if lacking := [name for name in needed if name not in results]:
         what = f"without {', '.join(lacking)}" if len(results.columns) else "of no runs"
         raise ValueError(f"a table {what}: give what `sweep.load` returns, or a list of RunResults")
@@ -47,10 +64,17 @@ def tidy_table(results: Results) -> pd.DataFrame:
     table["selection_source"] = source.where(source.notna(), "mixed")
     if len(twice := table[table.duplicated([*RUN, "round"])]):
         run = ", ".join(f"{k} {v}" for k, v in twice.iloc[0][[*RUN, "round"]].items())
-        raise ValueError(f"two runs of {run}: they differ in what the table does not tell; give one of them")
-    places = {name: place for place, name in enumerate(dict.fromkeys([*STRATEGIES, *table["strategy"]]))}
+        raise ValueError(
+            f"two runs of {run}: they differ in what the table does not tell; give one of them"
+        )
+    places = {
+        name: place for place, name in enumerate(dict.fromkeys([*STRATEGIES, *table["strategy"]]))
+    }
     table = table.assign(place=table["strategy"].map(places)).sort_values(
-        ["place", "distill", "round"], ascending=[True, False, True], kind="stable", ignore_index=True
+        ["place", "distill", "round"],
+        ascending=[True, False, True],
+        kind="stable",
+        ignore_index=True,
     )
     return table.drop(columns="place")
 
@@ -61,7 +85,11 @@ def settings(results: Results) -> dict[str, pd.DataFrame]:
     table = tidy_table(results)
     plain, parts = table["teacher"] == "none", {}
     for key, of in table[~plain].groupby(SETTING, sort=False):
-        fits = plain & (table[PLAIN] == of[PLAIN].iloc[0]).all(axis=1) & table["vlm"].isin(["none", key[1]])
+        fits = (
+            plain
+            & (table[PLAIN] == of[PLAIN].iloc[0]).all(axis=1)
+            & table["vlm"].isin(["none", key[1]])
+        )
         parts[key] = pd.concat([of, table[fits]]).sort_index()
     used = {row for part in parts.values() for row in part.index}
     alone = table[plain & ~table.index.isin(used)]
@@ -73,10 +101,22 @@ def _named(key: tuple, keys: Sequence[tuple]) -> str:
     """The data set, and whatever tells this setting from the others of the same data set."""
     values = dict(zip(SETTING, key, strict=True))
     of = pd.DataFrame([k for k in keys if k[0] == key[0]], columns=SETTING)
-    shown = {"teacher": "no teacher" if key[2] == "none" else key[2], "vlm": key[1], "student": key[3]}
+    shown = {
+        "teacher": "no teacher" if key[2] == "none" else key[2],
+        "vlm": key[1],
+        "student": key[3],
+    }
     shown["selection_source"] = f"selected by {values['selection_source']}"
-    shown |= {"query_size": f"{values['query_size']} a query", "shots": f"{values['shots']} a class at the start"}
-    return ", ".join([key[0], *(text for name, text in shown.items() if of[name].nunique() > 1 and text != "none")])
+    shown |= {
+        "query_size": f"{values['query_size']} a query",
+        "shots": f"{values['shots']} a class at the start",
+    }
+    return ", ".join(
+        [
+            key[0],
+            *(text for name, text in shown.items() if of[name].nunique() > 1 and text != "none"),
+        ]
+    )
 
 
 def one_setting(results: Results) -> pd.DataFrame:
@@ -95,8 +135,12 @@ def curves_frame(results: Results, value: str = "accuracy_pct") -> pd.DataFrame:
     """
     table = one_setting(results)
     if not recorded(table, value):
-        raise ValueError(f"these runs did not record {value}; the columns are {', '.join(table.columns)}")
-    groups = table.dropna(subset=value).groupby(["strategy", "distill", "labeled_count"], sort=False)[value]
+        raise ValueError(
+            f"these runs did not record {value}; the columns are {', '.join(table.columns)}"
+        )
+    groups = table.dropna(subset=value).groupby(
+        ["strategy", "distill", "labeled_count"], sort=False
+    )[value]
     rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
     return pd.DataFrame(rows, columns=CURVE)
 
@@ -115,8 +159,15 @@ def teacher_curve(results: Results) -> pd.DataFrame:
     table = one_setting(results)
     if not recorded(table, "teacher_accuracy_pct"):
         return pd.DataFrame(columns=CURVE)
-    seeds = table.dropna(subset="teacher_accuracy_pct").groupby(["labeled_count", "seed"])["teacher_accuracy_pct"].mean()
-    rows = [("teacher", True, count, *mean_interval(of), len(of)) for count, of in seeds.groupby("labeled_count")]
+    seeds = (
+        table.dropna(subset="teacher_accuracy_pct")
+        .groupby(["labeled_count", "seed"])["teacher_accuracy_pct"]
+        .mean()
+    )
+    rows = [
+        ("teacher", True, count, *mean_interval(of), len(of))
+        for count, of in seeds.groupby("labeled_count")
+    ]
     return pd.DataFrame(rows, columns=CURVE)
 
 
@@ -129,7 +180,9 @@ def stage_seconds(results: Results) -> pd.DataFrame:
     if not recorded(table, *columns):
         return pd.DataFrame(columns=["strategy", "distill", *STAGES, "round", "rounds"])
     asked = table["round"] < table["round"].max()
-    table = table.assign(seconds_select=table["seconds_select"].where(asked), round=table[columns].sum(axis=1))
+    table = table.assign(
+        seconds_select=table["seconds_select"].where(asked), round=table[columns].sum(axis=1)
+    )
     groups = table.groupby(["strategy", "distill"], sort=False)
     found = groups[[*columns, "round"]].mean().assign(rounds=groups.size()).reset_index()
     return found.rename(columns=dict(zip(columns, STAGES, strict=True)))
@@ -142,7 +195,11 @@ def round_seconds(results: Results) -> pd.DataFrame:
     if not recorded(table, "seconds"):
         return pd.DataFrame()
     name = table["strategy"] + np.where(table["distill"], "", ", no distillation")
-    means = table.assign(name=name, took=_seconds(table)).groupby(["round", "labeled_count", "name"])["took"].mean()
+    means = (
+        table.assign(name=name, took=_seconds(table))
+        .groupby(["round", "labeled_count", "name"])["took"]
+        .mean()
+    )
     return means.unstack("name")[list(name.unique())].reset_index().rename_axis(columns=None)
 
 
@@ -155,7 +212,9 @@ def aulc(results: Results) -> pd.DataFrame:
     """A row a run: the columns SETTING, strategy, distill, seed, aulc_pct (mean accuracy over the rounds), first_pct (round 0),
     last_pct, rounds (how many), and whole: whether it has as many as the longest that it could be compared with."""
     runs = tidy_table(results).groupby(RUN, sort=False)["accuracy_pct"]
-    table = runs.agg(aulc_pct="mean", first_pct="first", last_pct="last", rounds="size").reset_index()
+    table = runs.agg(
+        aulc_pct="mean", first_pct="first", last_pct="last", rounds="size"
+    ).reset_index()
     return table.assign(whole=table["rounds"] == table.groupby(PLAIN)["rounds"].transform("max"))
 
 
@@ -168,7 +227,11 @@ def missing(results: Results) -> pd.DataFrame:
         found, most = of.set_index(["strategy", "seed"])["rounds"], of["of"].iloc[0]
         wanted = pd.MultiIndex.from_product([of["strategy"].unique(), sorted(of["seed"].unique())])
         found = found.reindex(wanted, fill_value=0)
-        rows += [(*key, strategy, key[2] != "none", seed, n, most) for (strategy, seed), n in found.items() if n < most]
+        rows += [
+            (*key, strategy, key[2] != "none", seed, n, most)
+            for (strategy, seed), n in found.items()
+            if n < most
+        ]
     return pd.DataFrame(rows, columns=[*RUN, "rounds", "of"])
 
 
@@ -178,7 +241,11 @@ def paired(results: Results, value: str = "aulc_pct", *, distill: bool = True) -
     value: a column of `aulc`. Raises ValueError where there is no run with (or without) distillation.
     """
     runs = _runs(one_setting(results), value, distill)
-    return runs[runs["whole"]].pivot(index="seed", columns="strategy", values=value).reindex(columns=runs["strategy"].unique())
+    return (
+        runs[runs["whole"]]
+        .pivot(index="seed", columns="strategy", values=value)
+        .reindex(columns=runs["strategy"].unique())
+    )
 
 
 def _runs(results: Results, value: str, distill: bool) -> pd.DataFrame:
@@ -205,8 +272,19 @@ def gains(results: Results) -> pd.DataFrame:
                 sides = of[of["whole"]].pivot(index="seed", columns="distill", values=value)
                 gap = (sides[True] - sides[False]).dropna() if {True, False} <= set(sides) else []
                 if len(gap):
-                    rows.append((name, strategy, value, *mean_interval(gap), len(gap), of["seed"].nunique() - len(gap)))
-    return pd.DataFrame(rows, columns=["setting", "strategy", "value", "mean", "half_width", "n", "left_out"])
+                    rows.append(
+                        (
+                            name,
+                            strategy,
+                            value,
+                            *mean_interval(gap),
+                            len(gap),
+                            of["seed"].nunique() - len(gap),
+                        )
+                    )
+    return pd.DataFrame(
+        rows, columns=["setting", "strategy", "value", "mean", "half_width", "n", "left_out"]
+    )
 
 
 def summary(results: Results, value: str = "aulc_pct") -> pd.DataFrame:
@@ -220,11 +298,26 @@ def summary(results: Results, value: str = "aulc_pct") -> pd.DataFrame:
         runs = aulc(table)
         for strategy, of in runs[runs["whole"]].groupby("strategy", sort=False):
             counts = [n for side in (True, False) if (n := (of["distill"] == side).sum())]
-            row = {"data set": name, "strategy": strategy, "seeds": " and ".join(map(str, dict.fromkeys(counts)))}
+            row = {
+                "data set": name,
+                "strategy": strategy,
+                "seeds": " and ".join(map(str, dict.fromkeys(counts))),
+            }
             for column, side in (("with", True), ("without", False)):
-                row[column] = interval_text(*mean_interval(values)) if len(values := of[of["distill"] == side][value]) else ""
+                row[column] = (
+                    interval_text(*mean_interval(values))
+                    if len(values := of[of["distill"] == side][value])
+                    else ""
+                )
             key = (name, strategy)
-            rows.append(row | {"gain": interval_text(*gain.loc[key, ["mean", "half_width"]], "+") if key in gain.index else ""})
+            rows.append(
+                row
+                | {
+                    "gain": interval_text(*gain.loc[key, ["mean", "half_width"]], "+")
+                    if key in gain.index
+                    else ""
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -248,7 +341,9 @@ class Ranking:
     def table(self) -> pd.DataFrame:
         """strategy, mean_rank and n, the number of blocks; the best first."""
         mean = self.ranks.mean().sort_values(kind="stable")
-        return pd.DataFrame({"strategy": mean.index, "mean_rank": mean.to_numpy(), "n": len(self.ranks)})
+        return pd.DataFrame(
+            {"strategy": mean.index, "mean_rank": mean.to_numpy(), "n": len(self.ranks)}
+        )
 
     @property
     def friedman_p(self) -> float:
@@ -267,7 +362,11 @@ class Ranking:
     @property
     def groups(self) -> list[list[str]]:
         """The largest sets of two or more strategies whose mean ranks lie within the critical difference: not told apart."""
-        mean, found, least = self.table.set_index("strategy")["mean_rank"], [], self.critical_difference
+        mean, found, least = (
+            self.table.set_index("strategy")["mean_rank"],
+            [],
+            self.critical_difference,
+        )
         for start, rank in enumerate(mean):
             group = [name for name in mean.index[start:] if mean[name] - rank < least]
             if len(group) > 1 and not (found and group[-1] in found[-1]):
@@ -285,7 +384,9 @@ def nemenyi_critical_difference(strategies: int, blocks: int, level: float = 0.9
 BLOCKS = {"dataset": "data sets", "setting": "settings", "seed": "paired seeds"}
 
 
-def ranking(results: Results, blocks: str = "setting", *, distill: bool = True, value: str = "aulc_pct") -> Ranking:
+def ranking(
+    results: Results, blocks: str = "setting", *, distill: bool = True, value: str = "aulc_pct"
+) -> Ranking:
     """Rank the strategies by `value`, a column of `aulc`, in each block, with the teacher or without.
 
     blocks: "dataset", the textbook's use, or "setting": a block is a mean over the whole seeds, and settings that share a data
@@ -297,7 +398,11 @@ def ranking(results: Results, blocks: str = "setting", *, distill: bool = True, 
         raise ValueError(f"blocks = {blocks!r}: one of {', '.join(BLOCKS)} is needed")
     runs = _runs(results, value, distill)
     order = list(runs["strategy"].unique())
-    values = runs[runs["whole"]].pivot(index=[*SETTING, "seed"], columns="strategy", values=value).reindex(columns=order)
+    values = (
+        runs[runs["whole"]]
+        .pivot(index=[*SETTING, "seed"], columns="strategy", values=value)
+        .reindex(columns=order)
+    )
     whole = values.dropna()
     if whole.empty or len(order) < 2:
         raise ValueError(
@@ -316,14 +421,18 @@ def leads(results: Results, *, distill: bool = True) -> pd.DataFrame:
     accuracy_pct (mean over the whole seeds) and lead, in points; 0: level with another at the top; below 0: behind."""
     table, parts = tidy_table(results), []
     for key, of in table[table["distill"] == distill].groupby(SETTING, sort=False):
-        seeds = of.pivot(index="seed", columns=["round", "strategy"], values="accuracy_pct").dropna()
+        seeds = of.pivot(
+            index="seed", columns=["round", "strategy"], values="accuracy_pct"
+        ).dropna()
         if seeds.empty or of["strategy"].nunique() < 2:
             continue
         mean = seeds.mean().round(9).unstack("strategy")[list(of["strategy"].unique())]
-        lead = pd.DataFrame({name: mean[name] - mean.drop(columns=name).max(axis=1) for name in mean}).rename_axis(
-            columns="strategy"
-        )
-        long = pd.DataFrame({"accuracy_pct": mean.stack(), "lead": lead.stack().round(9)}).reset_index()
+        lead = pd.DataFrame(
+            {name: mean[name] - mean.drop(columns=name).max(axis=1) for name in mean}
+        ).rename_axis(columns="strategy")
+        long = pd.DataFrame(
+            {"accuracy_pct": mean.stack(), "lead": lead.stack().round(9)}
+        ).reset_index()
         parts.append(long[long["round"] > 0].assign(**dict(zip(SETTING, key, strict=True))))
     columns = [*SETTING, "round", "strategy", "accuracy_pct", "lead"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
@@ -338,10 +447,17 @@ def firsts(results: Results, *, distill: bool = True) -> pd.DataFrame:
     found = leads(results, distill=distill)
     late = found["round"] > 2
     counted = found.assign(
-        first=found["lead"] > 0, tied=found["lead"] == 0, after_2=late & (found["lead"] > 0), of_after_2=late
+        first=found["lead"] > 0,
+        tied=found["lead"] == 0,
+        after_2=late & (found["lead"] > 0),
+        of_after_2=late,
     ).groupby("strategy", sort=False)
     table = (
-        counted[["first", "tied", "after_2", "of_after_2"]].sum().assign(of=counted.size(), mean_lead=counted["lead"].mean())
+        counted[["first", "tied", "after_2", "of_after_2"]]
+        .sum()
+        .assign(of=counted.size(), mean_lead=counted["lead"].mean())
     )
     columns = ["strategy", "first", "tied", "of", "after_2", "of_after_2", "mean_lead"]
-    return table.reset_index()[columns].sort_values(["first", "mean_lead"], ascending=False, ignore_index=True)
+    return table.reset_index()[columns].sort_values(
+        ["first", "mean_lead"], ascending=False, ignore_index=True
+    )

@@ -10,7 +10,9 @@ def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Ten
     Any two answers to the same images can be crossed so: the teacher's first and second choice, the teacher and a student.
     """
     labels, predicted = labels.cpu(), predicted.cpu()
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(num_classes, num_classes)
+    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(
+        num_classes, num_classes
+    )
 
 
 def without_diagonal(counts: Tensor) -> Tensor:
@@ -64,7 +66,9 @@ def shuffled_doubt(probs: Tensor, generator: torch.Generator) -> Tensor:
     A classifier with the same answers, as sure of each, that doubts at random.
     """
     probs = probs.cpu()
-    rest = torch.ones_like(probs, dtype=torch.bool).scatter_(1, probs.argmax(dim=1, keepdim=True), False)
+    rest = torch.ones_like(probs, dtype=torch.bool).scatter_(
+        1, probs.argmax(dim=1, keepdim=True), False
+    )
     doubt = probs[rest].view(len(probs), -1)  # (N, C - 1)
     order = torch.rand(doubt.shape, generator=generator).argsort(dim=1)
     return probs.masked_scatter(rest, doubt.gather(1, order))
@@ -77,7 +81,9 @@ def balls(points: Tensor, groups: Tensor, share: float = 1.0) -> tuple[Tensor, T
     """
     centers, place = _means(points, groups)
     distances = (points.cpu().double() - centers[place]).norm(dim=1)
-    radii = [distances[place == k].quantile(share, interpolation="higher") for k in range(len(centers))]
+    radii = [
+        distances[place == k].quantile(share, interpolation="higher") for k in range(len(centers))
+    ]
     return centers, torch.stack(radii)
 
 
@@ -99,7 +105,9 @@ def explained_share(points: Tensor, groups: Tensor) -> float:
 def _means(points: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
     """The mean of each group (K, C) float64, and the row of each point's own (N,)."""
     names, place = groups.cpu().unique(return_inverse=True)
-    sums = torch.zeros(len(names), points.shape[1], dtype=torch.float64).index_add(0, place, points.cpu().double())
+    sums = torch.zeros(len(names), points.shape[1], dtype=torch.float64).index_add(
+        0, place, points.cpu().double()
+    )
     return sums / torch.bincount(place)[:, None], place
 
 

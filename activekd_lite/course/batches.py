@@ -20,7 +20,10 @@ from activekd_lite.experiments.config import RunConfig
 from activekd_lite.experiments.grid import OF_MODEL, SHARED, Grid, Planned, file_name
 from activekd_lite.utils.files import make_folder
 
-PLURAL = {"strategy": "strategies", "seed": "seeds"}  # what notebooks that compare call a list of them
+PLURAL = {
+    "strategy": "strategies",
+    "seed": "seeds",
+}  # what notebooks that compare call a list of them
 
 
 def run(
@@ -38,19 +41,35 @@ def run(
     """
     path, out = Path(notebook).resolve(), make_folder(out).resolve()
     if not path.is_file():
-        raise FileNotFoundError(f"no notebook {notebook}; those of the course are in {notebooks.FOLDER}")
+        raise FileNotFoundError(
+            f"no notebook {notebook}; those of the course are in {notebooks.FOLDER}"
+        )
     known, done, tasks = notebooks.parameters_of(read_notebook(path)), {}, []
-    places = {"cache": os.path.abspath(cache_root), "data_root": os.path.abspath(data_root), "device": str(device)}
+    places = {
+        "cache": os.path.abspath(cache_root),
+        "data_root": os.path.abspath(data_root),
+        "device": str(device),
+    }
     for name, given in parameters(grid, list(known)).items():
         own = {k: v for k, v in (places | {"out": str(out / "runs" / name)}).items() if k in known}
-        tasks.append(Task(name, _execute, (str(path), str(out / f"{name}.ipynb"), notebooks.absolute(given) | own)))
+        tasks.append(
+            Task(
+                name,
+                _execute,
+                (str(path), str(out / f"{name}.ipynb"), notebooks.absolute(given) | own),
+            )
+        )
     try:
         with tqdm(total=len(tasks), unit="notebook", desc=path.stem, disable=not progress) as bar:
-            for task, result in run_tasks(tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit):
+            for task, result in run_tasks(
+                tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit
+            ):
                 if isinstance(result, Failure):
                     done[task.name] = result.error
                 else:
-                    done[task.name] = f"{result.failed_cell}: {result.error}" if result.error else ""
+                    done[task.name] = (
+                        f"{result.failed_cell}: {result.error}" if result.error else ""
+                    )
                 bar.set_postfix(failed=sum(map(bool, done.values())))
                 bar.update()
     finally:
@@ -78,19 +97,30 @@ def parameters(grid: Grid, known: Sequence[str]) -> dict[str, dict]:
     for run, of in zip(planned, settings, strict=True):
         own = {k: v for k, v in of.items() if k in known}
         own |= {PLURAL[k]: [v] for k, v in of.items() if k not in known and PLURAL.get(k) in known}
-        parts = [short_name(run.config.dataset), of["strategy"], run.teacher if len(grid.teachers) > 1 else None]
+        parts = [
+            short_name(run.config.dataset),
+            of["strategy"],
+            run.teacher if len(grid.teachers) > 1 else None,
+        ]
         plain = "plain" if not of["distill"] and "distill" in known else None
         parts += [plain, of.get("student"), of.get("selection_source"), f"seed{of['seed']}"]
         name = file_name("-".join(filter(None, parts)))
         if given.setdefault(name, own) != own:
-            raise ValueError(f"two notebooks would be called {name}; give the grid's teachers a 'name' each")
+            raise ValueError(
+                f"two notebooks would be called {name}; give the grid's teachers a 'name' each"
+            )
     return given
 
 
 def _settings(grid: Grid, run: Planned) -> dict:
     """What the grid says of a run, by the names that notebooks use."""
     config = run.config
-    said = {"dataset": config.dataset, "strategy": config.strategy, "seed": config.seed, "distill": bool(config.teacher)}
+    said = {
+        "dataset": config.dataset,
+        "strategy": config.strategy,
+        "seed": config.seed,
+        "distill": bool(config.teacher),
+    }
     said |= {"student": config.student} if config.student else {}
     if config.teacher:
         default = RunConfig()

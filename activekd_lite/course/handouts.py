@@ -14,7 +14,8 @@ from activekd_lite.course.pages import PATHS, needs, read_notebook
 from activekd_lite.utils.files import make_folder, write_atomic
 
 SOLUTION = re.compile(
-    r"<details>\s*<summary>Solution</summary>\s*```python\n(?P<code>.*?)```\s*(?P<text>.*?)</details>\s*", re.S
+    r"<details>\s*<summary>Solution</summary>\s*```python\n(?P<code>.*?)```\s*(?P<text>.*?)</details>\s*",
+    re.S,
 )
 LINK = re.compile(r"\[([^\[\]\n]+)\]\(((?!https?:)[^)#\s]+\.(?:ipynb|md))(?:#[^)\s]*)?\)")
 UP = re.compile(rf'^((?:{"|".join(PATHS)}) = ")\.\./', re.M)  # in the cell of the parameters
@@ -35,21 +36,36 @@ def hand_out(
     notebook whose solutions cannot be found, FileExistsError for notebooks that are there and differ.
     """
     paths = find(names, folder)
-    targets = {make: Path(to) for make, to in ((for_students, student), (with_solutions, solutions)) if to is not None}
+    targets = {
+        make: Path(to)
+        for make, to in ((for_students, student), (with_solutions, solutions))
+        if to is not None
+    }
     for to in targets.values():
         if to.resolve() == paths[0].parent:
-            raise ValueError(f"the notebooks come from {to}; copies of them need a folder of their own")
+            raise ValueError(
+                f"the notebooks come from {to}; copies of them need a folder of their own"
+            )
     if len({to.resolve() for to in targets.values()}) < len(targets):
-        raise ValueError(f"copies for students and with solutions have the same names; give {student} to one of them only")
+        raise ValueError(
+            f"copies for students and with solutions have the same names; give {student} to one of them only"
+        )
     planned = {}
     for make, to in targets.items():
         there = {path.name for path in [*paths, *to.glob("*.ipynb")]} | {"README.md"}
-        planned |= {to / path.name: _linked(_text(make(read_notebook(path), path.name)), there) for path in paths}
-    _refuse_changed([path for path, text in planned.items() if path.exists() and not _same(path, text)])
+        planned |= {
+            to / path.name: _linked(_text(make(read_notebook(path), path.name)), there)
+            for path in paths
+        }
+    _refuse_changed(
+        [path for path, text in planned.items() if path.exists() and not _same(path, text)]
+    )
     for path, text in planned.items():
         write_atomic(make_folder(path.parent) / path.name, text)
     for make, to in targets.items():
-        _write_readme(to, README.format(heading=HEADING, kind=KIND[make], start=MARKERS[0], end=MARKERS[1]))
+        _write_readme(
+            to, README.format(heading=HEADING, kind=KIND[make], start=MARKERS[0], end=MARKERS[1])
+        )
     return list(planned)
 
 
@@ -72,7 +88,9 @@ def with_solutions(notebook, name: str = "notebook"):
         cell.source = code.strip()
     for cell in solved.cells:
         if cell.cell_type == "markdown":
-            cell.source = SOLUTION.sub(lambda found: f"**Solution.** {found['text'].strip()}\n\n", cell.source).strip()
+            cell.source = SOLUTION.sub(
+                lambda found: f"**Solution.** {found['text'].strip()}\n\n", cell.source
+            ).strip()
     return solved
 
 
@@ -89,7 +107,9 @@ def _bare(notebook, name: str):
             f"{name} has {counts[0]} cells tagged 'exercise' and {counts[1]} solutions, {counts[2]} of them folded as "
             "<details><summary>Solution</summary> with one python block; mend it, or a student would be given a solution"
         )
-    bare.metadata = {key: bare.metadata[key] for key in ("kernelspec", "language_info") if key in bare.metadata}
+    bare.metadata = {
+        key: bare.metadata[key] for key in ("kernelspec", "language_info") if key in bare.metadata
+    }
     for cell in bare.cells:
         cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
         if cell.cell_type == "code":

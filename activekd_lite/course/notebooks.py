@@ -21,12 +21,23 @@ from pathlib import Path
 
 import psutil
 
-from activekd_lite.course.pages import PATHS, index, memory_text, needs, page, read_notebook, time_text, title
+from activekd_lite.course.pages import (
+    PATHS,
+    index,
+    memory_text,
+    needs,
+    page,
+    read_notebook,
+    time_text,
+    title,
+)
 from activekd_lite.plots.base import PLOTLY, PNG_WIDTH, fewer_colours
 from activekd_lite.utils.files import PACKAGE, digest, make_folder, write_atomic
 
 FOLDER = PACKAGE.parent / "notebooks"  # beside the package in a clone; not part of a wheel
-MEASURED = re.compile(r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB")
+MEASURED = re.compile(
+    r"(?:(?P<seconds>\d+) seconds|(?P<minutes>\d+\.\d) minutes)\D+(?P<gigabytes>\d+\.\d) GB"
+)
 PROMISE = re.compile(r"(?<=\*\*Time and memory\*\*: ).*?GPU\.")
 TOLD = "{} and {} on two CPU cores, without a GPU."
 MARKERS = ("<!-- notebooks -->", "<!-- /notebooks -->")
@@ -57,13 +68,18 @@ def check_parameters() -> None:
     if injected:
         known = {name: None for cell in cells[: injected[0]] for name in assigned(cell)}
         given = [name for place in injected for name in assigned(cells[place])]
-        _check_known(given, known or given)  # known is empty when somebody runs that cell first, by hand
+        _check_known(
+            given, known or given
+        )  # known is empty when somebody runs that cell first, by hand
 
 
 def parameters_of(notebook: Mapping) -> dict:
     """Names and defaults in the cell tagged `parameters`; empty when there is none."""
     cells = (cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    return {name: ast.literal_eval(value) for name, value in assigned("".join(next(cells, {"source": ""})["source"])).items()}
+    return {
+        name: ast.literal_eval(value)
+        for name, value in assigned("".join(next(cells, {"source": ""})["source"])).items()
+    }
 
 
 def assigned(code: str) -> dict[str, ast.expr]:
@@ -72,7 +88,12 @@ def assigned(code: str) -> dict[str, ast.expr]:
         nodes = ast.parse(code).body
     except SyntaxError:
         return {}
-    pairs = ((target, node.value) for node in nodes if isinstance(node, ast.Assign) for target in node.targets)
+    pairs = (
+        (target, node.value)
+        for node in nodes
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    )
     return {target.id: value for target, value in pairs if isinstance(target, ast.Name)}
 
 
@@ -81,7 +102,9 @@ def _check_known(given: Sequence[str], known: Sequence[str]) -> None:
         near = [match for name in unknown for match in difflib.get_close_matches(name, known, 1)]
         meant = f"; did you mean {', '.join(near)}?" if near else ";"
         plural = "s" if len(unknown) > 1 else ""
-        raise ValueError(f"unknown parameter{plural} {', '.join(unknown)}{meant} known are {', '.join(known)}")
+        raise ValueError(
+            f"unknown parameter{plural} {', '.join(unknown)}{meant} known are {', '.join(known)}"
+        )
 
 
 def find(names: Sequence[str] = (), folder: str | os.PathLike | None = None) -> list[Path]:
@@ -92,13 +115,21 @@ def find(names: Sequence[str] = (), folder: str | os.PathLike | None = None) -> 
     folder = Path(folder or FOLDER).resolve()
     there = sorted(path for path in folder.glob("*.ipynb"))
     if not there:
-        raise FileNotFoundError(f"no notebooks in {folder}; they come with a clone of the repository; say where with --from")
+        raise FileNotFoundError(
+            f"no notebooks in {folder}; they come with a clone of the repository; say where with --from"
+        )
     found = []
     for name in names:
-        fitting = [path for path in there if path.stem == name.removesuffix(".ipynb") or path.stem.split("_")[0] == name]
+        fitting = [
+            path
+            for path in there
+            if path.stem == name.removesuffix(".ipynb") or path.stem.split("_")[0] == name
+        ]
         if len(fitting) != 1:
             problem = "unknown notebook" if not fitting else "several notebooks are called"
-            raise ValueError(f"{problem} {name!r}; known are {', '.join(path.stem for path in there)}")
+            raise ValueError(
+                f"{problem} {name!r}; known are {', '.join(path.stem for path in there)}"
+            )
         found += fitting
     return sorted(set(found)) if names else there
 
@@ -123,7 +154,9 @@ def run(
     paths, out = find(names, folder), make_folder(out).resolve()
     sources = {path: read_notebook(path) for path in paths}
     known = {path: parameters_of(notebook) for path, notebook in sources.items()}
-    _check_known(list(parameters), list(dict.fromkeys(name for of in known.values() for name in of)))
+    _check_known(
+        list(parameters), list(dict.fromkeys(name for of in known.values() for name in of))
+    )
     parameters, outcomes = absolute(parameters), []
     try:
         for path, source in sources.items():
@@ -136,7 +169,9 @@ def run(
     return outcomes
 
 
-def run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool) -> Outcome:
+def run_one(
+    path: Path, source: Mapping, target: Path, parameters: Mapping, progress: bool
+) -> Outcome:
     """Execute the notebook `path`, whose content is `source`, into `target` and make its page, unless both are there."""
     asked = _fingerprint(source, parameters)
     if done := _earlier(target, asked):
@@ -144,7 +179,9 @@ def run_one(path: Path, source: Mapping, target: Path, parameters: Mapping, prog
     with _environment(PLOTLY_RENDERER="plotly_mimetype"):
         outcome = _execute(path, target, parameters, progress)
     executed = _coalesced(read_notebook(target))
-    executed.metadata["activekd_lite"] = asdict(outcome) | {"fingerprint": "" if outcome.error else asked}
+    executed.metadata["activekd_lite"] = asdict(outcome) | {
+        "fingerprint": "" if outcome.error else asked
+    }
     _write(executed, target)
     page(executed, target.with_suffix(".html"))
     return outcome
@@ -170,7 +207,9 @@ def absolute(parameters: Mapping) -> dict:
 
 def _fingerprint(notebook: Mapping, parameters: Mapping) -> str:
     """Changes with the text of the notebook, its parameters and the package."""
-    package = [hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.glob("*.py"))]
+    package = [
+        hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(PACKAGE.glob("*.py"))
+    ]
     return digest([[cell["source"] for cell in notebook["cells"]], dict(parameters), package])
 
 
@@ -184,7 +223,11 @@ def _earlier(target: Path, fingerprint: str) -> Outcome | None:
     if not target.is_file() or not target.with_suffix(".html").is_file():
         return None
     noted = dict(read_notebook(target).metadata.get("activekd_lite", {}))
-    return Outcome(**noted | {"skipped": True}) if noted.pop("fingerprint", None) == fingerprint else None
+    return (
+        Outcome(**noted | {"skipped": True})
+        if noted.pop("fingerprint", None) == fingerprint
+        else None
+    )
 
 
 def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = True) -> Outcome:
@@ -210,11 +253,22 @@ def _execute(path: Path, target: Path, parameters: Mapping, progress: bool = Tru
         )  # fmt: skip
     except papermill.PapermillExecutionError as failed:
         lines = re.sub(r"\x1b\[[0-9;]*m", "", failed.evalue).strip().splitlines()
-        error = textwrap.shorten(f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": "), 200)
-    except RuntimeError as failed:  # the kernel died, of too little memory perhaps, or never came up
+        error = textwrap.shorten(
+            f"{failed.ename}: {lines[-1] if lines else ''}".removesuffix(": "), 200
+        )
+    except (
+        RuntimeError
+    ) as failed:  # the kernel died, of too little memory perhaps, or never came up
         error = str(failed).strip().splitlines()[0]
     seconds, executed = time.monotonic() - started, read_notebook(target)
-    return Outcome(path.stem, title(executed), round(seconds, 1), max(peaks), _last_cell(executed) if error else "", error)
+    return Outcome(
+        path.stem,
+        title(executed),
+        round(seconds, 1),
+        max(peaks),
+        _last_cell(executed) if error else "",
+        error,
+    )
 
 
 def _last_cell(notebook: Mapping) -> str:
@@ -245,7 +299,9 @@ def peak_memory_bytes(pid: int) -> int:
 @contextmanager
 def _environment(**values: str) -> Iterator[None]:
     """Variables that the kernels inherit."""
-    values = {"PYDEVD_DISABLE_FILE_VALIDATION": "1"} | values  # else each kernel prints a warning of its debugger
+    values = {
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1"
+    } | values  # else each kernel prints a warning of its debugger
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -255,7 +311,9 @@ def _environment(**values: str) -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, *, progress: bool = True) -> list[Outcome]:
+def refresh(
+    names: Sequence[str] = (), folder: str | os.PathLike | None = None, *, progress: bool = True
+) -> list[Outcome]:
     """Run notebooks anew, on at most two cores and without a GPU, and write back outputs, time and memory, tables.
 
     The trainings kept in a notebook's own run folder (`runs/notebook-NN`) are deleted first, so that the time is real; a folder
@@ -270,9 +328,14 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
             )
     with _browser():
         for path in paths:
-            runs, work = path.parent.parent / "runs" / _runs(path), path.with_name(f".{path.stem}.running.ipynb")
+            runs, work = (
+                path.parent.parent / "runs" / _runs(path),
+                path.with_name(f".{path.stem}.running.ipynb"),
+            )
             try:
-                environment = _environment(PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES="")
+                environment = _environment(
+                    PLOTLY_RENDERER="plotly_mimetype", CUDA_VISIBLE_DEVICES=""
+                )
                 with environment, _two_cores(), _anew(runs):
                     outcome = _execute(path, work, {}, progress)
                 if not outcome.error:
@@ -282,7 +345,9 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
             outcomes.append(outcome)
     for readme in (paths[0].parent / "README.md", paths[0].parent.parent / "README.md"):
         if readme.is_file() and MARKERS[0] in readme.read_text(encoding="utf-8"):
-            update_table(readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent)
+            update_table(
+                readme, [outcome for outcome in outcomes if not outcome.error], paths[0].parent
+            )
     return outcomes
 
 
@@ -290,7 +355,9 @@ def refresh(names: Sequence[str] = (), folder: str | os.PathLike | None = None, 
 def _anew(runs: Path) -> Iterator[None]:
     """A notebook's run folder is gone meanwhile; what people answered cannot be computed again, and comes back."""
     kept = runs.with_name(f"{runs.name}.kept")
-    if not kept.is_dir() and any(runs.rglob("answers.jsonl")):  # there: of a process that was killed
+    if not kept.is_dir() and any(
+        runs.rglob("answers.jsonl")
+    ):  # there: of a process that was killed
         os.replace(runs, kept)
     shutil.rmtree(runs, ignore_errors=True)
     try:
@@ -327,7 +394,9 @@ def _two_cores() -> Iterator[None]:
 
 def _coalesced(notebook):
     """Its streams merged, and of a progress bar the last state alone."""
-    return needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
+    return (
+        needs("nbconvert.preprocessors").CoalesceStreamsPreprocessor().preprocess(notebook, {})[0]
+    )
 
 
 def _cleaned(notebook, outcome: Outcome):
@@ -352,7 +421,9 @@ def _add_picture(output: dict) -> None:
     """A static picture beside the live figure, for who reads the notebook where plotly does not run."""
     import plotly.io as pio
 
-    with warnings.catch_warnings(action="ignore", category=UserWarning):  # that a running browser keeps its settings
+    with warnings.catch_warnings(
+        action="ignore", category=UserWarning
+    ):  # that a running browser keeps its settings
         picture = pio.to_image(output["data"][PLOTLY], "png", width=PNG_WIDTH, validate=False)
     output["data"]["image/png"] = fewer_colours(base64.b64encode(picture).decode())
     output["metadata"]["image/png"] = {"alt": output["data"].get("text/plain", "")}
@@ -375,15 +446,26 @@ def update_table(readme: Path, outcomes: Sequence[Outcome], folder: Path) -> Non
     before, start, rest = text.partition(MARKERS[0])
     old, end, after = rest.partition(MARKERS[1])
     if not end:
-        raise ValueError(f"{readme} has no lines {MARKERS[0]} and {MARKERS[1]} for the table of the notebooks")
+        raise ValueError(
+            f"{readme} has no lines {MARKERS[0]} and {MARKERS[1]} for the table of the notebooks"
+        )
     rows = dict(re.findall(r"^(\| \[([^\]]+)\].*)$", old, re.M))
     rows = {name: row for row, name in rows.items() if (folder / f"{name}.ipynb").is_file()}
-    for o in [*(o for o in map(_stated, find(folder=folder)) if o and o.name not in rows), *outcomes]:
+    for o in [
+        *(o for o in map(_stated, find(folder=folder)) if o and o.name not in rows),
+        *outcomes,
+    ]:
         link = Path(os.path.relpath(folder / f"{o.name}.ipynb", readme.parent)).as_posix()
         measured = f"{time_text(o.seconds)} | {memory_text(o.peak_memory_bytes)}"
         rows[o.name] = f"| [{o.name}]({link}) | {o.title.split(' · ')[-1]} | {measured} |"
     table = "\n".join(
-        ["", "| notebook | the question it answers | time | memory |", "|---|---|---|---|", *sorted(rows.values()), ""]
+        [
+            "",
+            "| notebook | the question it answers | time | memory |",
+            "|---|---|---|---|",
+            *sorted(rows.values()),
+            "",
+        ]
     )
     if (new := f"{before}{start}\n{table}\n{end}{after}") != text:
         write_atomic(readme, new)

@@ -17,7 +17,10 @@ PLOTLY_JS = "plotly.min.js"
 
 def title(notebook: Mapping) -> str:
     """The heading of its first cell: "04 · What does a full ActiveKD run do?"."""
-    return next((t for cell in notebook["cells"] for t in re.findall(r"^# (.+)$", cell["source"], re.M)), "untitled")
+    return next(
+        (t for cell in notebook["cells"] for t in re.findall(r"^# (.+)$", cell["source"], re.M)),
+        "untitled",
+    )
 
 
 def page(notebook: Mapping, path: str | os.PathLike) -> None:
@@ -29,8 +32,12 @@ def page(notebook: Mapping, path: str | os.PathLike) -> None:
         if PLOTLY in data:
             output["data"] = {"text/html": html_of(data[PLOTLY])}
         elif "image/png" in data and "text/html" not in data:
-            alt = html.escape(output["metadata"].get("image/png", {}).get("alt") or data.get("text/plain", ""))
-            output["data"] = {"text/html": f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'}
+            alt = html.escape(
+                output["metadata"].get("image/png", {}).get("alt") or data.get("text/plain", "")
+            )
+            output["data"] = {
+                "text/html": f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'
+            }
     shown["metadata"].pop("widgets", None)
     exporter = nbconvert.HTMLExporter(raw_template=PAGE)
     body, _ = exporter.from_notebook_node(shown, {"metadata": {"name": title(notebook)}})
@@ -53,7 +60,12 @@ def index(out: str | os.PathLike) -> Path:
         executed = read_notebook(path)
         if "papermill" not in executed.metadata:
             continue  # not made here
-        noted, state, seconds, memory = executed.metadata.get("activekd_lite", {}), '<b class="no">not finished</b>', "", ""
+        noted, state, seconds, memory = (
+            executed.metadata.get("activekd_lite", {}),
+            '<b class="no">not finished</b>',
+            "",
+            "",
+        )
         if "fingerprint" in noted:
             seconds, memory = time_text(noted["seconds"]), memory_text(noted["peak_memory_bytes"])
             state = '<b class="yes">ran through</b>'
@@ -64,18 +76,35 @@ def index(out: str | os.PathLike) -> Path:
         learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)", text)
         learn = needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
         name = html.escape(title(executed))
-        linked = f'<a href="{path.stem}.html">{name}</a>' if path.with_suffix(".html").is_file() else name
+        linked = (
+            f'<a href="{path.stem}.html">{name}</a>'
+            if path.with_suffix(".html").is_file()
+            else name
+        )
         if given := executed.metadata.papermill.get("parameters"):
             said = ", ".join(f"{k} {v}" for k, v in given.items() if k not in PATHS)
             linked += f"<br>{html.escape(said)}"
-        rows.append(ROW.format(title=linked, learn=learn, seconds=seconds, memory=memory, state=state, file=path.name))
+        rows.append(
+            ROW.format(
+                title=linked,
+                learn=learn,
+                seconds=seconds,
+                memory=memory,
+                state=state,
+                file=path.name,
+            )
+        )
     target = Path(out) / "index.html"
     write_atomic(target, INDEX.format(rows="\n".join(rows)))
     return target
 
 
 def time_text(seconds: float) -> str:
-    return f"{max(5, 5 * round(seconds / 5))} seconds" if seconds < 97.5 else f"{seconds / 60:.1f} minutes"
+    return (
+        f"{max(5, 5 * round(seconds / 5))} seconds"
+        if seconds < 97.5
+        else f"{seconds / 60:.1f} minutes"
+    )
 
 
 def memory_text(size: float) -> str:
@@ -87,7 +116,9 @@ def needs(name: str):
         return importlib.import_module(name)
     except ImportError as error:
         package = "kaleido" if name == "kaleido" else "-e '.[notebooks]'"
-        raise ImportError(f"this needs {error.name}, which is not installed: pip install {package}") from error
+        raise ImportError(
+            f"this needs {error.name}, which is not installed: pip install {package}"
+        ) from error
 
 
 def read_notebook(path: Path):

@@ -35,18 +35,32 @@ def from_csv(where: str) -> Source:
 def _csv_table(file: Path) -> pd.DataFrame:
     """Columns path, label, split, and `file`: where each image is. The index counts rows as in the file, its header being 1."""
     if not file.is_file():
-        raise FileNotFoundError(f"no file {file}; give csv:/path/to/file.csv with columns path, label, split")
+        raise FileNotFoundError(
+            f"no file {file}; give csv:/path/to/file.csv with columns path, label, split"
+        )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", pd.errors.ParserWarning)  # a row longer than the header would be cut
+            warnings.simplefilter(
+                "error", pd.errors.ParserWarning
+            )  # a row longer than the header would be cut
             table = pd.read_csv(
-                file, dtype=str, keep_default_na=False, index_col=False, skipinitialspace=True, skip_blank_lines=False
+                file,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                skipinitialspace=True,
+                skip_blank_lines=False,
             )
-    except (ValueError, pd.errors.ParserWarning) as error:  # no columns, rows of different lengths, bytes that are no UTF-8
+    except (
+        ValueError,
+        pd.errors.ParserWarning,
+    ) as error:  # no columns, rows of different lengths, bytes that are no UTF-8
         raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
     table.columns = table.columns.str.strip()
     if missing := {"path", "label", "split"} - set(table.columns):
-        raise ValueError(f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing")
+        raise ValueError(
+            f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing"
+        )
     if table.columns.has_duplicates:
         raise ValueError(f"{file} has columns {', '.join(table.columns)}: one of them twice")
     table = table[["path", "label", "split"]].fillna("").apply(lambda column: column.str.strip())
@@ -61,7 +75,9 @@ def _check_csv(table: pd.DataFrame, file: Path) -> None:
     if wrong := sorted(set(table["split"]) - {"train", "test"}):
         raise ValueError(f"{file} has splits {wrong}; 'train' (or blank) and 'test' are known")
     if (blank := (table["split"] == "test") & (table["label"] == "")).any():
-        raise ValueError(f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them")
+        raise ValueError(
+            f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them"
+        )
     again = table[table.duplicated("file", keep=False)]
     if len(again):
         rows = again[again["file"] == again["file"].iloc[0]]

@@ -23,10 +23,18 @@ from activekd_lite.utils.views import Augmentation
 
 def _digits(root: Path) -> Dataset:
     raw = load_digits()
-    images = np.round(raw.images * (255 / 16)).astype(np.uint8)  # counts 0..16 of dark pixels in a 4 x 4 block
+    images = np.round(raw.images * (255 / 16)).astype(
+        np.uint8
+    )  # counts 0..16 of dark pixels in a 4 x 4 block
     images = torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1).contiguous()
-    pool, test = train_test_split(np.arange(len(images)), train_size=1100, random_state=0, stratify=raw.target)
-    pool, test, labels = torch.from_numpy(np.sort(pool)), torch.from_numpy(np.sort(test)), torch.from_numpy(raw.target)
+    pool, test = train_test_split(
+        np.arange(len(images)), train_size=1100, random_state=0, stratify=raw.target
+    )
+    pool, test, labels = (
+        torch.from_numpy(np.sort(pool)),
+        torch.from_numpy(np.sort(test)),
+        torch.from_numpy(raw.target),
+    )
     return make_dataset(
         "digits", images[pool], labels[pool], images[test], labels[test],
         classnames=[str(d) for d in range(10)],
@@ -46,7 +54,10 @@ def colours_of_shapes(images: Tensor) -> Tensor:
     seed (2 seconds) and images are found in it by their pixels; -1 for images that are not of it.
     """
     drawn, _, colours = shapes.make_coloured_shapes(*SHAPES_PARTS["pool"])
-    known = {image.numpy().tobytes(): colour for image, colour in zip(drawn, colours.tolist(), strict=True)}
+    known = {
+        image.numpy().tobytes(): colour
+        for image, colour in zip(drawn, colours.tolist(), strict=True)
+    }
     return torch.tensor([known.get(image.numpy().tobytes(), -1) for image in images.cpu()])
 
 
@@ -78,8 +89,13 @@ def _shapes(root: Path) -> Dataset:
             if (parts := _whole_shapes(path)) is None:  # nobody made it meanwhile
                 parts = {}
                 for part, (count, seed) in SHAPES_PARTS.items():
-                    parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(count, seed)
-                write_atomic(path, save(parts | {"sha256": torch.tensor(_checksum(parts), dtype=torch.uint8)}))
+                    parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(
+                        count, seed
+                    )
+                write_atomic(
+                    path,
+                    save(parts | {"sha256": torch.tensor(_checksum(parts), dtype=torch.uint8)}),
+                )
     return make_dataset(
         "shapes", parts["pool_images"], parts["pool_labels"], parts["test_images"], parts["test_labels"],
         classnames=shapes.CLASSNAMES, augmentation=Augmentation(scale=(0.5, 1.0)), student="tiny-resnet",

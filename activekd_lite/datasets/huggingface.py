@@ -40,22 +40,38 @@ def splits_of(where: str) -> dict[str, Any]:
     """The splits of a folder, or of what `datasets` has in its cache. Never downloads, so no code and no data comes unasked."""
     try:
         import datasets
-        from datasets.packaged_modules.cache.cache import Cache  # what load_dataset falls back to without a network
+        from datasets.packaged_modules.cache.cache import (
+            Cache,
+        )  # what load_dataset falls back to without a network
     except ImportError as error:
-        raise ImportError(f"hf:{where} needs Hugging Face `datasets`; get it by `pip install -e '.[hf]'`") from error
+        raise ImportError(
+            f"hf:{where} needs Hugging Face `datasets`; get it by `pip install -e '.[hf]'`"
+        ) from error
     folder, (name, _, config) = Path(where).expanduser(), where.partition(":")
     if is_local(where):
         if not folder.is_dir():
-            raise FileNotFoundError(f"no folder {folder}; give hf:/path to parquet files, or to what `save_to_disk` wrote")
+            raise FileNotFoundError(
+                f"no folder {folder}; give hf:/path to parquet files, or to what `save_to_disk` wrote"
+            )
         saved = any((folder / file).is_file() for file in ("dataset_dict.json", "state.json"))
         try:
             found = datasets.load_from_disk(folder) if saved else datasets.load_dataset(str(folder))
-        except (datasets.exceptions.DatasetsError, OSError, ValueError, RuntimeError, IndexError) as error:  # torn, empty, code
+        except (
+            datasets.exceptions.DatasetsError,
+            OSError,
+            ValueError,
+            RuntimeError,
+            IndexError,
+        ) as error:  # torn, empty, code
             raise ValueError(f"{folder} cannot be read as a data set: {error}") from error
     else:
         try:
             cached = Cache(
-                repo_id=name, dataset_name=name.split("/")[-1], config_name=config or None, version="auto", hash="auto"
+                repo_id=name,
+                dataset_name=name.split("/")[-1],
+                config_name=config or None,
+                version="auto",
+                hash="auto",
             )
         except ValueError as error:
             options = ", ".join(repr(option) for option in (name, config) if option)
@@ -122,22 +138,31 @@ def from_hub(where: str) -> Source:
     """Split `train` is the pool; `test`, or else `validation`, the test, or else a fifth of each class, drawn with seed 0."""
     splits = splits_of(where)
     if "train" not in splits:
-        raise ValueError(f"hf:{where} has splits {', '.join(splits)}; one called 'train' is needed, for the pool")
+        raise ValueError(
+            f"hf:{where} has splits {', '.join(splits)}; one called 'train' is needed, for the pool"
+        )
     test = next((part for part in ("test", "validation", "valid", "val") if part in splits), None)
     image, label = columns_of(splits["train"].features, where)
     words = {part: words_in(splits[part], label) for part in ("train", test) if part}
     names = getattr(splits["train"].features[label], "names", None)
     classes = names or sorted({word for word in words["train"] if word})
     if strange := sorted({word for part in words.values() for word in part if word} - set(classes)):
-        raise ValueError(f"hf:{where}: split {test!r} has classes that 'train' has not: {', '.join(strange[:5])}")
+        raise ValueError(
+            f"hf:{where}: split {test!r} has classes that 'train' has not: {', '.join(strange[:5])}"
+        )
     number = {word: i for i, word in enumerate(classes)}
     parts = [
-        (files_in(splits[part], image, f"{where} {part}"), [number.get(word, -1) for word in words[part]])
+        (
+            files_in(splits[part], image, f"{where} {part}"),
+            [number.get(word, -1) for word in words[part]],
+        )
         for part in words
     ]
     if len(classes) < 2 or not all(files for files, _ in parts):
         sizes = ", ".join(f"{len(splits[part])} images in {part!r}" for part in words)
-        raise ValueError(f"hf:{where} has {len(classes)} classes, {sizes}; at least two and an image in each are needed")
+        raise ValueError(
+            f"hf:{where} has {len(classes)} classes, {sizes}; at least two and an image in each are needed"
+        )
     if test and (blank := parts[1][1].count(-1)):
         raise ValueError(
             f"hf:{where} has {blank} images without a label in split {test!r}; accuracy cannot be measured on them. "
@@ -149,4 +174,8 @@ def from_hub(where: str) -> Source:
 
 def name_on_hub(where: str) -> str:
     """Return the last part of the name, and the configuration: cats-big for org/cats:big."""
-    return Path(where).resolve().name if is_local(where) else where.rpartition("/")[2].replace(":", "-")
+    return (
+        Path(where).resolve().name
+        if is_local(where)
+        else where.rpartition("/")[2].replace(":", "-")
+    )

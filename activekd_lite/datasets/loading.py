@@ -48,7 +48,9 @@ def load_dataset(
     if name.startswith("torchvision:"):
         from activekd_lite.datasets.torchvision_sets import from_torchvision  # slow to import
 
-        return from_torchvision(name.removeprefix("torchvision:"), Path(root), side, choose, budget_bytes)
+        return from_torchvision(
+            name.removeprefix("torchvision:"), Path(root), side, choose, budget_bytes
+        )
     source = find(name, root)
     chosen = choose(source.pool[1])
     paths, labels = ([part[i] for i in chosen.tolist()] for part in source.pool)
@@ -65,10 +67,20 @@ def check_name(name: str) -> None:
         return
     examples = {kind: of.example for kind, of in KINDS.items()} | {"torchvision": TORCHVISION}
     if colon and kind in examples:
-        if not where or not short_name(name).strip(". ") or (kind == "torchvision" and not where.isidentifier()):
-            raise ValueError(f"data set {name!r} names nothing that can be read; give it as in {examples[kind]}")
+        if (
+            not where
+            or not short_name(name).strip(". ")
+            or (kind == "torchvision" and not where.isidentifier())
+        ):
+            raise ValueError(
+                f"data set {name!r} names nothing that can be read; give it as in {examples[kind]}"
+            )
         return
-    meant = f"did you mean '{'csv' if name.endswith('.csv') else 'folder'}:{name}'? " if _is_path(name) else ""
+    meant = (
+        f"did you mean '{'csv' if name.endswith('.csv') else 'folder'}:{name}'? "
+        if _is_path(name)
+        else ""
+    )
     known = ", ".join([*EMBEDDED, *LAYOUTS, *examples.values()])
     raise ValueError(f"unknown data set {name!r}; {meant}known are {known} and the like")
 
@@ -77,7 +89,9 @@ def _is_path(name: str) -> bool:
     return "/" in name or "\\" in name or name.startswith((".", "~")) or Path(name).exists()
 
 
-def part_of(labels: Sequence[int], pool_size: int | None, pool_seed: int = 0, pool_shots: int = 0) -> Tensor:
+def part_of(
+    labels: Sequence[int], pool_size: int | None, pool_seed: int = 0, pool_shots: int = 0
+) -> Tensor:
     """Pool positions, ascending: all, or `pool_size` drawn at random beside `pool_shots` of each class (label -1: of none)."""
     labels = torch.as_tensor(labels, dtype=torch.int64)
     order = torch.randperm(len(labels), generator=generator(pool_seed, "part of the pool"))

@@ -51,16 +51,26 @@ def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor,
     return images, labels
 
 
-def make_coloured_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor, Tensor, Tensor]:
+def make_coloured_shapes(
+    count: int, seed: int, domain: Domain = TARGET
+) -> tuple[Tensor, Tensor, Tensor]:
     """The images and labels of `make_shapes`, and the colour of each figure (count,) int64, a position in COLOURS: of striped
     and dotted ones the first of their two."""
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(count)[torch.randperm(count, generator=g)] % len(CLASSNAMES)
-    parts = [draw(part // len(PATTERNS), part % len(PATTERNS), domain, g) for part in labels.split(CHUNK)]
-    return torch.cat([images for images, _ in parts]), labels, torch.cat([drawn["colour"] for _, drawn in parts])
+    parts = [
+        draw(part // len(PATTERNS), part % len(PATTERNS), domain, g) for part in labels.split(CHUNK)
+    ]
+    return (
+        torch.cat([images for images, _ in parts]),
+        labels,
+        torch.cat([drawn["colour"] for _, drawn in parts]),
+    )
 
 
-def draw(figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+def draw(
+    figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw one image for each (figure, pattern) pair.
 
     figure, pattern: (B,) positions in FIGURES and PATTERNS. Returns (B, 3, 32, 32) uint8 and what was drawn at random,
@@ -73,7 +83,9 @@ def draw(figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator) ->
     return images, {"colour": colour, "radius": radius.flatten()}
 
 
-def frames(count: int, domain: Domain, g: torch.Generator, small: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def frames(
+    count: int, domain: Domain, g: torch.Generator, small: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Random placement: for every pixel its coordinates (u, v) in the figure's frame, each (B, S, S), and the radius."""
 
     def uniform(low, high):
@@ -106,7 +118,9 @@ def _polygon(sides: int):
     def inside(u, v):
         apothem = math.cos(math.pi / sides)
         angles = [math.pi * (2 * i + 1) / sides - math.pi / 2 for i in range(sides)]
-        return torch.stack([u * math.cos(a) + v * math.sin(a) <= apothem for a in angles]).all(dim=0)
+        return torch.stack([u * math.cos(a) + v * math.sin(a) <= apothem for a in angles]).all(
+            dim=0
+        )
 
     return inside
 
@@ -135,7 +149,9 @@ _INSIDE = {
     "hexagon": _polygon(6),
     "star": _star,
     "heart": _heart,
-    "cross": lambda u, v: (torch.minimum(u.abs(), v.abs()) <= 0.3) & (torch.maximum(u.abs(), v.abs()) <= 0.95),
+    "cross": lambda u, v: (
+        (torch.minimum(u.abs(), v.abs()) <= 0.3) & (torch.maximum(u.abs(), v.abs()) <= 0.95)
+    ),
     "crescent": lambda u, v: (u * u + v * v <= 0.95) & ((u - 0.5) ** 2 + v * v > 0.55),
     "arrow": _arrow,
     "ring": lambda u, v: (u * u + v * v <= 0.95) & (u * u + v * v >= 0.3),
@@ -153,7 +169,9 @@ def texture_of(pattern: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Ten
     return torch.where(kind == 0, torch.ones_like(x), torch.where(kind == 1, striped, dotted))
 
 
-def paint(mask: Tensor, texture: Tensor, domain: Domain, g: torch.Generator) -> tuple[Tensor, Tensor]:
+def paint(
+    mask: Tensor, texture: Tensor, domain: Domain, g: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Colours, background, clutter and noise: mask, texture (B, S, S) -> (B, 3, 32, 32) uint8, colour (B,)."""
     count = len(mask)
     palette = torch.tensor(list(COLOURS.values())).float()  # (10, 3)

@@ -30,12 +30,20 @@ class Source:
             )
 
 
-def held_out(files: Sequence[File], labels: Sequence[int], classes: Sequence[str], where: object) -> list[tuple[list, list]]:
+def held_out(
+    files: Sequence[File], labels: Sequence[int], classes: Sequence[str], where: object
+) -> list[tuple[list, list]]:
     """Pool and test part: a fifth of each class, drawn with seed 0, becomes the test. What has no label stays in the pool."""
     labels = np.array(labels)
     known = np.flatnonzero(labels >= 0)
-    if small := [c for c, n in zip(classes, np.bincount(labels[known], minlength=len(classes)), strict=True) if n < 2]:
-        raise ValueError(f"{where} has no test part, and fewer than 2 images, to hold one out, of: {', '.join(small)}")
+    if small := [
+        c
+        for c, n in zip(classes, np.bincount(labels[known], minlength=len(classes)), strict=True)
+        if n < 2
+    ]:
+        raise ValueError(
+            f"{where} has no test part, and fewer than 2 images, to hold one out, of: {', '.join(small)}"
+        )
     count = max(len(classes), round(len(known) / 5))
     _, held = train_test_split(known, test_size=count, random_state=0, stratify=labels[known])
     kept = np.setdiff1d(np.arange(len(files)), held)
@@ -44,7 +52,11 @@ def held_out(files: Sequence[File], labels: Sequence[int], classes: Sequence[str
 
 def folders_in(path: Path) -> list[str]:
     """Names of the folders in a folder, sorted; hidden ones, and those of no folder, are none."""
-    return sorted(d.name for d in path.iterdir() if d.is_dir() and not d.name.startswith(".")) if path.is_dir() else []
+    return (
+        sorted(d.name for d in path.iterdir() if d.is_dir() and not d.name.startswith("."))
+        if path.is_dir()
+        else []
+    )
 
 
 def files_in_classes(folder: Path, classes: Sequence[str]) -> tuple[list[Path], list[int]]:
@@ -52,17 +64,23 @@ def files_in_classes(folder: Path, classes: Sequence[str]) -> tuple[list[Path], 
 
     def images(top: Path) -> list[Path]:
         inside = (p for p in top.rglob("*") if p.suffix.lower() in SUFFIXES and not p.is_dir())
-        return sorted(p for p in inside if not any(part.startswith(".") for part in p.relative_to(top).parts))
+        return sorted(
+            p for p in inside if not any(part.startswith(".") for part in p.relative_to(top).parts)
+        )
 
     found = [images(folder / c) for c in classes]
-    return [path for paths in found for path in paths], [label for label, paths in enumerate(found) for _ in paths]
+    return [path for paths in found for path in paths], [
+        label for label, paths in enumerate(found) for _ in paths
+    ]
 
 
 def path_inside(folder: Path, path: str, file: Path) -> Path:
     """folder / path, or a ValueError for a path that leads out of the folder."""
     inner = os.path.normpath(path)
     if os.path.isabs(path) or inner in (".", "..") or inner.startswith(".." + os.sep):
-        raise ValueError(f"{file} names {path!r}, which lies outside {folder}; paths have to stay inside it")
+        raise ValueError(
+            f"{file} names {path!r}, which lies outside {folder}; paths have to stay inside it"
+        )
     return folder / inner
 
 
@@ -73,4 +91,6 @@ def spoken(name: str) -> str:
 def distinct(words: Sequence[str]) -> list[str]:
     """Class names have to differ; a later one of the same name gets its number."""
     seen = {}
-    return [word if seen.setdefault(word, i) == i else f"{word} {i}" for i, word in enumerate(words)]
+    return [
+        word if seen.setdefault(word, i) == i else f"{word} {i}" for i, word in enumerate(words)
+    ]

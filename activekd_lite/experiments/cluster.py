@@ -24,7 +24,9 @@ from uuid import uuid4
 import torch
 from tqdm import tqdm
 
-if TYPE_CHECKING:  # Dask is imported where a cluster is used: half a second that nobody else should wait for
+if (
+    TYPE_CHECKING
+):  # Dask is imported where a cluster is used: half a second that nobody else should wait for
     from distributed import Client, Future, SpecCluster, as_completed
 
 LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # nobody else can reach it
@@ -96,8 +98,15 @@ def worker_specs(count: int, gpus: Sequence[str], memory_limit: str | int = "aut
     """What `SpecCluster` starts: `count` processes of one thread; with GPUs the i-th sees one of them, in turn."""
     from distributed import Nanny
 
-    options = {"nthreads": 1, "memory_limit": memory_limit, "silence_logs": logging.CRITICAL, **LOCAL}
-    pinned = [{"env": {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}} if gpus else {} for i in range(count)]
+    options = {
+        "nthreads": 1,
+        "memory_limit": memory_limit,
+        "silence_logs": logging.CRITICAL,
+        **LOCAL,
+    }
+    pinned = [
+        {"env": {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]}} if gpus else {} for i in range(count)
+    ]
     return {i: {"cls": Nanny, "options": options | env} for i, env in enumerate(pinned)}
 
 
@@ -110,22 +119,33 @@ def _client(count: int, scheduler: str | None, memory_limit: str | int) -> "Iter
         try:
             client = Client(scheduler, timeout=PATIENCE)
         except (OSError, ValueError) as error:
-            raise ConnectionError(f"no Dask scheduler at {scheduler} ({error}); start one with `dask scheduler`") from error
+            raise ConnectionError(
+                f"no Dask scheduler at {scheduler} ({error}); start one with `dask scheduler`"
+            ) from error
         with client:
             if not client.scheduler_info(n_workers=1)["workers"]:
                 tqdm.write(f"the scheduler at {scheduler} has no workers yet: waiting for them")
             yield client
         return
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # the cluster's `silence_logs` misses the root's handlers
+    logging.getLogger("distributed").setLevel(
+        logging.CRITICAL
+    )  # the cluster's `silence_logs` misses the root's handlers
     security = Security.temporary()
     specs = worker_specs(count, visible_gpus(), memory_limit)
-    options = {"dashboard": False, "security": security, "allowed_failures": ALLOWED_DEATHS, **LOCAL}
+    options = {
+        "dashboard": False,
+        "security": security,
+        "allowed_failures": ALLOWED_DEATHS,
+        **LOCAL,
+    }
     listening = {"cls": Scheduler, "options": options}
     for spec in specs.values():
         spec["options"] = spec["options"] | {"security": security}
     with (
         dask.config.set(MALLOC),
-        _out_of_ctrl_c(lambda: SpecCluster(workers=specs, scheduler=listening, security=security)) as cluster,
+        _out_of_ctrl_c(
+            lambda: SpecCluster(workers=specs, scheduler=listening, security=security)
+        ) as cluster,
         Client(cluster, security=security) as client,
     ):
         yield client
@@ -136,11 +156,17 @@ def _out_of_ctrl_c(start: "Callable[[], SpecCluster]") -> "SpecCluster":
     if not hasattr(signal, "pthread_sigmask"):
         return start()
     resource_tracker.ensure_running()  # whoever starts it later would hear SIGINT again
-    with ThreadPoolExecutor(1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT})) as thread:
-        return thread.submit(start).result()  # threads that it starts, and their processes, inherit the mask
+    with ThreadPoolExecutor(
+        1, initializer=signal.pthread_sigmask, initargs=(signal.SIG_BLOCK, {signal.SIGINT})
+    ) as thread:
+        return thread.submit(
+            start
+        ).result()  # threads that it starts, and their processes, inherit the mask
 
 
-def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient: bool) -> Iterator[tuple[Task, object]]:
+def _distributed(
+    client: "Client", tasks: Sequence[Task], threads: int, patient: bool
+) -> Iterator[tuple[Task, object]]:
     """All tasks at once; those whose workers died go alone at the end: who only waited on such a worker is blamed, too."""
     from distributed import as_completed
     from distributed.scheduler import KilledWorker
@@ -155,7 +181,9 @@ def _distributed(client: "Client", tasks: Sequence[Task], threads: int, patient:
 
         def begin(task: Task, futures: dict = futures, running: "as_completed" = running) -> None:
             key = f"{task.name}-{uuid4().hex}"  # new in each call: nothing is taken from an earlier one
-            future = client.submit(_call_in_worker, task.function, task.args, threads, key=key, retries=1, pure=False)
+            future = client.submit(
+                _call_in_worker, task.function, task.args, threads, key=key, retries=1, pure=False
+            )
             futures[future.key] = task
             running.add(future)
 
@@ -190,7 +218,9 @@ def _as_done(running: "as_completed", client: "Client", patient: bool) -> "Itera
         if client.nthreads():
             seen = time.monotonic()
         elif time.monotonic() - seen > ALONE:
-            raise ConnectionError("every worker has died and none has come back; the same command goes on where it stopped")
+            raise ConnectionError(
+                "every worker has died and none has come back; the same command goes on where it stopped"
+            )
 
 
 def _outcome(future: "Future") -> object:
@@ -202,15 +232,21 @@ def _outcome(future: "Future") -> object:
     if error is None:
         return future.result()
     if isinstance(error, CancelledError):
-        raise ConnectionError("the Dask cluster is gone; the same command goes on where it stopped") from error
+        raise ConnectionError(
+            "the Dask cluster is gone; the same command goes on where it stopped"
+        ) from error
     if isinstance(error, KilledWorker):
         text = "its worker died, again and again: out of memory (see memory_limit), or killed from outside"
         return Failure(text, f"{text}\n{error}\n")
-    return Failure(_line(error), "".join(traceback.format_exception(type(error), error, future.traceback())))
+    return Failure(
+        _line(error), "".join(traceback.format_exception(type(error), error, future.traceback()))
+    )
 
 
 def _call_in_worker(function: Callable, args: tuple, threads: int) -> object:
-    tqdm.set_lock(threading.RLock())  # else it makes a semaphore, which a worker that is killed would leak
+    tqdm.set_lock(
+        threading.RLock()
+    )  # else it makes a semaphore, which a worker that is killed would leak
     return _call(function, args, threads)
 
 

@@ -64,7 +64,9 @@ class RunConfig:
 
     def __post_init__(self):
         if self.teacher not in (None, *TEACHERS):
-            raise ValueError(f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known")
+            raise ValueError(
+                f"teacher = {self.teacher!r}; {', '.join(map(repr, TEACHERS))} and None are known"
+            )
         for name in ("seed", "shots"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         get_strategy(self.strategy)
@@ -106,9 +108,13 @@ class RunConfig:
     ) -> "Inputs":  # fmt: skip
         """What the run needs, the images encoded where they are not yet."""
         part = {"pool_seed": self.seed, "pool_shots": self.shots} if self.pool_per_seed else {}
-        data = load_dataset(self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size, **part)
+        data = load_dataset(
+            self.dataset, data_root, cache_root=cache_root, pool_size=self.pool_size, **part
+        )
         data = replace(data, templates=tuple(self.templates or data.templates))
-        check_labels(data, self.rounds, self.labels_a_round(data), self.shots)  # before what takes long
+        check_labels(
+            data, self.rounds, self.labels_a_round(data), self.shots
+        )  # before what takes long
         weights_sha256(self.train.pretrained)
         views = Views(self.views or 1, augmentation=data.pool.augmentation)
         vlm = features = teacher = None
@@ -117,7 +123,9 @@ class RunConfig:
         if self.student in ON_FEATURES:
             features = FrozenFeatures.build(vlm, data, views, cache_root, progress)
         if self.teacher:
-            teacher = make_teacher(self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress)
+            teacher = make_teacher(
+                self.teacher, vlm, data, views, cache_root, self.average, self.clap, progress
+            )
         return Inputs(data, vlm, teacher, features)
 
     def labels_a_round(self, data: Dataset) -> int:
@@ -130,8 +138,12 @@ class RunConfig:
     ) -> RunResult:  # fmt: skip
         """Load, encode what is not encoded yet, and run; see `run_active_learning`, also for `out` and `keep_students`.
         inputs: of `load`, where several runs share them."""
-        inputs = inputs or self.load(cache_root=cache_root, data_root=data_root, device=device, progress=progress)
-        views = Views(self.views, augmentation=inputs.data.pool.augmentation) if self.views else None
+        inputs = inputs or self.load(
+            cache_root=cache_root, data_root=data_root, device=device, progress=progress
+        )
+        views = (
+            Views(self.views, augmentation=inputs.data.pool.augmentation) if self.views else None
+        )
         return run_active_learning(
             inputs.data, inputs.teacher, strategy=self.strategy, rounds=self.rounds, seed=self.seed, shots=self.shots,
             query_size=self.labels_a_round(inputs.data), student=self.student, train=self.train, views=views,
@@ -140,8 +152,21 @@ class RunConfig:
         )  # fmt: skip
 
 
-PAPER_TRAIN = {"lr": 1e-3, "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0, "precision": "float32"}
-PAPER_CLAP = {"passes": 300, "batch_size": 64, "lr": 0.01, "momentum": 0.9, "schedule": "linear_from_zero", "warmup": 0.1}
+PAPER_TRAIN = {
+    "lr": 1e-3,
+    "temperature": 2.0,
+    "kd_weight": 0.5,
+    "beta": 1.0,
+    "precision": "float32",
+}
+PAPER_CLAP = {
+    "passes": 300,
+    "batch_size": 64,
+    "lr": 0.01,
+    "momentum": 0.9,
+    "schedule": "linear_from_zero",
+    "warmup": 0.1,
+}
 
 
 def _paper_ten() -> dict:
@@ -151,7 +176,14 @@ def _paper_ten() -> dict:
         schedule="linear_from_zero", **PAPER_TRAIN,
     )  # fmt: skip
     clap = ClapConfig(sampling="replacement", lag=1, **PAPER_CLAP)
-    return {"average": "raw", "student": "resnet18", "rounds": 15, "query_size": None, "train": train, "clap": clap}
+    return {
+        "average": "raw",
+        "student": "resnet18",
+        "rounds": 15,
+        "query_size": None,
+        "train": train,
+        "clap": clap,
+    }
 
 
 def _paper_imagenet(few_shot: bool) -> dict:
@@ -168,7 +200,14 @@ def _paper_imagenet(few_shot: bool) -> dict:
 
 def paper_strategies(dataset: str) -> tuple[str, ...]:
     """The strategies as the code of arXiv:2506.00910 has them; on ImageNet without badge, which did not fit its memory."""
-    six = ("random", "uncertainty", "coreset", "badge_reference", "classbalanced_reference", "pcoreset")
+    six = (
+        "random",
+        "uncertainty",
+        "coreset",
+        "badge_reference",
+        "classbalanced_reference",
+        "pcoreset",
+    )
     return tuple(s for s in six if dataset != "imagenet" or s != "badge_reference")
 
 
@@ -192,7 +231,11 @@ def make_teacher(
     cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
     test = TeacherCache.build_test(vlm, data, cache_root, progress)
     if kind == "zero-shot":
-        return ZeroShotTeacher(cache, vlm.text_weights(data.classnames, data.templates, average or "normalized"), test=test)
+        return ZeroShotTeacher(
+            cache,
+            vlm.text_weights(data.classnames, data.templates, average or "normalized"),
+            test=test,
+        )
     weights = vlm.text_weights(data.classnames, data.templates, average or "raw", unit=False)
     return ClapTeacher(cache, weights, config=clap, test=test)
 

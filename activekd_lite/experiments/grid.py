@@ -25,7 +25,14 @@ from activekd_lite.utils.checks import is_whole
 # What an entry of `teachers` may say.
 OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "quick_gelu", "average", "templates", "views")
 OF_MODEL = ("vlm", "pretrained", "quick_gelu")
-SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")  # of all runs, as in `RunConfig`
+SHARED = (
+    "rounds",
+    "query_size",
+    "shots",
+    "views",
+    "pool_size",
+    "pool_per_seed",
+)  # of all runs, as in `RunConfig`
 AXES = ("dataset", "teacher", "student", "strategy", "selection_source", "distill", "seed")
 MOST_RUNS = 100_000
 MOST_BYTES = 2**20  # of a grid file
@@ -83,7 +90,12 @@ class Grid:
             value = getattr(self, name)
             if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
                 raise ValueError(f"{name} = {value!r}: a list is needed, such as [{value!r}]")
-        _check_size({name: len(getattr(self, name)) if name in given else len(PAPER_STRATEGIES) for name in TYPES})
+        _check_size(
+            {
+                name: len(getattr(self, name)) if name in given else len(PAPER_STRATEGIES)
+                for name in TYPES
+            }
+        )
         for name in given:
             _check_list(name, getattr(self, name))
         _check_settings({name: getattr(self, name) for name in (*SHARED, *OF_MODEL, "paper")}, "")
@@ -93,7 +105,9 @@ class Grid:
             said = {} if isinstance(entry, str) else entry
             _known(said, OF_TEACHER, f"teacher {entry!r}")
             if "teacher" in said and said["teacher"] is None:
-                raise ValueError(f"teacher {entry!r}: runs without a teacher are those of `distill: [false]`")
+                raise ValueError(
+                    f"teacher {entry!r}: runs without a teacher are those of `distill: [false]`"
+                )
             _check_settings(said, f"teacher {entry!r}: ")
         self.runs()
 
@@ -105,7 +119,9 @@ class Grid:
         """
         found = _read_yaml(Path(path))
         if not isinstance(found, dict):
-            raise ValueError(f"{path} holds {type(found).__name__}, not a mapping such as 'strategies: [random, pcoreset]'")
+            raise ValueError(
+                f"{path} holds {type(found).__name__}, not a mapping such as 'strategies: [random, pcoreset]'"
+            )
         _known(found, [f.name for f in fields(cls)], str(path))
         return cls(**found | changes)
 
@@ -117,7 +133,10 @@ class Grid:
         """
         found = {}
         others = (self.seeds, self.students, self.teachers, self.distill)
-        every = (product([name], *others, self._strategies_of(name), self.selection_sources) for name in self.datasets)
+        every = (
+            product([name], *others, self._strategies_of(name), self.selection_sources)
+            for name in self.datasets
+        )
         for dataset, seed, student, entry, distill, strategy, source in chain.from_iterable(every):
             teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
             name = teacher.pop("name", None) or _name(teacher)
@@ -137,7 +156,9 @@ class Grid:
                     "({name: raw, teacher: zero-shot, average: raw}), and data sets folders of different names"
                 )
         if not found:
-            raise ValueError("the grid has no runs: a list in it is empty, or all of it is excluded or needs a teacher")
+            raise ValueError(
+                "the grid has no runs: a list in it is empty, or all of it is excluded or needs a teacher"
+            )
         return found
 
     def _strategies_of(self, dataset: str) -> Sequence[str]:
@@ -146,15 +167,30 @@ class Grid:
         return paper_strategies(dataset) if self.paper else PAPER_STRATEGIES
 
     def _run(
-        self, dataset: str, teacher: Mapping, student: str | None, strategy: str, distill: bool, seed: int, source: str
+        self,
+        dataset: str,
+        teacher: Mapping,
+        student: str | None,
+        strategy: str,
+        distill: bool,
+        seed: int,
+        source: str,
     ) -> RunConfig:
         given = {k: getattr(self, k) for k in OF_MODEL} | dict(teacher)
-        given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None}  # hashable, as a key
+        given = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None
+        }  # hashable, as a key
         given |= {"teacher": teacher.get("teacher", "zero-shot")}
-        if not distill:  # the same run whatever the teacher, unless it learns from the model's features
-            given = {"teacher": None} | ({k: given[k] for k in OF_MODEL if k in given} if student in ON_FEATURES else {})
+        if (
+            not distill
+        ):  # the same run whatever the teacher, unless it learns from the model's features
+            given = {"teacher": None} | (
+                {k: given[k] for k in OF_MODEL if k in given} if student in ON_FEATURES else {}
+            )
         base = RunConfig.paper(dataset, **given) if self.paper else RunConfig(dataset, **given)
-        shared = {k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given}
+        shared = {
+            k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given
+        }
         train, clap = _changed(base.train, self.train), _changed(base.clap, self.clap)
         named = {"strategy": strategy, "seed": seed} | ({"student": student} if student else {})
         check_selection_source(source, distilled=True)
@@ -162,9 +198,15 @@ class Grid:
         return replace(base, train=train, clap=clap, **shared, **named)
 
     def _excluded(self, planned: Planned) -> bool:
-        of = asdict(planned.config) | {"distill": planned.config.teacher is not None, "teacher": planned.teacher}
+        of = asdict(planned.config) | {
+            "distill": planned.config.teacher is not None,
+            "teacher": planned.teacher,
+        }
         return any(
-            all(of[axis] in (values if isinstance(values, list | tuple) else [values]) for axis, values in rule.items())
+            all(
+                of[axis] in (values if isinstance(values, list | tuple) else [values])
+                for axis, values in rule.items()
+            )
             for rule in self.exclude
         )
 
@@ -185,7 +227,9 @@ def _changed(base, changes: object):
     try:
         return replace(base, **changes)
     except (TypeError, OverflowError) as error:
-        raise ValueError(f"{type(base).__name__} {dict(changes)!r}: a value has the wrong type ({error})") from error
+        raise ValueError(
+            f"{type(base).__name__} {dict(changes)!r}: a value has the wrong type ({error})"
+        ) from error
 
 
 class _Loader(yaml.SafeLoader):
@@ -194,11 +238,15 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not allowed; write the value out", mark)
+            raise yaml.composer.ComposerError(
+                None, None, "aliases (*name) are not allowed; write the value out", mark
+            )
         return super().compose_node(parent, index)
 
 
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), [*"+-0123456789"])
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), [*"+-0123456789"]
+)
 
 
 def _read_yaml(path: Path) -> object:
@@ -206,21 +254,32 @@ def _read_yaml(path: Path) -> object:
         with open(path, "rb") as file:
             content = file.read(MOST_BYTES + 1)
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no grid file {path}; it is YAML, such as 'strategies: [random, pcoreset]'") from error
+        raise FileNotFoundError(
+            f"no grid file {path}; it is YAML, such as 'strategies: [random, pcoreset]'"
+        ) from error
     if len(content) > MOST_BYTES:
-        raise ValueError(f"{path} is larger than {MOST_BYTES:,} bytes, the most that a grid file may have")
+        raise ValueError(
+            f"{path} is larger than {MOST_BYTES:,} bytes, the most that a grid file may have"
+        )
     try:
         return yaml.load(content, _Loader)
     except RecursionError:
-        raise ValueError(f"{path} cannot be read as YAML: lists or mappings are nested too deeply") from None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
+        raise ValueError(
+            f"{path} cannot be read as YAML: lists or mappings are nested too deeply"
+        ) from None
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
 
 
 def _check_size(lengths: Mapping[str, int]) -> None:
     if (count := math.prod(lengths.values())) > MOST_RUNS:
         shown = " x ".join(f"{length:,} {name}" for name, length in lengths.items() if length > 1)
-        raise ValueError(f"the grid has {count:,} runs ({shown}); {MOST_RUNS:,} are the most: make several smaller grids")
+        raise ValueError(
+            f"the grid has {count:,} runs ({shown}); {MOST_RUNS:,} are the most: make several smaller grids"
+        )
 
 
 def _check_list(name: str, values: Sequence) -> None:
@@ -241,7 +300,9 @@ def _check_list(name: str, values: Sequence) -> None:
 def _check_settings(settings: Mapping[str, object], where: str) -> None:
     """Of the type that `RunConfig` needs: what is wrong there would be noticed only after the images were loaded."""
     for name, value in settings.items():
-        fits, needed = SETTINGS.get(name, (is_whole, "a whole number") if name in SHARED else (lambda _: True, ""))
+        fits, needed = SETTINGS.get(
+            name, (is_whole, "a whole number") if name in SHARED else (lambda _: True, "")
+        )
         if value is not None and not fits(value):
             raise ValueError(f"{where}{name} = {value!r}: {needed} is needed")
 

@@ -25,7 +25,13 @@ from activekd_lite.experiments.grid import Grid, Planned, run_folder
 from activekd_lite.runs import RunFolder, tidy
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.training import TrainConfig
-from activekd_lite.utils.files import embedded_folder, make_folder, parse_json, read_json, write_atomic
+from activekd_lite.utils.files import (
+    embedded_folder,
+    make_folder,
+    parse_json,
+    read_json,
+    write_atomic,
+)
 
 __all__ = ["STUDY", "Grid", "estimate", "failures", "load", "run", "run_folder", "teachers"]
 
@@ -48,12 +54,23 @@ def run(
     Raises RuntimeError when no run could be finished.
     """
     runs, out = grid.runs(), make_folder(out).resolve()
-    _note(out / "runs.json", {f: {"teacher": p.teacher, "config": asdict(p.config)} for f, p in runs.items()})
+    _note(
+        out / "runs.json",
+        {f: {"teacher": p.teacher, "config": asdict(p.config)} for f, p in runs.items()},
+    )
     todo = tasks(runs, out, (os.path.abspath(cache_root), os.path.abspath(data_root), str(device)))
     failed = 0
-    with tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar, contextlib.ExitStack() as stack:
+    with (
+        tqdm(total=len(runs), unit="run", disable=not progress, desc="sweep") as bar,
+        contextlib.ExitStack() as stack,
+    ):
         stack.callback(_inputs.cache_clear)
-        how = {"workers": workers, "scheduler": scheduler, "memory_limit": memory_limit, "threads": threads}
+        how = {
+            "workers": workers,
+            "scheduler": scheduler,
+            "memory_limit": memory_limit,
+            "threads": threads,
+        }
         for task, outcome in run_tasks(todo, **how):
             if task.name not in runs:
                 _note(out / "teachers.json", {} if isinstance(outcome, Failure) else outcome)
@@ -61,7 +78,9 @@ def run(
             if isinstance(outcome, Failure):
                 failed += 1
                 bar.set_postfix(failed=failed)
-                write_atomic(make_folder(out / task.name) / FAILED, f"{outcome.error}\n\n{outcome.traceback}")
+                write_atomic(
+                    make_folder(out / task.name) / FAILED, f"{outcome.error}\n\n{outcome.traceback}"
+                )
             else:
                 (out / task.name / FAILED).unlink(missing_ok=True)
             bar.update()
@@ -81,8 +100,17 @@ def tasks(runs: Mapping[str, Planned], out: Path, roots: tuple) -> list[Task]:
         shared = _inputs_of(planned.config)
         key = f"{short_name(shared.dataset)}/{planned.teacher}"
         measured = None if key in known or not shared.teacher else key
-        prepare = first.setdefault(shared, Task(f"inputs-{len(first)}", _prepare, (token, shared, *roots, measured)))
-        after.append(Task(folder, _finish, (token, shared, *roots, planned.config, str(out / folder)), prepare.name))
+        prepare = first.setdefault(
+            shared, Task(f"inputs-{len(first)}", _prepare, (token, shared, *roots, measured))
+        )
+        after.append(
+            Task(
+                folder,
+                _finish,
+                (token, shared, *roots, planned.config, str(out / folder)),
+                prepare.name,
+            )
+        )
     return [*first.values(), *after]
 
 
@@ -94,7 +122,12 @@ def _inputs_of(config: RunConfig) -> RunConfig:
 
 
 def _prepare(
-    token: str, shared: RunConfig, cache_root: str, data_root: str, device: str, measured: str | None
+    token: str,
+    shared: RunConfig,
+    cache_root: str,
+    data_root: str,
+    device: str,
+    measured: str | None,
 ) -> dict[str, float]:
     """Encode what is not encoded yet. Returns how often the teacher alone is right on the test images, in percent, under the
     name `measured`; nothing without one."""
@@ -106,7 +139,13 @@ def _prepare(
 
 
 def _finish(
-    token: str, shared: RunConfig, cache_root: str, data_root: str, device: str, config: RunConfig, folder: str
+    token: str,
+    shared: RunConfig,
+    cache_root: str,
+    data_root: str,
+    device: str,
+    config: RunConfig,
+    folder: str,
 ) -> None:
     """Do what is left of a run."""
     inputs = _inputs(token, shared, cache_root, data_root, device)
@@ -129,11 +168,15 @@ def load(out: str | os.PathLike) -> pd.DataFrame:
     """
     out = Path(out)
     stored = out if out.suffix == ".parquet" else out / "results.parquet"
-    folders = sorted(path.parent for path in out.rglob("rounds.jsonl") if not path.with_name(FAILED).is_file())
+    folders = sorted(
+        path.parent for path in out.rglob("rounds.jsonl") if not path.with_name(FAILED).is_file()
+    )
     if not folders and stored.is_file():
         return pd.read_parquet(stored)
     if not folders:
-        raise FileNotFoundError(f"no runs under {out}; make some with `activekd-lite sweep --out {out}`")
+        raise FileNotFoundError(
+            f"no runs under {out}; make some with `activekd-lite sweep --out {out}`"
+        )
     planned = _noted(out / "runs.json")
     table = pd.concat([_rows(folder, out, planned) for folder in folders], ignore_index=True)
     with contextlib.suppress(OSError):  # a folder that can only be read
@@ -154,7 +197,9 @@ def _rows(folder: Path, out: Path, planned: Mapping) -> pd.DataFrame:
 def failures(out: str | os.PathLike) -> dict[str, str]:
     """Why runs under `out` could not be finished: the error and its traceback, by the runs' folders."""
     paths = sorted(Path(out).rglob(FAILED))
-    return {path.parent.relative_to(out).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    return {
+        path.parent.relative_to(out).as_posix(): path.read_text(encoding="utf-8") for path in paths
+    }
 
 
 def teachers(out: str | os.PathLike) -> dict[tuple[str, str], float]:
@@ -167,9 +212,14 @@ def estimate(grid: Grid, out: str | os.PathLike, workers: int = 1) -> tuple[pd.D
     same data set, teacher and student took, or else of all that are done. NaN where none is."""
     runs, out = grid.runs(), Path(out)
     kind = {folder: (p.config.dataset, p.teacher, p.config.student) for folder, p in runs.items()}
-    took = pd.DataFrame([(folder, s) for folder in runs for s in _seconds(out / folder)], columns=["run", "seconds"])
+    took = pd.DataFrame(
+        [(folder, s) for folder in runs for s in _seconds(out / folder)], columns=["run", "seconds"]
+    )
     of_kind = took.groupby(took["run"].map(kind))["seconds"].mean().to_dict()
-    rows = [(folder, p.config.rounds + 1, int((took["run"] == folder).sum())) for folder, p in runs.items()]
+    rows = [
+        (folder, p.config.rounds + 1, int((took["run"] == folder).sum()))
+        for folder, p in runs.items()
+    ]
     plan = pd.DataFrame(rows, columns=["run", "trainings", "done"])
     each = [of_kind.get(kind[folder], took["seconds"].mean()) for folder in runs]
     return plan, float(((plan["trainings"] - plan["done"]) * each).sum(skipna=False) / workers)
@@ -199,7 +249,9 @@ def _noted_teachers(out: Path) -> dict[str, float]:
     found = _noted(path)
     for key, value in found.items():
         if "/" not in key or type(value) not in (int, float) or not 0 <= value <= 100:
-            raise ValueError(f"{path} says {key!r}: {value!r}; 'dataset/teacher' and a percentage are needed; {FORGET}")
+            raise ValueError(
+                f"{path} says {key!r}: {value!r}; 'dataset/teacher' and a percentage are needed; {FORGET}"
+            )
     return found
 
 

@@ -26,11 +26,39 @@ from torch import Tensor
 from activekd_lite.utils.files import write_atomic
 from activekd_lite.utils.images import ImageFiles
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933", "#882255", "#44AA99")
-MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon", "hexagram", "triangle-down")
+COLOURS = (
+    "#0072B2",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#56B4E9",
+    "#000000",
+    "#999933",
+    "#882255",
+    "#44AA99",
+)
+MARKERS = (
+    "circle",
+    "square",
+    "diamond",
+    "triangle-up",
+    "cross",
+    "x",
+    "star",
+    "pentagon",
+    "hexagram",
+    "triangle-down",
+)
 INK, PALE = "#222222", "#D4D4D4"
 SEQUENTIAL = "Cividis"  # for numbers: its order is seen in grey and by colour-blind readers, too
-AXIS = dict(gridcolor="#E6E6E6", linecolor="#444444", zerolinecolor="#CFCFCF", title_standoff=10, automargin=True)
+AXIS = dict(
+    gridcolor="#E6E6E6",
+    linecolor="#444444",
+    zerolinecolor="#CFCFCF",
+    title_standoff=10,
+    automargin=True,
+)
 PLOTLY = "application/vnd.plotly.v1+json"
 UPLOAD = "sendChartToCloud"  # plotly 7 adds a button of this name, which sends the figure's data to Plotly Cloud
 CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": [UPLOAD]}
@@ -77,7 +105,9 @@ class Figure(go.Figure):
     def write_page(self, path: str | os.PathLike) -> None:
         """A page of its own, plotly.js inside: it opens without a network."""
         title, script = self.layout.title.text or "figure", f"<script>{get_plotlyjs()}</script>"
-        write_atomic(Path(path), PAGE.format(title=html.escape(title), head=script, body=html_of(self)))
+        write_atomic(
+            Path(path), PAGE.format(title=html.escape(title), head=script, body=html_of(self))
+        )
 
     def _ipython_display_(self) -> None:
         """As plotly does it, but the plain text and the picture's description are `alt`."""
@@ -94,7 +124,9 @@ def fewer_colours(png: str) -> str:
     """A PNG in base64 with 256 colours: a third of the size, and a notebook holds many."""
     file = io.BytesIO()
     picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        file, format="png", optimize=True
+    )
     return base64.b64encode(file.getvalue()).decode()
 
 
@@ -117,7 +149,9 @@ def table_of(meta: Mapping) -> str:
     return f'<details><summary>The data of this figure</summary><div style="overflow-x: auto">{rows}</div></details>'
 
 
-def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 60_000) -> dict:
+def picture_sheet(
+    images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 60_000
+) -> dict:
     """Small pictures of the images (N, 3, H, W) uint8, or of `most` of them spread evenly, on one sheet; JSON-ready.
 
     "sheet": a data URI; "side": pixels of a picture, as many up to `side` as fit budget_bytes (at least 8); "columns" of the
@@ -128,7 +162,10 @@ def picture_sheet(images: Tensor | ImageFiles, *, side: int = 48, most: int = 20
     step = -(-len(images) // most)
     small = squares(images, range(0, len(images), step), min(side, images.shape[-1]))
     columns = int(np.ceil(np.sqrt(len(small))))
-    while len(sheet := data_uri(tiled(small, columns), quality=70)) > budget_bytes and small.shape[-1] > 8:
+    while (
+        len(sheet := data_uri(tiled(small, columns), quality=70)) > budget_bytes
+        and small.shape[-1] > 8
+    ):
         small = F.interpolate(small.float(), max(8, small.shape[-1] * 3 // 4), mode="area").byte()
     return {"sheet": sheet, "side": small.shape[-1], "columns": columns, "step": step}
 
@@ -148,7 +185,12 @@ def squares(images: Tensor | ImageFiles, indices: Sequence[int], side: int) -> T
         return images.squares(torch.as_tensor(indices), side)
     mode = "nearest" if images.shape[-1] <= side else "area"
     parts = torch.as_tensor(indices).split(256)
-    return torch.cat([F.interpolate(images[part].cpu().float(), (side, side), mode=mode).byte() for part in parts])
+    return torch.cat(
+        [
+            F.interpolate(images[part].cpu().float(), (side, side), mode=mode).byte()
+            for part in parts
+        ]
+    )
 
 
 def tiled(pictures: Tensor, columns: int) -> np.ndarray:
@@ -157,13 +199,20 @@ def tiled(pictures: Tensor, columns: int) -> np.ndarray:
     rows = -(-n // columns)
     canvas = torch.full((rows * columns, 3, s, s), 255, dtype=torch.uint8)
     canvas[:n] = pictures
-    return canvas.view(rows, columns, 3, s, s).permute(0, 3, 1, 4, 2).reshape(rows * s, columns * s, 3).numpy()
+    return (
+        canvas.view(rows, columns, 3, s, s)
+        .permute(0, 3, 1, 4, 2)
+        .reshape(rows * s, columns * s, 3)
+        .numpy()
+    )
 
 
 def data_uri(picture: np.ndarray, quality: int | None = None) -> str:
     """(H, W, 3) uint8 inside a string, what a browser can show without a file: as PNG, or with a quality (1-100) as WebP."""
     file, kind = io.BytesIO(), "png" if quality is None else "webp"
-    Image.fromarray(picture).save(file, format=kind, **({} if quality is None else {"quality": quality, "method": 4}))
+    Image.fromarray(picture).save(
+        file, format=kind, **({} if quality is None else {"quality": quality, "method": 4})
+    )
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
 
 

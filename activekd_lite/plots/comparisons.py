@@ -5,7 +5,16 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from activekd_lite.analysis.paired import cannot_show, mean_interval, runs_needed
-from activekd_lite.analysis.statistics import VALUES, Ranking, Results, aulc, curves_frame, gains, one_setting, teacher_curve
+from activekd_lite.analysis.statistics import (
+    VALUES,
+    Ranking,
+    Results,
+    aulc,
+    curves_frame,
+    gains,
+    one_setting,
+    teacher_curve,
+)
 from activekd_lite.plots.base import INK, PALE, Figure, colour, marker
 
 AXES = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
@@ -18,7 +27,11 @@ TEACHER = "#555555"
 
 
 def learning_curves(
-    results: Results, *, value: str = "accuracy_pct", teacher_accuracy_pct: float | None = None, title: str = ""
+    results: Results,
+    *,
+    value: str = "accuracy_pct",
+    teacher_accuracy_pct: float | None = None,
+    title: str = "",
 ) -> Figure:
     """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
 
@@ -42,12 +55,19 @@ def learning_curves(
     level = taught["mean"].iloc[0] if len(taught) else teacher_accuracy_pct
     if not learns and level is not None:
         said.append(f"the teacher's own accuracy is {level:.3g}")
-    figure = Figure(lines, table=shown, alt=f"{axis} against the number of labels. {'; '.join(said)}.")
+    figure = Figure(
+        lines, table=shown, alt=f"{axis} against the number of labels. {'; '.join(said)}."
+    )
     if not learns and level is not None:
-        figure.add_hline(level, line_dash="dot", line_color=TEACHER, annotation_text=f"teacher alone {level:.1f}")
+        figure.add_hline(
+            level, line_dash="dot", line_color=TEACHER, annotation_text=f"teacher alone {level:.1f}"
+        )
     figure.update_xaxes(title="labels")
     figure.update_yaxes(title=axis)
-    title = title or f"{table['dataset'].iloc[0]}: {'learning curves' if value == 'accuracy_pct' else axis}"
+    title = (
+        title
+        or f"{table['dataset'].iloc[0]}: {'learning curves' if value == 'accuracy_pct' else axis}"
+    )
     return figure.update_layout(title=title, hovermode="x unified")
 
 
@@ -82,14 +102,20 @@ def aulc_intervals(results: Results, title: str = "") -> Figure:
     groups = runs.groupby(["strategy", "series"], sort=False)["aulc_pct"]
     rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
     table = pd.DataFrame(rows, columns=["group", "series", "mean", "half_width", "n"])
-    return interval_dots(table, x_title="mean accuracy over the rounds (%)", title=title or "Area under the learning curve")
+    return interval_dots(
+        table,
+        x_title="mean accuracy over the rounds (%)",
+        title=title or "Area under the learning curve",
+    )
 
 
 def gain_intervals(results: Results, title: str = "") -> Figure:
     """What distillation adds to each strategy of one setting: at first, over the rounds and in the end, paired by seed."""
     table = gains(one_setting(results)).rename(columns={"strategy": "group", "value": "series"})
     if table.empty:
-        raise ValueError("no strategy has a seed with distillation and the same seed without: there is no gain to show")
+        raise ValueError(
+            "no strategy has a seed with distillation and the same seed without: there is no gain to show"
+        )
     table = table.drop(columns="setting").replace({"series": VALUES})
     title = title or "What the teacher adds (points, paired by seed)"
     figure = interval_dots(table, x_title="with the teacher minus without (points)", title=title)
@@ -119,8 +145,14 @@ def interval_dots(table: pd.DataFrame, *, x_title: str, title: str = "") -> Figu
     )
     figure = Figure(dots, table=table, alt=f"{x_title}: {said}.")
     figure.update_xaxes(title=x_title)
-    figure.update_yaxes(tickvals=list(range(len(groups))), ticktext=[str(g) for g in groups], range=[len(groups) - 0.5, -0.5])
-    return figure.update_layout(title=title, height=170 + 52 * len(groups), showlegend=len(series) > 1)
+    figure.update_yaxes(
+        tickvals=list(range(len(groups))),
+        ticktext=[str(g) for g in groups],
+        range=[len(groups) - 0.5, -0.5],
+    )
+    return figure.update_layout(
+        title=title, height=170 + 52 * len(groups), showlegend=len(series) > 1
+    )
 
 
 def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
@@ -137,15 +169,22 @@ def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
         text[j, i] = f"{z[j, i]:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
     most = max(1e-9, np.nanmax(np.abs(z)))
     sure, n = table[table["p_holm"] < 0.05], int(table["n"].iloc[0])
-    beats = [f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()]
+    beats = [
+        f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()
+    ]
     said, note = f"More than luck: {', '.join(beats) or 'none'}", "* more than luck"
     if table["least"].iloc[0] >= 0.05:
-        said, note = cannot_show(n, len(table)), f"{n} pairs are too few for a star; {runs_needed(len(table))} can have one"
+        said, note = (
+            cannot_show(n, len(table)),
+            f"{n} pairs are too few for a star; {runs_needed(len(table))} can have one",
+        )
     heat = go.Heatmap(
         z=z, x=names, y=names, text=text, texttemplate="%{text}", zmin=-most * 1.6, zmax=most * 1.6, colorscale="RdBu",
         colorbar_title="points", hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
     )  # fmt: skip
-    figure = Figure(heat, table=table, alt=f"Differences between {size} strategies, paired. {said}.")
+    figure = Figure(
+        heat, table=table, alt=f"Differences between {size} strategies, paired. {said}."
+    )
     figure.update_yaxes(autorange="reversed", title="this ...")
     figure.update_xaxes(title="... minus this")
     figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
@@ -165,7 +204,10 @@ def critical_differences(ranking: Ranking, title: str = "") -> Figure:
         hovertemplate=f"{r.strategy}: mean rank {r.mean_rank:.2f} of {n} {ranking.blocks}<extra></extra>",
     ) for r in table.itertuples()]  # fmt: skip
     for lane, group in enumerate(groups):
-        ends = mean[table["strategy"].tolist().index(group[0])], mean[table["strategy"].tolist().index(group[-1])]
+        ends = (
+            mean[table["strategy"].tolist().index(group[0])],
+            mean[table["strategy"].tolist().index(group[-1])],
+        )
         lines.append(go.Scatter(
             x=[ends[0] - 0.04, ends[1] + 0.04], y=[size - 0.25 + 0.35 * lane] * 2, mode="lines",
             line=dict(color="#888888", width=7),
@@ -176,18 +218,30 @@ def critical_differences(ranking: Ranking, title: str = "") -> Figure:
     said = f"Mean ranks over {n} {ranking.blocks}: {ranks}. Critical difference {width:.2f}. Not told apart: {joined}."
     figure = Figure(lines, table=table, alt=said)
     if width < size - 1:
-        figure.add_shape(type="line", x0=1, x1=1 + width, y0=-1, y1=-1, line=dict(color=INK, width=3))
+        figure.add_shape(
+            type="line", x0=1, x1=1 + width, y0=-1, y1=-1, line=dict(color=INK, width=3)
+        )
         figure.add_annotation(x=1, y=-1, xanchor="left", yanchor="bottom", showarrow=False,
                               text=f"critical difference {width:.2f}")  # fmt: skip
         note = f"over {n} {ranking.blocks}; grey: not told apart"
     else:
         note = f"{n} {ranking.blocks} cannot tell {size} strategies apart"
     bottom = size - 0.25 + 0.35 * len(groups)
-    figure.update_xaxes(title="mean rank (1: always the best)", range=[0.7, size + 0.3], dtick=1, zeroline=False)
-    figure.update_yaxes(tickvals=list(range(size)), ticktext=table["strategy"].tolist(), range=[bottom, -1.7], gridcolor=PALE)
+    figure.update_xaxes(
+        title="mean rank (1: always the best)", range=[0.7, size + 0.3], dtick=1, zeroline=False
+    )
+    figure.update_yaxes(
+        tickvals=list(range(size)),
+        ticktext=table["strategy"].tolist(),
+        range=[bottom, -1.7],
+        gridcolor=PALE,
+    )
     title = title or "Who ranks first?"
     return figure.update_layout(
-        title=_with_note(title, note), height=round(200 + 40 * (bottom + 1.7)), showlegend=False, margin_t=90
+        title=_with_note(title, note),
+        height=round(200 + 40 * (bottom + 1.7)),
+        showlegend=False,
+        margin_t=90,
     )
 
 
@@ -202,14 +256,19 @@ def first_counts(table: pd.DataFrame, title: str = "") -> Figure:
     ) if column == "first" or table[column].any()]  # fmt: skip
     most, chance = int(table["of"].max()), table["of"].max() / len(table)
     said = "; ".join(
-        f"{r.strategy} {r.first} of {r.of}" + (f", tied in {r.tied}" if r.tied else "") for r in table.itertuples()
+        f"{r.strategy} {r.first} of {r.of}" + (f", tied in {r.tied}" if r.tied else "")
+        for r in table.itertuples()
     )
     figure = Figure(bars, table=table, alt=f"First in so many rounds of settings: {said}.")
-    figure.add_vline(chance, line_dash="dot", annotation_text="if all were equal", annotation_position="top")
+    figure.add_vline(
+        chance, line_dash="dot", annotation_text="if all were equal", annotation_position="top"
+    )
     figure.update_xaxes(title=f"first, of {most} comparisons (a round of a setting each)")
     figure.update_yaxes(autorange="reversed")
     title = title or "Who is first, how often?"
-    return figure.update_layout(title=title, barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1)
+    return figure.update_layout(
+        title=title, barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1
+    )
 
 
 def _with_note(title: str, note: str) -> dict:

@@ -31,7 +31,10 @@ def write(
     line; failed: name of a run -> why it has no results. Raises ValueError for no runs, OSError where it cannot be written."""
     table, path = statistics.tidy_table(results), Path(path)
     parts = statistics.settings(table)
-    links = "".join(f'<li><a href="#s{i}">{html.escape(name)}</a></li>' for i, name in enumerate([*parts, "All settings"]))
+    links = "".join(
+        f'<li><a href="#s{i}">{html.escape(name)}</a></li>'
+        for i, name in enumerate([*parts, "All settings"])
+    )
     body = [
         "<h1>What these runs say</h1>",
         what_was_run(table, parts, failed or {}),
@@ -39,16 +42,30 @@ def write(
         f"<nav><ul>{links}</ul></nav>",
     ]
     for i, (name, part) in enumerate(parts.items()):
-        key = tuple(part[part["distill"]].iloc[0][["dataset", "teacher"]]) if part["distill"].any() else None
-        body += [f'<section id="s{i}"><h2>{html.escape(name)}</h2>', *one_setting(part, (teacher_accuracy_pct or {}).get(key))]
+        key = (
+            tuple(part[part["distill"]].iloc[0][["dataset", "teacher"]])
+            if part["distill"].any()
+            else None
+        )
+        body += [
+            f'<section id="s{i}"><h2>{html.escape(name)}</h2>',
+            *one_setting(part, (teacher_accuracy_pct or {}).get(key)),
+        ]
         body.append("</section>")
-    body += [f'<section id="s{len(parts)}"><h2>All settings</h2>', *all_settings(table, len(parts)), HOW_TO_READ, "</section>"]
+    body += [
+        f'<section id="s{len(parts)}"><h2>All settings</h2>',
+        *all_settings(table, len(parts)),
+        HOW_TO_READ,
+        "</section>",
+    ]
     head = f"<style>{STYLE}</style><script>{get_plotlyjs()}</script>"
     write_atomic(path, PAGE.format(title="What these runs say", head=head, body="\n".join(body)))
     return path
 
 
-def what_was_run(table: pd.DataFrame, parts: Mapping[str, pd.DataFrame], failed: Mapping[str, str]) -> str:
+def what_was_run(
+    table: pd.DataFrame, parts: Mapping[str, pd.DataFrame], failed: Mapping[str, str]
+) -> str:
     """How many runs of what, and which are missing."""
     rows = []
     for name, part in parts.items():
@@ -58,11 +75,22 @@ def what_was_run(table: pd.DataFrame, parts: Mapping[str, pd.DataFrame], failed:
             "runs with a teacher": int(runs["distill"].sum()), "without": int((~runs["distill"]).sum()),
             "trainings a run": runs["rounds"].max(), "labels": f"{counts.min()} to {counts.max()}",
         })  # fmt: skip
-    said, gone = [_p(f"{len(statistics.aulc(table))} runs, {len(table)} trainings.")], statistics.missing(table)
+    said, gone = (
+        [_p(f"{len(statistics.aulc(table))} runs, {len(table)} trainings.")],
+        statistics.missing(table),
+    )
     if len(gone):
-        short = ["no run" if r.rounds == 0 else f"stopped after {r.rounds} of {r.of} trainings" for r in gone.itertuples()]
+        short = [
+            "no run" if r.rounds == 0 else f"stopped after {r.rounds} of {r.of} trainings"
+            for r in gone.itertuples()
+        ]
         columns = ["dataset", "teacher", "vlm", "student", "strategy", "seed"]
-        said.append(_p(f"Missing, or cut short, are {len(gone)} of the runs. Comparisons leave their seeds out:", "warn"))
+        said.append(
+            _p(
+                f"Missing, or cut short, are {len(gone)} of the runs. Comparisons leave their seeds out:",
+                "warn",
+            )
+        )
         said.append(_table(gone[columns].assign(what=short)))
     if failed:
         said.append(_p(f"Failed: {len(failed)}", "warn"))
@@ -74,7 +102,9 @@ def in_short(parts: Mapping[str, pd.DataFrame]) -> str:
     lines = []
     for name, part in parts.items():
         said = [] if (gain := statistics.gains(part)).empty else [gain_said(gain, ["aulc_pct"])]
-        said += [f"{SIDES[distill]}: {pairs_said(pairs)}" for distill, pairs in _pairs(part).items()]
+        said += [
+            f"{SIDES[distill]}: {pairs_said(pairs)}" for distill, pairs in _pairs(part).items()
+        ]
         lines.append(f"<li><b>{html.escape(name)}.</b> {html.escape(' '.join(said))}</li>")
     return f"<h2>In short</h2><ul>{''.join(lines)}</ul>"
 
@@ -90,13 +120,25 @@ def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -
     shown.append(_figure(comparisons.aulc_intervals(part), wide=False, legend=True))
     if len(gain := statistics.gains(part)):
         dots = comparisons.gain_intervals(part)
-        shown += ["<h3>What the teacher adds</h3>", _p(gain_said(gain)), _figure(dots, wide=False, legend=True)]
+        shown += [
+            "<h3>What the teacher adds</h3>",
+            _p(gain_said(gain)),
+            _figure(dots, wide=False, legend=True),
+        ]
     for distill, pairs in _pairs(part).items():
-        shown += [f"<h3>{SIDES[distill]}: who beats whom</h3>", _p(pairs_said(pairs)), _figure(comparisons.win_tie_loss(pairs))]
+        shown += [
+            f"<h3>{SIDES[distill]}: who beats whom</h3>",
+            _p(pairs_said(pairs)),
+            _figure(comparisons.win_tie_loss(pairs)),
+        ]
         shown += _ranks(statistics.ranking(part, "seed", distill=distill))
     if "calibration_error_pct" in part:
         figure = comparisons.learning_curves(part, value="calibration_error_pct")
-        shown += ["<h3>Calibration</h3>", _p(curves_said(figure.table, "calibration error")), _figure(figure, legend=True)]
+        shown += [
+            "<h3>Calibration</h3>",
+            _p(curves_said(figure.table, "calibration error")),
+            _figure(figure, legend=True),
+        ]
     return [*shown, *_class_balance(part), *_seconds(part)]
 
 
@@ -126,7 +168,9 @@ def _seconds(part: pd.DataFrame) -> list[str]:
     shown = ["<h3>Seconds</h3>", _p(seconds_said(part))]
     if len(stages):
         side = np.where(stages["distill"], "with teacher", "without")
-        shown.append(_table(stages.assign(distill=side).rename(columns={"distill": "teacher?"}).round(3)))
+        shown.append(
+            _table(stages.assign(distill=side).rename(columns={"distill": "teacher?"}).round(3))
+        )
     if len(rounds):
         shown += [
             _p("seconds of each round, all stages together:"),
@@ -142,7 +186,11 @@ def all_settings(table: pd.DataFrame, count: int) -> list[str]:
         firsts = statistics.firsts(table, distill=distill)
         if len(firsts):
             figure = comparisons.first_counts(firsts)
-            shown += [f"<h3>{words}: first in x of y</h3>", _p(firsts_said(firsts)), _figure(figure, wide=False)]
+            shown += [
+                f"<h3>{words}: first in x of y</h3>",
+                _p(firsts_said(firsts)),
+                _figure(figure, wide=False),
+            ]
         if len(firsts) and count > 1:
             try:
                 shown += _ranks(statistics.ranking(table, "setting", distill=distill))
@@ -157,7 +205,9 @@ def curves_said(curves: pd.DataFrame, what: str = "test accuracy") -> str:
     for distill, of in curves.groupby("distill", sort=False):
         mean = of.groupby("labeled_count")["mean"].mean()
         start, end = mean.index[0], mean.index[-1]
-        said.append(f"{SIDES[distill].lower()} from {mean[start]:.1f} % at {start} labels to {mean[end]:.1f} % at {end}")
+        said.append(
+            f"{SIDES[distill].lower()} from {mean[start]:.1f} % at {start} labels to {mean[end]:.1f} % at {end}"
+        )
     return f"The mean {what} of all strategies goes {'; '.join(said)}."
 
 
@@ -176,12 +226,20 @@ def teacher_said(taught: pd.DataFrame) -> str:
 
 def balance_said(curves: pd.DataFrame) -> str:
     """Whose labels are most and least balanced in the end. curves: of `statistics.curves_frame`, value label_imbalance."""
-    said = ["imbalance is 1 - normalised entropy of the class counts: 0 for equal counts, 1 where all labels are of one class."]
+    said = [
+        "imbalance is 1 - normalised entropy of the class counts: 0 for equal counts, 1 where all labels are of one class."
+    ]
     for distill, of in curves.groupby("distill", sort=False):
-        last = of[of["labeled_count"] == of["labeled_count"].max()].sort_values("mean", kind="stable")
+        last = of[of["labeled_count"] == of["labeled_count"].max()].sort_values(
+            "mean", kind="stable"
+        )
         ends = [f"{r['strategy']} ({r['mean']:.3f})" for r in (last.iloc[0], last.iloc[-1])]
         start = f"{SIDES[distill]}, at {last['labeled_count'].iloc[0]} labels, "
-        said.append(f"{start}{ends[0]} is the most balanced, {ends[1]} the least." if len(last) > 1 else f"{start}{ends[0]}.")
+        said.append(
+            f"{start}{ends[0]} is the most balanced, {ends[1]} the least."
+            if len(last) > 1
+            else f"{start}{ends[0]}."
+        )
     return " ".join(said)
 
 
@@ -201,7 +259,9 @@ def areas_said(part: pd.DataFrame) -> str:
     runs, said = statistics.aulc(part).query("whole"), []
     for distill, of in runs.groupby("distill", sort=False):
         mean = of.groupby("strategy", sort=False)["aulc_pct"].mean().sort_values()
-        ends = [f"{name} ({area:.1f})" for name, area in (*mean.tail(1).items(), *mean.head(1).items())]
+        ends = [
+            f"{name} ({area:.1f})" for name, area in (*mean.tail(1).items(), *mean.head(1).items())
+        ]
         said += [f"{SIDES[distill]} {' is highest, '.join(ends)} lowest."] if len(mean) > 1 else []
     text = "Mean test accuracy over the rounds (%), ± the 95 % interval over seeds; the gain is paired by seed."
     return " ".join([text, *said])
@@ -213,14 +273,17 @@ def gain_said(gains: pd.DataFrame, values: list[str] | None = None) -> str:
     for value in values or list(VALUES):
         of = gains[gains["value"] == value]
         more, less = of[of["mean"] - of["half_width"] > 0], of[of["mean"] + of["half_width"] < 0]
-        line = (
-            f"{VALUES[value].capitalize()}: the teacher adds {of['mean'].mean():+.1f} points{' on average' if several else ''}"
-        )
+        line = f"{VALUES[value].capitalize()}: the teacher adds {of['mean'].mean():+.1f} points{' on average' if several else ''}"
         if of["half_width"].isna().all():
             said.append(f"{line}, from a single seed, which says nothing about luck.")
             continue
-        line += f", beyond the 95 % interval for {len(more)} of {len(of)} strategies" if several else ""
-        ahead = [f"{r.strategy} ({statistics.interval_text(r.mean, r.half_width, '+')})" for r in less.itertuples()]
+        line += (
+            f", beyond the 95 % interval for {len(more)} of {len(of)} strategies" if several else ""
+        )
+        ahead = [
+            f"{r.strategy} ({statistics.interval_text(r.mean, r.half_width, '+')})"
+            for r in less.itertuples()
+        ]
         line += f"; plain learning is ahead for {', '.join(ahead)}" if ahead else ""
         open_ = [r.strategy for r in of.itertuples() if not abs(r.mean) > r.half_width]
         line += f"; it cannot be told from 0 for {', '.join(open_)}" if open_ else ""
@@ -236,10 +299,15 @@ def pairs_said(pairs: pd.DataFrame) -> str:
     if pairs["least"].iloc[0] >= 0.05:
         return f"{cannot_show(n, count)}."
     sure = pairs[pairs["p_holm"] < 0.05]
-    ahead = [(r.a, r.b, r.difference) if r.difference > 0 else (r.b, r.a, -r.difference) for r in sure.itertuples()]
+    ahead = [
+        (r.a, r.b, r.difference) if r.difference > 0 else (r.b, r.a, -r.difference)
+        for r in sure.itertuples()
+    ]
     if not ahead:
         return f"none of {count} differences holds after Holm's correction ({n} paired seeds): each can be luck."
-    said = "; ".join(f"{a} over {b} ({gap:+.1f})" for a, b, gap in sorted(ahead, key=lambda row: -row[2]))
+    said = "; ".join(
+        f"{a} over {b} ({gap:+.1f})" for a, b, gap in sorted(ahead, key=lambda row: -row[2])
+    )
     return f"{len(ahead)} of {count} differences hold after Holm's correction ({n} paired seeds): {said}."
 
 
@@ -254,9 +322,17 @@ def ranks_said(ranking: Ranking) -> str:
         said += f". Ranks as uneven as these can be luck (Friedman's test, p = {ranking.friedman_p:.2g})."
     else:
         behind = table[table["mean_rank"] - best["mean_rank"] >= width]["strategy"]
-        p = f" (Friedman's test, p = {ranking.friedman_p:.2g})" if np.isfinite(ranking.friedman_p) else ""
+        p = (
+            f" (Friedman's test, p = {ranking.friedman_p:.2g})"
+            if np.isfinite(ranking.friedman_p)
+            else ""
+        )
         said += f"; {', '.join(behind) or 'no other'} ranks lower by more than the critical difference, {width:.2f}{p}."
-    seeds = "1 seed that lacks a strategy is" if ranking.left_out == 1 else f"{ranking.left_out} seeds that lack a strategy are"
+    seeds = (
+        "1 seed that lacks a strategy is"
+        if ranking.left_out == 1
+        else f"{ranking.left_out} seeds that lack a strategy are"
+    )
     left = f" {seeds} left out." if ranking.left_out else ""
     if ranking.blocks == statistics.BLOCKS["seed"]:
         return said + left + " Seeds are luck within one task: this says nothing of other data."
@@ -269,7 +345,11 @@ def firsts_said(firsts: pd.DataFrame) -> str:
     said = f"First most often: {top['strategy']}, in {top['first']} of {top['of']} comparisons "
     said += f"({100 * top['first'] / top['of']:.0f} %)"
     said += f", level with another in {top['tied']}" if top["tied"] else ""
-    said += f", {top['after_2']} of {top['of_after_2']} after the first two rounds" if top["of_after_2"] else ""
+    said += (
+        f", {top['after_2']} of {top['of_after_2']} after the first two rounds"
+        if top["of_after_2"]
+        else ""
+    )
     said += f"; on average {top['mean_lead']:+.1f} points from the best other"
     return f"{said}. Rounds of a run hang together, so these are far fewer than {top['of']} independent draws."
 
@@ -294,7 +374,9 @@ def _ranks(ranking: Ranking) -> list[str]:
 def _figure(figure: Figure, *, wide: bool = True, legend: bool = False) -> str:
     """The figure for a narrow page: its heading is its title; a wide one is scrolled on a phone, its legend goes below."""
     if legend:
-        figure.update_layout(legend=dict(orientation="h", y=-0.2, yanchor="top", x=0), title_text="", margin_t=36)
+        figure.update_layout(
+            legend=dict(orientation="h", y=-0.2, yanchor="top", x=0), title_text="", margin_t=36
+        )
         figure.update_layout(height=580 if wide else figure.layout.height + 20)
     return f'<div class="scroll"><div class="figure{" wide" * wide}">{html_of(figure)}</div></div>'
 

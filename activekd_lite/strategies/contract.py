@@ -78,6 +78,19 @@ def unlabeled_indices(predictions: Predictions, state: LabelState, query_size: i
     return unlabeled
 
 
+def labeled_indices(state: LabelState) -> Tensor:
+    """Return the labelled pool indices (L,). Raises ValueError if there are none."""
+    if len(labeled := state.labeled_indices):
+        return labeled
+    from activekd_lite.strategies import STRATEGIES  # imports this file
+
+    others = (name for name, strategy in STRATEGIES.items() if not needs_labels(strategy))
+    raise ValueError(
+        "nothing is labelled, and this strategy starts from labelled images; these start without: "
+        + ", ".join(others)
+    )
+
+
 def highest(score: Tensor, unlabeled: Tensor, query_size: int) -> Tensor:
     """Return the unlabelled images with the highest score (N,)."""
     return unlabeled[score[unlabeled].argsort(descending=True, stable=True)[:query_size].cpu()]

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from activekd_lite.kcenter import k_center_in_pool
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.strategies.contract import needs, unlabeled_indices
+from activekd_lite.strategies.contract import labeled_indices, needs, unlabeled_indices
 
 
 @needs(labels=True)
@@ -18,10 +18,9 @@ def coreset(
     Raises ValueError if nothing is labelled, and for features that are all 0.
     """
     unlabeled_indices(predictions, state, query_size)
+    labeled = labeled_indices(state)
     try:
-        return k_center_in_pool(
-            predictions.features, state.labeled_indices, query_size, metric="cosine"
-        )
+        return k_center_in_pool(predictions.features, labeled, query_size, metric="cosine")
     except ValueError as error:
         _explain_zero_rows(predictions.features, error)
         raise

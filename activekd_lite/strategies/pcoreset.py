@@ -5,7 +5,7 @@ from torch import Tensor
 
 from activekd_lite.kcenter import k_center_in_pool
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.strategies.contract import needs, unlabeled_indices
+from activekd_lite.strategies.contract import labeled_indices, needs, unlabeled_indices
 
 
 @needs(labels=True)
@@ -18,4 +18,4 @@ def pcoreset(
     Raises ValueError if nothing is labelled.
     """
     unlabeled_indices(predictions, state, query_size)
-    return k_center_in_pool(predictions.probs, state.labeled_indices, query_size)
+    return k_center_in_pool(predictions.probs, labeled_indices(state), query_size)

@@ -20,10 +20,16 @@ from activekd_lite.pool import LabelState, Predictions
 try:
     from skactiveml import pool
     from skactiveml.base import SingleAnnotatorPoolQueryStrategy, SkactivemlClassifier
-    from skactiveml.classifier import MixtureModelClassifier, ParzenWindowClassifier, SklearnClassifier
+    from skactiveml.classifier import (
+        MixtureModelClassifier,
+        ParzenWindowClassifier,
+        SklearnClassifier,
+    )
     from skactiveml.utils import MISSING_LABEL, check_scalar, check_type, is_labeled
 except ImportError as error:
-    raise ImportError("scikit-activeml is not installed; get it by `pip install scikit-activeml`") from error
+    raise ImportError(
+        "scikit-activeml is not installed; get it by `pip install scikit-activeml`"
+    ) from error
 
 # Those that train a model or ask it about other rows than the pool's: the student cannot serve, the library's own models do.
 OWN_MODEL = {
@@ -41,7 +47,11 @@ def adapt(name: str, **settings):
     of those for q + 1. Quire, MonteCarloEER and ValueOfInformationEER try every label of every candidate: minutes a query for a
     thousand images. Raises ValueError for an unknown name, and for what is made for regression or is a base for others.
     """
-    known = [n for n in pool.__all__ if inspect.isclass(getattr(pool, n)) and _problem(getattr(pool, n)) is None]
+    known = [
+        n
+        for n in pool.__all__
+        if inspect.isclass(getattr(pool, n)) and _problem(getattr(pool, n)) is None
+    ]
     if name not in known:
         theirs = getattr(pool, name, None)
         why = _problem(theirs) if inspect.isclass(theirs) else "is no strategy of skactiveml.pool"
@@ -50,7 +60,9 @@ def adapt(name: str, **settings):
         raise ValueError(f"skactiveml:{name} {why}{hint} These work: {', '.join(known)}")
     theirs = getattr(pool, name)
 
-    def strategy(predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator) -> Tensor:
+    def strategy(
+        predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator
+    ) -> Tensor:
         unlabeled = state.unlabeled_indices.numpy()
         if not 1 <= query_size <= len(unlabeled):
             raise ValueError(
@@ -60,8 +72,15 @@ def adapt(name: str, **settings):
         X, probs = (t.double().cpu().numpy() for t in (predictions.features, predictions.probs))
         y = np.where(state.labels.numpy() < 0, np.nan, state.labels.numpy())
         classes = list(range(probs.shape[1]))
-        own = {"classes": classes, "cluster_algo_dict": {"random_state": seed}}  # they leave some clusterings unseeded
-        own = {name: value for name, value in own.items() if name in inspect.signature(theirs).parameters}
+        own = {
+            "classes": classes,
+            "cluster_algo_dict": {"random_state": seed},
+        }  # they leave some clusterings unseeded
+        own = {
+            name: value
+            for name, value in own.items()
+            if name in inspect.signature(theirs).parameters
+        }
         query = theirs(**own | settings, random_state=seed)
         models = _models(theirs, X, probs, classes, seed)
         picks = query.query(X=X, y=y, candidates=unlabeled, batch_size=query_size, **models)
@@ -88,21 +107,33 @@ def _models(theirs: type, X: np.ndarray, probs: np.ndarray, classes: list[int], 
     student = _Student(X, probs, classes=classes)
     own = OWN_MODEL.get(theirs.__name__)
     trained = own(classes=classes, random_state=seed) if own else None
-    forest = SklearnClassifier(RandomForestClassifier(50, random_state=seed), classes=classes, random_state=seed)
+    forest = SklearnClassifier(
+        RandomForestClassifier(50, random_state=seed), classes=classes, random_state=seed
+    )
     models = {
         "clf": trained or student, "estimator": student, "ensemble": forest,
         "discriminator": ParzenWindowClassifier(classes=[0, 1], random_state=seed),
     }  # fmt: skip
     asked = inspect.signature(theirs.query).parameters
     words = {name: model for name, model in models.items() if name in asked}
-    return words | {f"fit_{name}": False for name, model in words.items() if model is student and f"fit_{name}" in asked}
+    return words | {
+        f"fit_{name}": False
+        for name, model in words.items()
+        if model is student and f"fit_{name}" in asked
+    }
 
 
 class _Student(SkactivemlClassifier):
     """The student as a classifier of theirs that is trained already; it knows the rows of the pool's features (N, F) only."""
 
     def __init__(
-        self, features=None, probs=None, classes=None, missing_label=MISSING_LABEL, cost_matrix=None, random_state=None
+        self,
+        features=None,
+        probs=None,
+        classes=None,
+        missing_label=MISSING_LABEL,
+        cost_matrix=None,
+        random_state=None,
     ):
         super().__init__(classes, missing_label, cost_matrix, random_state)
         self.features, self.probs = features, probs
@@ -145,7 +176,11 @@ class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
         check_type(clf, "clf", SkactivemlClassifier)
         check_scalar(fit_clf, "fit_clf", bool)
         if fit_clf:
-            clf = clone(clf).fit(X, y) if sample_weight is None else clone(clf).fit(X, y, sample_weight)
+            clf = (
+                clone(clf).fit(X, y)
+                if sample_weight is None
+                else clone(clf).fit(X, y, sample_weight)
+            )
         probs, labeled = clf.predict_proba(X_cand), is_labeled(y, missing_label=self.missing_label_)
         if labeled.any():
             started, centers = [], clf.predict_proba(X[labeled])

@@ -18,7 +18,9 @@ from activekd_lite.utils.files import embedded_model, sha256_of
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-DINO_RESNET50 = "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+DINO_RESNET50 = (
+    "https://dl.fbaipublicfiles.com/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"
+)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,11 @@ def tiny_cnn_backbone(pretrained: bool = False) -> nn.Module:
     """Three convolutions for 16 x 16 pictures of digits; 128 features; 93,000 parameters; no pre-training."""
 
     def layer(inside, outside, stride):
-        return [nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
+        return [
+            nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False),
+            nn.BatchNorm2d(outside),
+            nn.ReLU(),
+        ]
 
     return nn.Sequential(*layer(3, 32, 2), *layer(32, 64, 2), *layer(64, 128, 1), GlobalMaxPool())
 
@@ -73,7 +79,9 @@ def tiny_resnet_backbone(pretrained: bool = False) -> nn.Module:
     net = nn.Sequential(*stem, ResidualBlock(24, 48, 2), ResidualBlock(48, 96, 2), GlobalMaxPool())
     if pretrained:
         weights = load_file(embedded_model("tiny-resnet")[0] / "weights.safetensors")
-        net.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in weights.items()})
+        net.load_state_dict(
+            {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        )
     return net
 
 
@@ -106,14 +114,21 @@ def _timm(name: str, input_size: int | None = None) -> Backbone:
 STUDENTS: dict[str, Backbone] = {
     "tiny-cnn": Backbone(tiny_cnn_backbone, 16),
     "tiny-resnet": Backbone(tiny_resnet_backbone, 32),
-    "resnet18": _torchvision("resnet18", "fc", torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url),
-    "mobilenet_v2": _torchvision("mobilenet_v2", "classifier", torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url),
+    "resnet18": _torchvision(
+        "resnet18", "fc", torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url
+    ),
+    "mobilenet_v2": _torchvision(
+        "mobilenet_v2", "classifier", torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1.url
+    ),
     "tinyvit": _timm("tiny_vit_21m_384.dist_in22k_ft_in1k", 224),
     "dino_resnet50": _torchvision("dino_resnet50", "fc", DINO_RESNET50, "resnet50"),
 }
 
 
-ON_FEATURES = ("linear", "mlp")  # students of cached features (`cache.FrozenFeatures`): rounds in a second
+ON_FEATURES = (
+    "linear",
+    "mlp",
+)  # students of cached features (`cache.FrozenFeatures`): rounds in a second
 
 
 def find_backbone(name: str) -> Backbone | None:
@@ -122,14 +137,18 @@ def find_backbone(name: str) -> Backbone | None:
         return None
     base, _, size = name.partition("@")
     if size and not (size.isdecimal() and int(size) > 0):
-        raise ValueError(f"student {name!r}: behind the @ stands the side of its images in pixels, as in 'resnet18@64'")
+        raise ValueError(
+            f"student {name!r}: behind the @ stands the side of its images in pixels, as in 'resnet18@64'"
+        )
     if base in STUDENTS:
         found = STUDENTS[base]
     elif timm.is_model(plain := base.removeprefix("timm:")):
         try:
             found = _timm(plain)
         except RuntimeError as error:
-            raise ValueError(f"unknown student {name!r}: {error}; see timm.list_pretrained({plain.split('.')[0]!r})") from error
+            raise ValueError(
+                f"unknown student {name!r}: {error}; see timm.list_pretrained({plain.split('.')[0]!r})"
+            ) from error
     else:
         near = get_close_matches(base, [*STUDENTS, *ON_FEATURES, *timm.list_models()], 3)
         raise ValueError(
@@ -157,7 +176,9 @@ def weights_sha256(pretrained: bool | str | Path) -> str | None:
     if isinstance(pretrained, bool):
         return None
     if not Path(pretrained).is_file():
-        raise FileNotFoundError(f"no weights file {pretrained} for the student; give a file, True or False as `pretrained`")
+        raise FileNotFoundError(
+            f"no weights file {pretrained} for the student; give a file, True or False as `pretrained`"
+        )
     return sha256_of(Path(pretrained))
 
 
@@ -165,19 +186,29 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """Tensors by name, of a safetensors file or a checkpoint; nothing else in it is unpickled."""
     weights_sha256(path)  # it has to be there
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        content = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except Exception as error:  # safetensors', pickle's and zip's own kinds; torch's text advises to unpickle all the same
         raise ValueError(
             f"the weights {path} cannot be read ({type(error).__name__}): tensors by name are needed, nothing else is unpickled"
         ) from error
     for inner in ("state_dict", "model"):
-        content = content[inner] if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping) else content
+        content = (
+            content[inner]
+            if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping)
+            else content
+        )
     if not isinstance(content, Mapping) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"the weights {path} are no tensors by name; save `net.state_dict()`")
     return dict(content)
 
 
-def with_weights(net: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint") -> nn.Module:
+def with_weights(
+    net: nn.Module, weights: Mapping[str, Tensor], source: str = "the checkpoint"
+) -> nn.Module:
     """The module with all its weights from `weights`; what they have beside (a classifier) is left out."""
     weights = {k.removeprefix("module.").removeprefix("backbone."): v for k, v in weights.items()}
     own = net.state_dict()

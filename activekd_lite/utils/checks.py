@@ -16,7 +16,9 @@ def is_whole(value: object) -> bool:
 def whole_number(name: str, value: object, least: int | None = None) -> int:
     """`value` as an int. Raises ValueError for anything but a whole number (`is_whole`), and for one under `least`."""
     if not is_whole(value) or (least is not None and value < least):
-        raise ValueError(f"{name} = {value!r}: a whole number{'' if least is None else f' of at least {least}'} is needed")
+        raise ValueError(
+            f"{name} = {value!r}: a whole number{'' if least is None else f' of at least {least}'} is needed"
+        )
     return int(value)
 
 
@@ -40,13 +42,27 @@ def class_numbers(labels: Tensor | np.ndarray | Sequence[int]) -> Tensor:
 
     Raises ValueError for any other shape (such as one-hot) and for values that are not whole numbers.
     """
-    labels = as_tensor(labels, "labels", "give each image its position in the class names, 0, 1, ...")
+    labels = as_tensor(
+        labels, "labels", "give each image its position in the class names, 0, 1, ..."
+    )
     if labels.ndim != 1:
-        hint = "one-hot labels become such with .argmax(1)" if labels.ndim == 2 else "give a list of them"
-        raise ValueError(f"labels are {tuple(labels.shape)}; one class number per image, (N,), is needed: {hint}")
+        hint = (
+            "one-hot labels become such with .argmax(1)"
+            if labels.ndim == 2
+            else "give a list of them"
+        )
+        raise ValueError(
+            f"labels are {tuple(labels.shape)}; one class number per image, (N,), is needed: {hint}"
+        )
     if labels.dtype == torch.bool or labels.is_complex():
-        raise ValueError(f"labels are {labels.dtype}; class numbers are needed: convert them to int")
-    if len(broken := torch.nonzero(labels != labels.round()).flatten() if labels.is_floating_point() else ()):
+        raise ValueError(
+            f"labels are {labels.dtype}; class numbers are needed: convert them to int"
+        )
+    if len(
+        broken := torch.nonzero(labels != labels.round()).flatten()
+        if labels.is_floating_point()
+        else ()
+    ):
         first = int(broken[0])
         raise ValueError(
             f"label {labels[first].item():g} of image {first} is no whole number; class numbers 0, 1, ... are needed"

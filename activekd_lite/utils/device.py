@@ -7,11 +7,21 @@ from torch import Tensor
 def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The torch device meant by `device`. Raises ValueError for one that torch does not know or this machine lacks."""
     if str(device) == "auto":
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
     try:
-        return torch.empty(0, device=device).device  # with its number: "cuda" and "cuda:0" are not equal
+        return torch.empty(
+            0, device=device
+        ).device  # with its number: "cuda" and "cuda:0" are not equal
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"device {device!r} cannot be used here ({error}); use 'auto' or 'cpu'") from error
+        raise ValueError(
+            f"device {device!r} cannot be used here ({error}); use 'auto' or 'cpu'"
+        ) from error
 
 
 def device_name(device: torch.device) -> str:
@@ -39,7 +49,9 @@ def resolve_precision(precision: str, device: torch.device, on_cuda: str) -> str
     if precision == "auto":
         return on_cuda if device.type == "cuda" else "float32"
     if precision not in PRECISIONS:
-        raise ValueError(f"precision = {precision!r}; 'auto', {', '.join(map(repr, PRECISIONS))} are known")
+        raise ValueError(
+            f"precision = {precision!r}; 'auto', {', '.join(map(repr, PRECISIONS))} are known"
+        )
     return precision
 
 

@@ -32,15 +32,25 @@ CHUNK_NUMBERS = 2**19  # numbers in a buffer: about what a cache holds
 
 
 def greedy(
-    points: Tensor | np.ndarray, centers: Tensor | np.ndarray, k: int, metric: str = "euclidean", *, progress: bool = False
+    points: Tensor | np.ndarray,
+    centers: Tensor | np.ndarray,
+    k: int,
+    metric: str = "euclidean",
+    *,
+    progress: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """See `kcenter.k_center_greedy`. The picks are those of a brute force in float64 for every input, on every device.
 
     Memory beyond the inputs: 2 N + (L + k) C numbers of 8 bytes.
     """
-    (points, small), (centers, small_too) = _checked(points, "points", metric), _checked(centers, "centers", metric)
+    (points, small), (centers, small_too) = (
+        _checked(points, "points", metric),
+        _checked(centers, "centers", metric),
+    )
     if points.shape[1] != centers.shape[1]:
-        raise ValueError(f"points {tuple(points.shape)} and centers {tuple(centers.shape)} differ in columns")
+        raise ValueError(
+            f"points {tuple(points.shape)} and centers {tuple(centers.shape)} differ in columns"
+        )
     nothing, dtype = torch.empty(0, dtype=torch.int64), _product_dtype(points, small and small_too)
     return _greedy(_Nearest(points, centers, k, metric, dtype), nothing, k, progress)
 
@@ -58,7 +68,9 @@ def check_count(k: int, left: int) -> None:
         raise ValueError(f"k = {k} picks asked of {left} points; k must be in 0..{left}")
 
 
-def _greedy(nearest: "_Nearest", taken: Tensor, k: int, progress: bool = False) -> tuple[Tensor, Tensor]:
+def _greedy(
+    nearest: "_Nearest", taken: Tensor, k: int, progress: bool = False
+) -> tuple[Tensor, Tensor]:
     """Picks (k,) and radii (k,) from the points that are not in `taken` (T,)."""
     check_count(k, len(nearest.points) - len(taken))
     nearest.start(taken, progress)
@@ -95,12 +107,16 @@ class _Nearest:
         self.centers[: self.count] = _rows(centers.cpu(), metric)
         self.buffer = torch.empty(CHUNK_NUMBERS, dtype=self.dtype, device=points.device)
         self.bound = np.full(len(points), np.inf)
-        self.seen = np.full(len(points), self.count)  # the bound holds for the first so many centres
+        self.seen = np.full(
+            len(points), self.count
+        )  # the bound holds for the first so many centres
 
     def start(self, taken: Tensor, progress: bool) -> None:
         """The bounds of all points with the labelled centres; those in `taken` (T,) are out."""
         step = max(1, CHUNK_NUMBERS // self.points.shape[1])
-        for i in tqdm(range(0, len(self.points), step), disable=not progress, desc="labelled centres"):
+        for i in tqdm(
+            range(0, len(self.points), step), disable=not progress, desc="labelled centres"
+        ):
             self.bound[i : i + step] = self._least(self.points[i : i + step], 0)
         self.bound[taken.cpu().numpy()] = -1
 
@@ -120,24 +136,34 @@ class _Nearest:
         seen = self.seen[rows]
         for first in np.unique(seen[seen < self.count]):
             for part in self._parts(rows[seen == first]):
-                self.bound[part] = np.minimum(self.bound[part], self._least(self._take(part), first))
+                self.bound[part] = np.minimum(
+                    self.bound[part], self._least(self._take(part), first)
+                )
         self.seen[rows] = self.count
 
     def settle(self, rows: np.ndarray) -> None:
         """Make the bounds of the points `rows` (n,) exact: only centres within the bound need a distance."""
         for part in self._parts(rows):
-            x, bound, exact = _rows(self._take(part).cpu(), self.metric), self.bound[part], np.full(len(part), np.inf)
+            x, bound, exact = (
+                _rows(self._take(part).cpu(), self.metric),
+                self.bound[part],
+                np.full(len(part), np.inf),
+            )
             rounded, step = x.to(self.dtype), max(1, CHUNK_NUMBERS // len(part))
             xx = rounded.norm(dim=1).square()
             for start in range(0, self.count, step):
                 c = torch.from_numpy(self.centers[start : min(start + step, self.count)])
                 products, low, _ = _products(rounded, xx, c.to(self.dtype))
-                least = (torch.from_numpy(bound) - low).to(self.dtype)  # the margin has room for this rounding, too
+                least = (torch.from_numpy(bound) - low).to(
+                    self.dtype
+                )  # the margin has room for this rounding, too
                 row, column = torch.nonzero(~(products > least[:, None]), as_tuple=True)
                 for i, j in zip(row.split(len(part)), column.split(len(part)), strict=True):
                     np.minimum.at(exact, i.numpy(), _squares(x[i] - c[j]).numpy())
             if (exact > np.where(bound < 0, np.inf, bound)).any():
-                raise RuntimeError(f"products of {self.dtype} are less exact than their type: torch rounds their factors")
+                raise RuntimeError(
+                    f"products of {self.dtype} are less exact than their type: torch rounds their factors"
+                )
             self.bound[part] = np.where(bound < 0, bound, exact)
 
     def sweep(self, most: int, bar: tqdm) -> tuple[list[int], list[float]]:
@@ -158,7 +184,9 @@ class _Nearest:
             bar.update()
         return picked, distances
 
-    def _pick(self, front: np.ndarray, rest: tuple[float, int], most: int) -> tuple[list[int], list[float]]:
+    def _pick(
+        self, front: np.ndarray, rest: tuple[float, int], most: int
+    ) -> tuple[list[int], list[float]]:
         """Pick from the settled points `front` (n,) until one outside, (bound, -index) at best, may come first."""
         x, distance = _rows(self._take(front).cpu(), self.metric), self.bound[front]
         rounded, points = x.to(self.dtype), x.numpy()
@@ -175,7 +203,9 @@ class _Nearest:
             self.count += 1
             products = torch.addmv(low + xx[best], rounded, rounded[best], alpha=-2).numpy()
             near = (~(products > distance)).nonzero()[0]
-            distance[near] = np.minimum(distance[near], _squares(torch.from_numpy(points[near] - points[best])).numpy())
+            distance[near] = np.minimum(
+                distance[near], _squares(torch.from_numpy(points[near] - points[best])).numpy()
+            )
             distance[best] = -1  # picked: never again
         self.bound[front], self.seen[front] = distance, self.count
         return picked, distances
@@ -191,7 +221,9 @@ class _Nearest:
         for start in range(first, self.count, step):
             c = torch.from_numpy(self.centers[start : min(start + step, self.count)]).to(x)
             products, _, high = _products(x, xx, c, self.buffer)
-            least = torch.minimum(least, (products.amin(dim=1) + high).nan_to_num(nan=torch.inf, posinf=torch.inf))
+            least = torch.minimum(
+                least, (products.amin(dim=1) + high).nan_to_num(nan=torch.inf, posinf=torch.inf)
+            )
         return least.double().cpu().numpy()
 
     def _take(self, rows: np.ndarray) -> Tensor:
@@ -214,7 +246,9 @@ def _largest(bound: np.ndarray, size: int) -> tuple[np.ndarray, tuple[float, int
     return np.sort(np.concatenate([above, equal[:fill]])), (floor, -equal[fill])
 
 
-def _products(x: Tensor, xx: Tensor, c: Tensor, buffer: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def _products(
+    x: Tensor, xx: Tensor, c: Tensor, buffer: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """(products (n, m), low (n,), high (n,)): the squared distance of row i of x to row j of c is from products[i, j] + low[i]
     to products[i, j] + high[i]. xx: |x|^2 of the rows."""
     cc = c.norm(dim=1).square()
@@ -249,13 +283,19 @@ def _rows(x: Tensor, metric: str) -> Tensor:
 def _product_dtype(points: Tensor, small: bool) -> torch.dtype:
     """float32 where it is float32 in truth (torch can be set to round factors to fewer bits) and nothing overflows."""
     matmul = getattr(torch.backends.mkldnn, "matmul", None)  # torch 2.9 and later
-    whole = matmul.fp32_precision in ("none", "ieee") if matmul else torch.get_float32_matmul_precision() == "highest"
+    whole = (
+        matmul.fp32_precision in ("none", "ieee")
+        if matmul
+        else torch.get_float32_matmul_precision() == "highest"
+    )
     return torch.float32 if whole and small and points.device.type == "cpu" else torch.float64
 
 
 def _norms(x: Tensor) -> Tensor:
     """|x| of the rows (N,) in float32."""
-    return torch.cat([part.float().norm(dim=1) for part in x.split(max(1, CHUNK_NUMBERS // x.shape[1]))])
+    return torch.cat(
+        [part.float().norm(dim=1) for part in x.split(max(1, CHUNK_NUMBERS // x.shape[1]))]
+    )
 
 
 def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> tuple[Tensor, bool]:
@@ -266,7 +306,9 @@ def _checked(x: Tensor | np.ndarray, name: str, metric: str) -> tuple[Tensor, bo
     if x.device.type == "mps":
         x = x.cpu()  # MPS has no float64
     if x.ndim != 2 or x.shape[1] == 0 or not x.is_floating_point():
-        raise ValueError(f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array with columns is needed")
+        raise ValueError(
+            f"{name} are {tuple(x.shape)} {x.dtype}; a 2-D floating-point array with columns is needed"
+        )
     if len(x) == 0:
         return x, True
     largest = max(abs(float(v)) for v in x.aminmax())

@@ -15,7 +15,9 @@ from tqdm import tqdm
 
 PACKAGE = Path(__file__).resolve().parent.parent
 DEEPEST = 100  # levels of JSON; a parser of brackets recurses
-_AT_WORK: dict[Path, tuple[int, int]] = {}  # folder -> process and thread that have it for themselves
+_AT_WORK: dict[
+    Path, tuple[int, int]
+] = {}  # folder -> process and thread that have it for themselves
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
@@ -65,7 +67,9 @@ def alone(folder: Path) -> Iterator[None]:
     place, me = folder.resolve(), (os.getpid(), threading.get_ident())
     there = _AT_WORK.get(place, (0, 0))
     if there == me:
-        raise RuntimeError(f"what works in {folder} cannot begin there a second time before it is over; take another folder")
+        raise RuntimeError(
+            f"what works in {folder} cannot begin there a second time before it is over; take another folder"
+        )
     lock = FileLock(place / ".lock")
     try:
         lock.acquire(timeout=0)
@@ -87,7 +91,11 @@ def make_folder(path: str | os.PathLike) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OSError(error.errno, f"cannot make the folder ({error.strerror}); choose another than", str(folder)) from error
+        raise OSError(
+            error.errno,
+            f"cannot make the folder ({error.strerror}); choose another than",
+            str(folder),
+        ) from error
     if not os.access(folder, os.W_OK):
         raise PermissionError(13, "the folder is read-only; choose another than", str(folder))
     return folder
@@ -131,7 +139,9 @@ def sealed(content: dict) -> dict:
 
 def is_whole(content: object) -> bool:
     """Is it what was sealed?"""
-    return isinstance(content, dict) and content.get("sha256") == digest({k: v for k, v in content.items() if k != "sha256"})
+    return isinstance(content, dict) and content.get("sha256") == digest(
+        {k: v for k, v in content.items() if k != "sha256"}
+    )
 
 
 def sha256_of(path: Path) -> str:
@@ -173,13 +183,18 @@ def _present(path: Path, remedy: str) -> Path:
 
 def _check_sha256(path: Path, found: str, expected: str, remedy: str) -> None:
     if found != expected:
-        raise ValueError(f"{path} is damaged: its sha256 is {found[:12]}..., the manifest says {expected[:12]}...; {remedy}")
+        raise ValueError(
+            f"{path} is damaged: its sha256 is {found[:12]}..., the manifest says {expected[:12]}...; {remedy}"
+        )
 
 
 def name_of(function: object) -> str:
     """A callable of any kind, as written into a configuration: two that differ have to have different names."""
     if isinstance(function, functools.partial):
-        settings = [*map(repr, function.args), *(f"{k}={v!r}" for k, v in sorted(function.keywords.items()))]
+        settings = [
+            *map(repr, function.args),
+            *(f"{k}={v!r}" for k, v in sorted(function.keywords.items())),
+        ]
         return f"{name_of(function.func)}({', '.join(settings)})"
     return f"{function.__module__}.{getattr(function, '__qualname__', type(function).__qualname__)}"
 
@@ -187,8 +202,13 @@ def name_of(function: object) -> str:
 def require_same(found: dict, expected: dict, what: str, remedy: str) -> None:
     """Raises ValueError naming every (nested) field in which `found` differs from `expected`, both values and the remedy."""
     found, expected = _flat(found), _flat(expected)
-    if differing := sorted(k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k)):
-        shown = "; ".join(f"{k}: {_short(found.get(k))} there, {_short(expected.get(k))} asked for" for k in differing)
+    if differing := sorted(
+        k for k in found.keys() | expected.keys() if found.get(k) != expected.get(k)
+    ):
+        shown = "; ".join(
+            f"{k}: {_short(found.get(k))} there, {_short(expected.get(k))} asked for"
+            for k in differing
+        )
         raise ValueError(f"{what} was made with other settings or inputs ({shown}); {remedy}")
 
 
@@ -196,7 +216,11 @@ def _flat(nested: dict, prefix: str = "") -> dict:
     """{"a": {"b": 1}} -> {"a.b": 1}; tuples become lists, as in JSON."""
     flat = {}
     for key, value in nested.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+        inner = (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {f"{prefix}{key}": value}
+        )
         flat.update(inner)
     return {k: list(v) if isinstance(v, tuple) else v for k, v in flat.items()}
 

@@ -31,7 +31,10 @@ SHOWN = 256  # pixels of the squares that are shown to people
 RENDERING = f"whole pictures, version 1, up to 1:{LONGEST}"  # how files become pixels: part of a fingerprint
 FEW = 128  # views; so many are made by threads before worker processes are up
 MOST_WORKERS = 8
-ITEM, ITEM_BYTES = 16, 3 * 2**20  # the most views, and bytes, that a worker makes and sends at a time
+ITEM, ITEM_BYTES = (
+    16,
+    3 * 2**20,
+)  # the most views, and bytes, that a worker makes and sends at a time
 AHEAD = 8  # items that each worker is asked for ahead
 CPU = torch.device("cpu")
 
@@ -51,7 +54,9 @@ def stream_views(
             yield send(x, device).float() / 255
         return
     for index, view in batches:
-        rows, places = torch.as_tensor(index).unique(return_inverse=True)  # an image is sent once for all of its views
+        rows, places = torch.as_tensor(index).unique(
+            return_inverse=True
+        )  # an image is sent once for all of its views
         x = send(images[rows.to(images.device)], device)[send(places, device)]
         yield pixels(views, x, index, view, size, mode)
 
@@ -62,18 +67,24 @@ def stream_centers(
 ) -> Iterator[Tensor]:  # fmt: skip
     """The centre views of all images in order, `batch` at a time; see `stream_views`."""
     if isinstance(images, ImageFiles):
-        return stream_views(images, _centers(len(images), batch), Views(), size, mode, device, reduced=reduced)
+        return stream_views(
+            images, _centers(len(images), batch), Views(), size, mode, device, reduced=reduced
+        )
     return (render_center(part.to(device), size, mode) for part in images.split(batch))
 
 
-def read_images(paths: Sequence[File], side: int = SIDE, budget_bytes: int = 2**31, *, check: bool = True) -> "ImageFiles":
+def read_images(
+    paths: Sequence[File], side: int = SIDE, budget_bytes: int = 2**31, *, check: bool = True
+) -> "ImageFiles":
     """Files as images: reduced and held in memory where that fits the budget, else decoded again whenever asked for.
 
     Raises FileNotFoundError for missing files, and ValueError, with their number and paths, for damaged ones. check: where they
     are not held, decode all once to see that (not needed for a pool that a teacher encodes before anything is trained).
     """
     if missing := [path for path in paths if not path.is_file()]:
-        raise FileNotFoundError(f"{len(missing)} of {len(paths)} images are missing, first {_named(missing)}")
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(paths)} images are missing, first {_named(missing)}"
+        )
     files = ImageFiles(paths, side)
     if not files.hold(budget_bytes) and check:
         files.check()
@@ -135,7 +146,13 @@ class ImageFiles:
         return self
 
     def stream(
-        self, batches: Sequence[Batch], views: Views, size: int, mode: str = "bilinear", *, reduced: bool = True
+        self,
+        batches: Sequence[Batch],
+        views: Views,
+        size: int,
+        mode: str = "bilinear",
+        *,
+        reduced: bool = True,
     ) -> Iterator[Tensor]:
         """The pixels (B, 3, size, size) uint8 of each batch of (image, view) pairs, in order; the next are made meanwhile.
 
@@ -147,7 +164,9 @@ class ImageFiles:
         read, RuntimeError when a worker was killed.
         """
         every = torch.arange(len(self))
-        batches = [(every[index], check_view(views, view)) for index, view in batches]  # refused here, not in a worker
+        batches = [
+            (every[index], check_view(views, view)) for index, view in batches
+        ]  # refused here, not in a worker
 
         def render(row: int, which: Sequence[int]) -> np.ndarray:
             photo = self._photo(row, reduced)
@@ -155,7 +174,9 @@ class ImageFiles:
             return np.stack([render_photo(photo, box, size, mode) for box in boxes])
 
         most = _most_at_once(3 * size**2)
-        items = (item for index, view in batches for item in _items(_places(index), view.tolist(), most))
+        items = (
+            item for index, view in batches for item in _items(_places(index), view.tolist(), most)
+        )
         with closing(_results(render, items, sum(len(index) for index, _ in batches))) as results:
             for index, _ in batches:
                 images = torch.empty(len(index), 3, size, size, dtype=torch.uint8)
@@ -186,7 +207,11 @@ class ImageFiles:
     def damaged(self) -> dict[File, str]:
         """Every file that cannot be read, with the reason; all are decoded, under a progress bar where there are many."""
         with closing(self._each(lambda photo: None, "checking images")) as reasons:
-            return {path: reason for path, reason in zip(self.paths, reasons, strict=True) if reason is not None}
+            return {
+                path: reason
+                for path, reason in zip(self.paths, reasons, strict=True)
+                if reason is not None
+            }
 
     def check(self) -> None:
         """Raises ValueError, with number and paths, where some cannot be read; all are decoded, unless they are held."""
@@ -207,7 +232,9 @@ class ImageFiles:
             return self.held[row].photo()
         return read_photo(self.paths[row], self.side if reduced else None)
 
-    def _fill(self, images: Tensor, places: dict[int, list[int]], results: Iterator[np.ndarray | str]) -> None:
+    def _fill(
+        self, images: Tensor, places: dict[int, list[int]], results: Iterator[np.ndarray | str]
+    ) -> None:
         """Put the next results into `images` (B, 3, S, S). Raises ValueError that names the files which cannot be read."""
         bad = {}
         for (row, where), result in zip(places.items(), results, strict=False):
@@ -221,13 +248,21 @@ class ImageFiles:
         """`of` each reduced picture, in order; the reason for one that cannot be read."""
         rows = torch.arange(len(self)).split(_most_at_once(4 * self.side**2))
         items = ([(row,) for row in part.tolist()] for part in rows)
-        with closing(_results(lambda row: of(self._photo(row, reduced=True)), items, len(self))) as results:
-            yield from tqdm(results, total=len(self), unit="image", desc=title, disable=len(self) < 2000)
+        with closing(
+            _results(lambda row: of(self._photo(row, reduced=True)), items, len(self))
+        ) as results:
+            yield from tqdm(
+                results, total=len(self), unit="image", desc=title, disable=len(self) < 2000
+            )
 
     def _estimated_bytes(self) -> float:
         """What all reduced pictures take, by the headers of 200 files spread evenly."""
         some = self.paths[:: -(-len(self) // 200)] if self.paths else []
-        return len(self) * float(np.mean([reduced_bytes(path, self.side) for path in some])) if some else 0
+        return (
+            len(self) * float(np.mean([reduced_bytes(path, self.side) for path in some]))
+            if some
+            else 0
+        )
 
 
 def _centers(count: int, batch: int) -> list[Batch]:
@@ -247,7 +282,9 @@ def _places(index: Tensor) -> dict[int, list[int]]:
     return places
 
 
-def _items(places: dict[int, list[int]], view: Sequence[int], most: int) -> Iterator[list[tuple[int, list[int]]]]:
+def _items(
+    places: dict[int, list[int]], view: Sequence[int], most: int
+) -> Iterator[list[tuple[int, list[int]]]]:
     """The images of a batch, each with its views, some at a time: `most` views together, or one image."""
     item, count = [], 0
     for row, where in places.items():
@@ -281,7 +318,9 @@ class _Work:
             return self.function(*arguments)
         except UnidentifiedImageError:
             return "no picture that Pillow knows"
-        except Exception as error:  # whatever Pillow makes of a damaged file: the reason is reported with its path
+        except (
+            Exception
+        ) as error:  # whatever Pillow makes of a damaged file: the reason is reported with its path
             return str(error) or repr(error)
 
 

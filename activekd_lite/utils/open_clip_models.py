@@ -12,7 +12,10 @@ from torch import nn
 
 from activekd_lite.utils.files import embedded_model, read_json
 
-OWN_CONFIG = ("hf-hub:", "local-dir:")  # how models are called that bring configuration and weights of their own
+OWN_CONFIG = (
+    "hf-hub:",
+    "local-dir:",
+)  # how models are called that bring configuration and weights of their own
 
 
 UNLOADABLE = (
@@ -53,7 +56,10 @@ def needs_quick_gelu(name: str, pretrained: str | None, said: bool | None = None
         return needed
     if said is None and {own, *of_tag.values()} != {own}:
         kinds = of_tag | {"open_clip's own configuration": own}
-        with_it, without = (textwrap.shorten(", ".join(k for k in kinds if kinds[k] is kind), 100) for kind in (True, False))
+        with_it, without = (
+            textwrap.shorten(", ".join(k for k in kinds if kinds[k] is kind), 100)
+            for kind in (True, False)
+        )
         raise ValueError(
             f"{pretrained}: was it trained with QuickGELU? {name} exists with it ({with_it}) and without ({without}); say "
             "quick_gelu=True or False (--quick-gelu or --no-quick-gelu): True for OpenAI's weights and what was tuned from them"
@@ -66,9 +72,17 @@ def load_model(name: str, source: str | Path | None, quick_gelu: bool | None) ->
     if name.startswith(OWN_CONFIG):
         how = {"require_pretrained": True}
     else:
-        cfg = open_clip.get_pretrained_cfg(name, source) if source in open_clip.list_pretrained_tags_by_model(name) else {}
+        cfg = (
+            open_clip.get_pretrained_cfg(name, source)
+            if source in open_clip.list_pretrained_tags_by_model(name)
+            else {}
+        )
         path = _fetched(name, str(source), cfg) if cfg else source
-        how = {"pretrained": os.path.abspath(path), "force_preprocess_cfg": cfg, "quick_gelu": quick_gelu}  # no file is a tag
+        how = {
+            "pretrained": os.path.abspath(path),
+            "force_preprocess_cfg": cfg,
+            "quick_gelu": quick_gelu,
+        }  # no file is a tag
     try:
         return open_clip.create_model(name, **how)
     except UNLOADABLE as error:
@@ -86,13 +100,21 @@ def _fetched(name: str, tag: str, cfg: dict) -> str:
 def _refusal(error: Exception, name: str, source: str) -> Exception:
     """What to tell the user of weights that open_clip could not load."""
     text = textwrap.shorten(str(error) or repr(error), 300)
-    if isinstance(error, UnpicklingError) or "TorchScript" in text:  # torch's text advises to unpickle all the same
-        return ValueError(f"the weights {source!r} of {name} hold more than tensors; nothing else is unpickled")
+    if (
+        isinstance(error, UnpicklingError) or "TorchScript" in text
+    ):  # torch's text advises to unpickle all the same
+        return ValueError(
+            f"the weights {source!r} of {name} hold more than tensors; nothing else is unpickled"
+        )
     if "state_dict" in text:
-        return ValueError(f"the weights {source!r} do not fit {name}: {text}; name the model that they belong to")
+        return ValueError(
+            f"the weights {source!r} do not fit {name}: {text}; name the model that they belong to"
+        )
     if name.startswith(OWN_CONFIG) and isinstance(error, OSError | RuntimeError):
         return _no_weights(error, name, source)
-    return ValueError(f"the weights {source!r} of {name} cannot be read: {text}; fetch the file again")
+    return ValueError(
+        f"the weights {source!r} of {name} cannot be read: {text}; fetch the file again"
+    )
 
 
 def _no_weights(error: Exception, name: str, source: str) -> FileNotFoundError:
@@ -106,7 +128,9 @@ def load_tokenizer(name: str) -> object:
     """open_clip's tokenizer of a model; some (SigLIP) are files of their own, fetched from the hub."""
     try:
         return open_clip.get_tokenizer(name)
-    except Exception as error:  # the hub's, transformers' and open_clip's own kinds: all say that it cannot be had
+    except (
+        Exception
+    ) as error:  # the hub's, transformers' and open_clip's own kinds: all say that it cannot be had
         raise FileNotFoundError(
             f"no tokenizer for {name!r}: {error}. Fetch it once where there is a network, with `pip install transformers` and "
             f"`open_clip.get_tokenizer({name!r})`"
@@ -117,17 +141,28 @@ def check_source(name: str, pretrained: str | Path | None) -> None:
     """Raises ValueError or FileNotFoundError for a model or weights that are not known, listing those that are."""
     if name.startswith(OWN_CONFIG):
         if pretrained:
-            raise ValueError(f"{name} brings its own weights; leave out pretrained = {str(pretrained)!r}")
+            raise ValueError(
+                f"{name} brings its own weights; leave out pretrained = {str(pretrained)!r}"
+            )
         if name.startswith("local-dir:"):
-            read_json(Path(name.removeprefix("local-dir:")) / "open_clip_config.json", "fetch the folder again")
+            read_json(
+                Path(name.removeprefix("local-dir:")) / "open_clip_config.json",
+                "fetch the folder again",
+            )
         return
     known = ["tiny-clip", *open_clip.list_models()]
     if name not in known:
         near = get_close_matches(name, known, 3)
         hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise ValueError(f"unknown model {name!r}{hint} known are {', '.join(known)}, and hf-hub:organisation/name")
+        raise ValueError(
+            f"unknown model {name!r}{hint} known are {', '.join(known)}, and hf-hub:organisation/name"
+        )
     tags = open_clip.list_pretrained_tags_by_model(name)
     if pretrained is None:
-        raise ValueError(f"{name} needs pretrained=: one of {', '.join(tags) or 'no tag is known'}, or a weights file")
+        raise ValueError(
+            f"{name} needs pretrained=: one of {', '.join(tags) or 'no tag is known'}, or a weights file"
+        )
     if pretrained not in tags and not Path(pretrained).is_file():
-        raise FileNotFoundError(f"{name} has no weights {str(pretrained)!r}: not a file, and not one of {', '.join(tags)}")
+        raise FileNotFoundError(
+            f"{name} has no weights {str(pretrained)!r}: not a file, and not one of {', '.join(tags)}"
+        )

@@ -16,7 +16,9 @@ TURN = {  # EXIF orientation -> what puts the picture upright
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 LONGEST = 20  # aspect ratio; longer pictures lose their ends, which no crop of more than 4/3/20 = 6.7 % of the area reaches
 
-Box = tuple[int, int, int, int, bool]  # top, left, height, width in pixels of the whole picture, and flip
+Box = tuple[
+    int, int, int, int, bool
+]  # top, left, height, width in pixels of the whole picture, and flip
 
 
 class File(Protocol):
@@ -68,7 +70,9 @@ def read_photo(file: File, side: int | None = None) -> Photo:
     with _open(file) as image:
         width, height = _whole_size(image)
         if side:
-            image.draft(image.mode, (side, side))  # a large JPEG is decoded at a fraction of its size
+            image.draft(
+                image.mode, (side, side)
+            )  # a large JPEG is decoded at a fraction of its size
         image.load()  # Pillow turns a TIFF itself, and takes the mark of its orientation away
         image = upright(image)
     image = _central(image, *_bounded(*image.size))
@@ -82,7 +86,9 @@ def reduced_bytes(file: File, side: int) -> int:
     try:
         with _open(file) as image:
             width, height = _whole_size(image)
-    except Exception:  # whatever Pillow makes of a damaged file: the reason is given when it is decoded
+    except (
+        Exception
+    ):  # whatever Pillow makes of a damaged file: the reason is given when it is decoded
         return 0
     width, height = (width, height) if min(width, height) <= side else _resized(width, height, side)
     return 3 * width * height
@@ -125,7 +131,12 @@ def _open(file: File) -> Image.Image:
 
 def _whole_size(image: Image.Image) -> tuple[int, int]:
     """Width and height of the upright picture, without the ends of one that is too long."""
-    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)  # a TIFF's size is that of the turned one
+    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (
+        5,
+        6,
+        7,
+        8,
+    )  # a TIFF's size is that of the turned one
     return _bounded(*(image.size[::-1] if turned else image.size))
 
 
@@ -148,9 +159,16 @@ def _central(image: Image.Image, width: int, height: int) -> Image.Image:
     return image.crop((left, top, left + width, top + height))
 
 
-def _resized_crop(image: Image.Image, edges: tuple[float, float, float, float], size: int, resampling: int) -> Image.Image:
+def _resized_crop(
+    image: Image.Image, edges: tuple[float, float, float, float], size: int, resampling: int
+) -> Image.Image:
     """What lies between the edges (left, top, right, bottom), whole numbers or not, as size x size pixels."""
     left, top = math.floor(edges[0]), math.floor(edges[1])
     right, bottom = min(math.ceil(edges[2]), image.width), min(math.ceil(edges[3]), image.height)
-    inside = (edges[0] - left, edges[1] - top, min(edges[2], right) - left, min(edges[3], bottom) - top)
+    inside = (
+        edges[0] - left,
+        edges[1] - top,
+        min(edges[2], right) - left,
+        min(edges[3], bottom) - top,
+    )
     return image.crop((left, top, right, bottom)).resize((size, size), resampling, inside)

@@ -25,6 +25,8 @@ def lr_factor(schedule: str, step: int, steps: int, warmup: float) -> float:
 def check_schedule(schedule: str, warmup: float) -> None:
     """Raise ValueError for an unknown schedule or a warm-up that is no share."""
     if schedule not in SCHEDULES:
-        raise ValueError(f"schedule = {schedule!r}; choose one of {', '.join(map(repr, SCHEDULES))}")
+        raise ValueError(
+            f"schedule = {schedule!r}; choose one of {', '.join(map(repr, SCHEDULES))}"
+        )
     if not 0 <= warmup <= 1:
         raise ValueError(f"warmup = {warmup} is a share of the steps: it must lie between 0 and 1")

@@ -16,7 +16,9 @@ from types import FrameType
 import psutil
 
 GOES_ON = "run the same command again, and it goes on where it stopped"
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]
 PATIENCE = 5  # seconds for an orderly end
 
 
@@ -39,9 +41,14 @@ def _stop(number: int) -> None:
         signal.signal(other, signal.SIG_IGN)
     if hasattr(signal, "SIGCHLD"):  # torch's DataLoader raises in its handler when a worker dies
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    _thread.start_new_thread(_exit_later, (128 + number,))  # no lock is needed for it, which might be held just now
+    _thread.start_new_thread(
+        _exit_later, (128 + number,)
+    )  # no lock is needed for it, which might be held just now
     with contextlib.suppress(OSError):  # the terminal is gone
-        os.write(2, f"{_line_break()}activekd-lite: stopped by {signal.Signals(number).name}; {GOES_ON}\n".encode())
+        os.write(
+            2,
+            f"{_line_break()}activekd-lite: stopped by {signal.Signals(number).name}; {GOES_ON}\n".encode(),
+        )
     with contextlib.suppress(Exception):  # it was being written to
         sys.stdout.flush()
     with contextlib.suppress(BaseException):  # whatever fails now, the process ends

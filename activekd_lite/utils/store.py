@@ -25,7 +25,9 @@ from activekd_lite.utils.files import is_whole, parse_json, require_same, sealed
 
 FORMAT = 3  # since 3 the fingerprint says whether the VLM has QuickGELU
 OWN_FILES = ("features.f16", "manifest.json")
-SHARD = 4096  # features of a shard, all views of an image together: what a killed build loses at most
+SHARD = (
+    4096  # features of a shard, all views of an image together: what a killed build loses at most
+)
 REMEDY = "delete the folder (`activekd-lite cache prune` finds it) and build the cache again"
 
 
@@ -45,17 +47,25 @@ class FeatureStore:
         """What the manifest says. Raises FileNotFoundError where there is none, ValueError for one that makes no sense."""
         path = folder / "manifest.json"
         if not path.is_file():
-            raise FileNotFoundError(f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)")
+            raise FileNotFoundError(
+                f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)"
+            )
         try:
             manifest = parse_json(path.read_bytes())
-            if "sha256" in manifest and not is_whole(manifest):  # those of older versions have none of their own
+            if "sha256" in manifest and not is_whole(
+                manifest
+            ):  # those of older versions have none of their own
                 raise ValueError("its checksum differs")
             count, size, dim = (int(x) for x in manifest["shape"])
             if min(count, size, dim) < 1 or manifest["fingerprint"]["format"] != FORMAT:
-                raise ValueError(f"shape {count} x {size} x {dim}, format {manifest['fingerprint']['format']}")
+                raise ValueError(
+                    f"shape {count} x {size} x {dim}, format {manifest['fingerprint']['format']}"
+                )
             return cls(folder, manifest["fingerprint"], count, size, dim, dict(manifest["shards"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is damaged or of an older version ({error!r}); {REMEDY}") from error
+            raise ValueError(
+                f"{path} is damaged or of an older version ({error!r}); {REMEDY}"
+            ) from error
 
     @classmethod
     def resume(cls, folder: Path, fingerprint: dict, count: int, size: int) -> "FeatureStore":
@@ -74,7 +84,9 @@ class FeatureStore:
 
     @property
     def missing(self) -> list[tuple[int, int]]:
-        return [(start, stop) for start, stop in self.ranges if f"{start}-{stop}" not in self.shards]
+        return [
+            (start, stop) for start, stop in self.ranges if f"{start}-{stop}" not in self.shards
+        ]
 
     def write(self, features: Tensor, start: int) -> None:
         """Write a shard (V, n, D), then list it: a shard that is listed is whole. Raises OSError for a full disk."""
@@ -88,12 +100,14 @@ class FeatureStore:
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
-            reason = (
-                f"cannot write the teacher cache ({error.strerror}); free space or choose another `root`; what is encoded stays"
-            )
+            reason = f"cannot write the teacher cache ({error.strerror}); free space or choose another `root`; what is encoded stays"
             raise OSError(error.errno, reason, str(self.folder)) from error
         self.shards[f"{start}-{start + block.shape[1]}"] = hashlib.sha256(block).hexdigest()
-        manifest = {"fingerprint": self.fingerprint, "shape": [self.count, self.size, self.dim], "shards": self.shards}
+        manifest = {
+            "fingerprint": self.fingerprint,
+            "shape": [self.count, self.size, self.dim],
+            "shards": self.shards,
+        }
         write_atomic(self.folder / "manifest.json", json.dumps(sealed(manifest), indent=1) + "\n")
 
     def open(self, verify: bool = True) -> Tensor:
@@ -110,10 +124,16 @@ class FeatureStore:
         path, shape = self.folder / "features.f16", (self.count, self.size, self.dim)
         length = path.stat().st_size if path.is_file() else 0
         if length != 2 * np.prod(shape):
-            raise ValueError(f"{path} has {length // 2} numbers, not {self.count} x {self.size} x {self.dim}; {REMEDY}")
-        features = np.memmap(path, dtype=np.float16, mode="c", shape=shape)  # "c": torch wants it writable, the file is not
+            raise ValueError(
+                f"{path} has {length // 2} numbers, not {self.count} x {self.size} x {self.dim}; {REMEDY}"
+            )
+        features = np.memmap(
+            path, dtype=np.float16, mode="c", shape=shape
+        )  # "c": torch wants it writable, the file is not
         if verify and (bad := self.damaged(features)):
-            raise ValueError(f"{path} is damaged in {len(bad)} shards, first images {bad[0]}; {REMEDY}")
+            raise ValueError(
+                f"{path} is damaged in {len(bad)} shards, first images {bad[0]}; {REMEDY}"
+            )
         return torch.from_numpy(features)
 
     def mark_used(self) -> None:
@@ -138,16 +158,39 @@ def info(root: str | os.PathLike = ".cache") -> pd.DataFrame:
     "damaged": no manifest that can be read) and unused_days."""
     rows = []
     for folder in _folders(root):
-        row = {"folder": str(folder), "mib": sum(f.lstat().st_size for f in folder.iterdir()) / 2**20, "state": "damaged"}
-        row["unused_days"] = (time.time() - max(f.lstat().st_mtime for f in folder.iterdir())) / 86400
+        row = {
+            "folder": str(folder),
+            "mib": sum(f.lstat().st_size for f in folder.iterdir()) / 2**20,
+            "state": "damaged",
+        }
+        row["unused_days"] = (
+            time.time() - max(f.lstat().st_mtime for f in folder.iterdir())
+        ) / 86400
         with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
             store = FeatureStore.read(folder)
             vlm = store.fingerprint["vlm"]
-            row |= {"vlm": vlm["name"], "pretrained": vlm["pretrained"], "views": store.count, "images": store.size}
+            row |= {
+                "vlm": vlm["name"],
+                "pretrained": vlm["pretrained"],
+                "views": store.count,
+                "images": store.size,
+            }
             row |= {"dim": store.dim, "state": "unfinished" if store.missing else "whole"}
         rows.append(row)
-    columns = ["folder", "vlm", "pretrained", "views", "images", "dim", "mib", "state", "unused_days"]
-    return pd.DataFrame(rows, columns=columns).astype({c: "Int64" for c in ("views", "images", "dim")})
+    columns = [
+        "folder",
+        "vlm",
+        "pretrained",
+        "views",
+        "images",
+        "dim",
+        "mib",
+        "state",
+        "unused_days",
+    ]
+    return pd.DataFrame(rows, columns=columns).astype(
+        {c: "Int64" for c in ("views", "images", "dim")}
+    )
 
 
 def verify(root: str | os.PathLike = ".cache") -> dict[Path, str]:
@@ -162,7 +205,9 @@ def verify(root: str | os.PathLike = ".cache") -> dict[Path, str]:
     return wrong
 
 
-def prune(root: str | os.PathLike = ".cache", unused_days: float | None = None, *, delete: bool = False) -> dict[Path, str]:
+def prune(
+    root: str | os.PathLike = ".cache", unused_days: float | None = None, *, delete: bool = False
+) -> dict[Path, str]:
     """Which caches under `root` can go, and why: unfinished, damaged or of an older version, or not used for `unused_days`.
 
     delete: delete them; one that is being built stays. Returns {folder: reason}.
@@ -199,7 +244,11 @@ def _folders(root: str | os.PathLike) -> list[Path]:
 
 
 def _is_cache(path: Path) -> bool:
-    if not path.is_dir() or path.is_symlink() or not re.search(r"-[0-9a-f]{12}$", path.resolve().name):
+    if (
+        not path.is_dir()
+        or path.is_symlink()
+        or not re.search(r"-[0-9a-f]{12}$", path.resolve().name)
+    ):
         return False
     found = [file.name for file in path.iterdir() if not file.name.endswith(".partial")]
     return bool(found) and set(found) <= {*OWN_FILES, ".lock"}

@@ -69,14 +69,18 @@ def check_view(views: Views, view: Tensor) -> Tensor:
     """`view` (B,) as a tensor. Raises ValueError for one outside [0, views.count)."""
     view = torch.as_tensor(view)
     if view.numel() and not (0 <= int(view.min()) and int(view.max()) < views.count):
-        raise ValueError(f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}")
+        raise ValueError(
+            f"view {int(view.min())}..{int(view.max())} asked for, but there are views 0..{views.count - 1}"
+        )
     return view
 
 
 ATTEMPTS = 10  # of torchvision's RandomResizedCrop to find a box that fits
 
 
-def crop(views: Views, image: int, view: int, width: int, height: int) -> tuple[int, int, int, int, bool] | None:
+def crop(
+    views: Views, image: int, view: int, width: int, height: int
+) -> tuple[int, int, int, int, bool] | None:
     """The crop of one view of a photograph, distributed as torchvision's RandomResizedCrop: top, left, height, width, flip.
 
     width, height: pixels of the whole photograph. Returns None for view 0, the centre view.
@@ -104,7 +108,9 @@ def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int
     """
     image_ids, view = torch.as_tensor(image_ids), check_view(views, view)
     aug = views.augmentation
-    ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(FRESH) + view.cpu().numpy().astype(np.uint64)
+    ids = image_ids.cpu().numpy().astype(np.uint64) * np.uint64(FRESH) + view.cpu().numpy().astype(
+        np.uint64
+    )
     u = uniforms(views.seed, ids, 5)  # (B, 5)
     area = aug.scale[0] + (aug.scale[1] - aug.scale[0]) * u[:, 0]
     ratio = np.exp(np.log(aug.ratio[0]) + np.log(aug.ratio[1] / aug.ratio[0]) * u[:, 1])
@@ -112,7 +118,9 @@ def boxes(views: Views, image_ids: Tensor, view: Tensor, height: int, width: int
     box_h = np.minimum(np.sqrt(area / ratio), 1.0)
     box_w = np.minimum(np.sqrt(area * ratio), 1.0)
     top, left = u[:, 2] * (1 - box_h), u[:, 3] * (1 - box_w)
-    drawn = torch.from_numpy(np.stack([top, left, box_h, box_w, u[:, 4] < aug.flip], axis=1)).float()
+    drawn = torch.from_numpy(
+        np.stack([top, left, box_h, box_w, u[:, 4] < aug.flip], axis=1)
+    ).float()
     return torch.where((view == 0).cpu()[:, None], center_box(height, width), drawn)
 
 
@@ -140,8 +148,12 @@ def render(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     theta[:, 1, 1] = box_h
     theta[:, 0, 2] = 2 * left + box_w - 1
     theta[:, 1, 2] = 2 * top + box_h - 1
-    grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)  # (B, size, size, 2)
-    return F.grid_sample(images.float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    grid = F.affine_grid(
+        theta, [len(images), 3, size, size], align_corners=False
+    )  # (B, size, size, 2)
+    return F.grid_sample(
+        images.float() / 255, grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
 
 
 def render_center(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
@@ -152,19 +164,25 @@ def render_center(images: Tensor, size: int, mode: str = "bilinear") -> Tensor:
     height, width = images.shape[-2:]
     short = min(height, width)
     resized = (height * size // short, width * size // short)  # torchvision cuts off, too
-    pixels = F.interpolate(images.float() / 255, resized, mode=mode, antialias=True, align_corners=False)
+    pixels = F.interpolate(
+        images.float() / 255, resized, mode=mode, antialias=True, align_corners=False
+    )
     top, left = (round((side - size) / 2) for side in resized)
     return pixels[..., top : top + size, left : left + size].clamp(0, 1)
 
 
-def pixels(views: Views, images: Tensor, image_ids: Tensor, view: Tensor, size: int, mode: str = "bilinear") -> Tensor:
+def pixels(
+    views: Views, images: Tensor, image_ids: Tensor, view: Tensor, size: int, mode: str = "bilinear"
+) -> Tensor:
     """Any mix of views of some images: what teacher and student are given.
 
     images: (B, 3, H, W) uint8, the images `image_ids` (B,) themselves; view: (B,). Returns (B, 3, size, size) in [0, 1].
     """
     height, width = images.shape[-2:]
     out = render(images, boxes(views, image_ids, view, height, width), size)
-    central = send(torch.nonzero(view == 0).flatten(), images.device)  # found where `view` is: no waiting for a GPU
+    central = send(
+        torch.nonzero(view == 0).flatten(), images.device
+    )  # found where `view` is: no waiting for a GPU
     if len(central):
         out[central] = render_center(images[central], size, mode)
     return out

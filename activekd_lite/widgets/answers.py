@@ -29,7 +29,11 @@ def labelled_rows(
     rows: name -> pool indices, at most 12 are shown; labels: of the pool indices.
     """
     figure = image_rows(rows, images, labels, tile=tile, columns=COLUMNS, title=title)
-    shown = [(x, y, labels[i]) for y, row in enumerate(rows.values()) for x, i in enumerate(row[:COLUMNS])]
+    shown = [
+        (x, y, labels[i])
+        for y, row in enumerate(rows.values())
+        for x, i in enumerate(row[:COLUMNS])
+    ]
     if max(len(name) for *_, name in shown) <= tile // 8:
         for x, y, name in shown:
             figure.add_annotation(
@@ -45,12 +49,18 @@ def against_truth(given: pd.DataFrame, images: Tensor | ImageFiles, *, title: st
     said = f"{len(different)} of {len(given)} labels differ from the true ones."
     if different.empty:
         return words(said, title, given)
-    rows = {f"true: {name}": of["index"].tolist() for name, of in different.groupby("true", sort=False)}
-    figure = labelled_rows(rows, images, different.set_index("index")["label"], title=f"{title}: {said[:-1]}")
+    rows = {
+        f"true: {name}": of["index"].tolist() for name, of in different.groupby("true", sort=False)
+    }
+    figure = labelled_rows(
+        rows, images, different.set_index("index")["label"], title=f"{title}: {said[:-1]}"
+    )
     return figure.update_layout(margin_l=150)
 
 
-def accuracy_by_seconds(runs: Mapping[str, tuple[RunResult, Journal | float]], *, title: str = "") -> Figure:
+def accuracy_by_seconds(
+    runs: Mapping[str, tuple[RunResult, Journal | float]], *, title: str = ""
+) -> Figure:
     """Test accuracy against the seconds that labelling took, a line for each entry name -> (run, its journal, or the seconds a
     label that are assumed). An initial set by hand, shots > 0, counts nothing."""
     tables, lines, said = [], [], []
@@ -67,12 +77,16 @@ def accuracy_by_seconds(runs: Mapping[str, tuple[RunResult, Journal | float]], *
             f"{name}: {first.accuracy_pct:.1f} % at {first.seconds:.0f} s, {last.accuracy_pct:.1f} % at {last.seconds:.0f} s"
         )
     figure = Figure(
-        lines, table=pd.concat(tables, ignore_index=True), alt=f"Test accuracy against seconds of labelling. {'; '.join(said)}."
+        lines,
+        table=pd.concat(tables, ignore_index=True),
+        alt=f"Test accuracy against seconds of labelling. {'; '.join(said)}.",
     )
     figure.update_xaxes(title="seconds spent on labels", rangemode="tozero")
     figure.update_yaxes(title="test accuracy (%)")
     only = f" ({next(iter(runs))})" if len(runs) == 1 else ""
-    return figure.update_layout(title=title or f"Accuracy against seconds spent{only}", showlegend=len(runs) > 1)
+    return figure.update_layout(
+        title=title or f"Accuracy against seconds spent{only}", showlegend=len(runs) > 1
+    )
 
 
 def _spent(result: RunResult, spent: Journal | float) -> pd.DataFrame:
@@ -89,6 +103,15 @@ def _spent(result: RunResult, spent: Journal | float) -> pd.DataFrame:
 def words(said: str, title: str, table: pd.DataFrame | None = None) -> Figure:
     """Where there is nothing to draw: a sentence."""
     figure = Figure(table=table, alt=f"{title}: {said}")
-    figure.add_annotation(x=0, y=0.5, xref="paper", yref="paper", xanchor="left", text=said, showarrow=False, font_size=18)
+    figure.add_annotation(
+        x=0,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        text=said,
+        showarrow=False,
+        font_size=18,
+    )
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.update_layout(title=title, height=170)

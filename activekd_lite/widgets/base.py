@@ -19,10 +19,21 @@ import torch
 import traitlets
 from torch import Tensor
 
-from activekd_lite.plots.base import CONFIG, INK, PLOTLY, TEMPLATE, Figure, data_uri, squares, table_of
+from activekd_lite.plots.base import (
+    CONFIG,
+    INK,
+    PLOTLY,
+    TEMPLATE,
+    Figure,
+    data_uri,
+    squares,
+    table_of,
+)
 from activekd_lite.utils.images import ImageFiles
 
-NARROW = dict(display="flex", flex_flow="row wrap", width="100%")  # rows that break where the page is narrow
+NARROW = dict(
+    display="flex", flex_flow="row wrap", width="100%"
+)  # rows that break where the page is narrow
 
 
 def somebody_there() -> bool:
@@ -32,7 +43,9 @@ def somebody_there() -> bool:
     parent = kernel.get_parent() if kernel else None
     if not parent:
         return False
-    return "cellId" in parent.get("metadata", {}) or parent["header"]["msg_type"].startswith("comm_")
+    return "cellId" in parent.get("metadata", {}) or parent["header"]["msg_type"].startswith(
+        "comm_"
+    )
 
 
 class Selection(traitlets.HasTraits):
@@ -99,8 +112,12 @@ class Explorer(ABC):
         self.widget.add_class(f"activekd-live-{self.widget.model_id}")
         bundle = self.widget._repr_mimebundle_()
         view, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        display(view | {"text/html": "", "text/plain": ""}, raw=True, metadata=metadata)  # nothing where widgets cannot run
-        display({"text/html": TWIN.replace("{id}", self.widget.model_id), "text/plain": ""}, raw=True)
+        display(
+            view | {"text/html": "", "text/plain": ""}, raw=True, metadata=metadata
+        )  # nothing where widgets cannot run
+        display(
+            {"text/html": TWIN.replace("{id}", self.widget.model_id), "text/plain": ""}, raw=True
+        )
         self._twin = display(twin(self.figure()), raw=True, display_id=True)
 
     def _update_twin(self) -> None:
@@ -145,7 +162,12 @@ def thumbnail(images: Tensor | ImageFiles, index: int, side: int = 96, alt: str 
 
 
 def gallery(
-    images: Tensor | ImageFiles, indices: Sequence[int], captions: Callable[[int], str], *, side: int = 56, most: int = 24
+    images: Tensor | ImageFiles,
+    indices: Sequence[int],
+    captions: Callable[[int], str],
+    *,
+    side: int = 56,
+    most: int = 24,
 ) -> str:
     """Images in rows that break, each with its caption below; how many more there are."""
     indices = [int(i) for i in indices]
@@ -154,16 +176,27 @@ def gallery(
         return ""
     pictures = zip(shown, squares(images, shown, side), strict=True)
     cells = "".join(
-        TILE.format(width=side + 16, picture=_picture(x, side, f"image {i}"), caption=html.escape(captions(i)))
+        TILE.format(
+            width=side + 16,
+            picture=_picture(x, side, f"image {i}"),
+            caption=html.escape(captions(i)),
+        )
         for i, x in pictures
     )
-    more = f'<span style="align-self:center">and {len(indices) - most} more</span>' if len(indices) > most else ""
+    more = (
+        f'<span style="align-self:center">and {len(indices) - most} more</span>'
+        if len(indices) > most
+        else ""
+    )
     return f'<div style="display:flex;flex-wrap:wrap;color:{INK}">{cells}{more}</div>'
 
 
 def bars(names: Sequence[str], shares: Sequence[float]) -> str:
     """Shares as a list with bars, in HTML."""
-    rows = [BAR.format(name=html.escape(n), share=s, width=max(1, round(90 * s))) for n, s in zip(names, shares, strict=True)]
+    rows = [
+        BAR.format(name=html.escape(n), share=s, width=max(1, round(90 * s)))
+        for n, s in zip(names, shares, strict=True)
+    ]
     return f'<table style="font-size:14px;line-height:1.35;border-collapse:collapse;color:{INK}">{"".join(rows)}</table>'
 
 

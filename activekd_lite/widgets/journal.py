@@ -19,12 +19,21 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.pool import Oracle, Pool
-from activekd_lite.utils.files import is_whole, make_folder, parse_json, require_same, sealed, write_atomic
+from activekd_lite.utils.files import (
+    is_whole,
+    make_folder,
+    parse_json,
+    require_same,
+    sealed,
+    write_atomic,
+)
 
 FORMAT = 1
 EVENTS = ("answer", "undo", "skip")
 TORN = b'{"event": "torn"}'  # the line before this one was cut off
-_OPEN = weakref.WeakValueDictionary()  # the newest journal of each file: a cell that is run again takes over from itself
+_OPEN = (
+    weakref.WeakValueDictionary()
+)  # the newest journal of each file: a cell that is run again takes over from itself
 
 
 class Stopped(RuntimeError):
@@ -48,7 +57,9 @@ class Journal:
         make_folder(self.path.parent)
         self._lock = FileLock(self.path.with_name(f".{self.path.name}.lock"), thread_local=False)
         if earlier := _OPEN.get(self.path):
-            earlier.close("this journal was opened again, further down or by running the cell again; label there")
+            earlier.close(
+                "this journal was opened again, further down or by running the cell again; label there"
+            )
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -56,7 +67,11 @@ class Journal:
                 f"another process has {self.path} open: shut down its kernel, or wait for it, or take another `out`"
             ) from None
         try:
-            self._head = {"journal": FORMAT, "pool": pool.fingerprint(), "classnames": list(pool.classnames)}
+            self._head = {
+                "journal": FORMAT,
+                "pool": pool.fingerprint(),
+                "classnames": list(pool.classnames),
+            }
             self._read()
         except BaseException:
             self._lock.release()
@@ -95,7 +110,9 @@ class Journal:
                 raise ValueError("its checksum differs")
             kind = event["journal"] and "head" if place == 1 else event["event"]
             if kind in EVENTS:
-                self._check(event["index"], event["seconds"], event["label"] if kind == "answer" else None)
+                self._check(
+                    event["index"], event["seconds"], event["label"] if kind == "answer" else None
+                )
             elif kind != "head":
                 raise ValueError(f"event {kind!r}")
             return event
@@ -175,8 +192,14 @@ class Journal:
         """The time that was spent when the last of these images was answered for good. Raises ValueError for one without an
         answer."""
         if missing := sorted({int(i) for i in indices} - self.labels.keys()):
-            raise ValueError(f"{len(missing)} of {len(indices)} images have no answer in {self.path}, first {missing[0]}")
-        ends = [n for n, event in enumerate(self.events, 1) if event["event"] == "answer" and event["index"] in set(indices)]
+            raise ValueError(
+                f"{len(missing)} of {len(indices)} images have no answer in {self.path}, first {missing[0]}"
+            )
+        ends = [
+            n
+            for n, event in enumerate(self.events, 1)
+            if event["event"] == "answer" and event["index"] in set(indices)
+        ]
         return sum(event["seconds"] for event in self.events[: max(ends, default=0)])
 
     def close(self, why: str = "the journal was closed") -> None:
@@ -196,7 +219,12 @@ class PersonOracle(Oracle):
     pool indices of the question that is open; questions: how many there have been.
     """
 
-    def __init__(self, journal: Journal, truth: Oracle | None = None, heard: Callable[[], None] = lambda: None):
+    def __init__(
+        self,
+        journal: Journal,
+        truth: Oracle | None = None,
+        heard: Callable[[], None] = lambda: None,
+    ):
         self.journal, self.truth, self.heard = journal, truth, heard
         self.asked: list[int] = []
         self.questions, self._given = 0, set()
@@ -209,7 +237,9 @@ class PersonOracle(Oracle):
 
     def initial_indices(self, shots: int, generator: torch.Generator) -> Tensor:
         if self.truth is None:
-            raise ValueError(f"shots = {shots}: nobody knows an image of each class yet; start with shots=0, a cold start")
+            raise ValueError(
+                f"shots = {shots}: nobody knows an image of each class yet; start with shots=0, a cold start"
+            )
         indices = self.truth.initial_indices(shots, generator)
         self._given = set(indices.tolist())
         return indices

@@ -60,12 +60,24 @@ class Labeller(Explorer):
         super().__init__()
         known = data.oracle.unknown_count == 0
         if truth and not known:
-            raise ValueError(f"truth = True, but {data.oracle.unknown_count} of {len(data.pool)} images have no label")
+            raise ValueError(
+                f"truth = True, but {data.oracle.unknown_count} of {len(data.pool)} images have no label"
+            )
         self.truth = data.oracle if (known if truth is None else truth) else None
         if shots and self.truth is None:
-            raise ValueError(f"shots = {shots}, but no true labels to pick them by; with shots=0 you label the first, too")
-        self.data, self.teacher, self.out, self.seconds_per_label = data, teacher, Path(out), seconds_per_label
-        self.settings = dict(strategy=strategy, rounds=rounds, query_size=query_size, seed=seed, shots=shots) | settings
+            raise ValueError(
+                f"shots = {shots}, but no true labels to pick them by; with shots=0 you label the first, too"
+            )
+        self.data, self.teacher, self.out, self.seconds_per_label = (
+            data,
+            teacher,
+            Path(out),
+            seconds_per_label,
+        )
+        self.settings = (
+            dict(strategy=strategy, rounds=rounds, query_size=query_size, seed=seed, shots=shots)
+            | settings
+        )
         self.assumed = not somebody_there()
         self.journal: Journal | None = None
         self.oracle: PersonOracle | None = None
@@ -73,7 +85,9 @@ class Labeller(Explorer):
         self._done: RunResult | None = None
         self._lock, self._turn = threading.RLock(), 0
         self._said = self._error = ""
-        check_labels(dataclasses.replace(data, oracle=self._person(None)), rounds, query_size, shots)
+        check_labels(
+            dataclasses.replace(data, oracle=self._person(None)), rounds, query_size, shots
+        )
 
     @property
     def folder(self) -> Path:
@@ -83,7 +97,9 @@ class Labeller(Explorer):
     @property
     def to_give(self) -> int:
         """How many labels the whole run asks for."""
-        return (self.settings["rounds"] + (self.settings["shots"] == 0)) * self.settings["query_size"]
+        return (self.settings["rounds"] + (self.settings["shots"] == 0)) * self.settings[
+            "query_size"
+        ]
 
     @property
     def done(self) -> bool:
@@ -103,7 +119,9 @@ class Labeller(Explorer):
             return self._done
         if not self.records:
             left = self.to_give - len(self.journal.labels)
-            raise RuntimeError(f"no round is finished yet: {left} of {self.to_give} labels are still to be given")
+            raise RuntimeError(
+                f"no round is finished yet: {left} of {self.to_give} labels are still to be given"
+            )
         return load_run(self.folder, self.settings.get("device", "auto"))
 
     @property
@@ -111,15 +129,29 @@ class Labeller(Explorer):
         """A row for each answer in the order given: index, label, seconds (all that were spent on the image); where they are
         known, true; and teacher, what it says, with its confidence."""
         self._ready()
-        labels, spent = self.journal.labels, pd.DataFrame(self.journal.events, columns=["index", "seconds"])
+        labels, spent = (
+            self.journal.labels,
+            pd.DataFrame(self.journal.events, columns=["index", "seconds"]),
+        )
         spent, index = spent.groupby("index")["seconds"].sum(), list(labels)
         name = self.data.classnames.__getitem__
-        table = pd.DataFrame({"index": index, "label": map(name, labels.values()), "seconds": [spent[i] for i in index]})
+        table = pd.DataFrame(
+            {
+                "index": index,
+                "label": map(name, labels.values()),
+                "seconds": [spent[i] for i in index],
+            }
+        )
         if self.truth:
-            table["true"] = list(map(name, self.truth.label(torch.tensor(index, dtype=torch.int64)).tolist()))
+            table["true"] = list(
+                map(name, self.truth.label(torch.tensor(index, dtype=torch.int64)).tolist())
+            )
         if self.teacher:
             confidence, said = self._teacher_probs[index].max(dim=1)
-            table["teacher"], table["confidence"] = list(map(name, said.tolist())), confidence.tolist()
+            table["teacher"], table["confidence"] = (
+                list(map(name, said.tolist())),
+                confidence.tolist(),
+            )
         return table
 
     def start(self) -> None:
@@ -128,7 +160,9 @@ class Labeller(Explorer):
         self._open()
         if self._thread is None and self._done is None:
             self._error = ""
-            self._thread = threading.Thread(target=self._run, args=(self.oracle,), daemon=True, name=f"labeller of {self.out}")
+            self._thread = threading.Thread(
+                target=self._run, args=(self.oracle,), daemon=True, name=f"labeller of {self.out}"
+            )
             self._thread.start()
 
     def close(self) -> None:
@@ -145,11 +179,17 @@ class Labeller(Explorer):
         self._open()
         if self.assumed and self._done is None:
             if self.truth is None:
-                raise RuntimeError(f"{self.to_give} labels are to be given, and nobody is there who knows them: use JupyterLab")
+                raise RuntimeError(
+                    f"{self.to_give} labels are to be given, and nobody is there who knows them: use JupyterLab"
+                )
             self._done = self._loop(self.oracle)
 
     def _open(self) -> None:
-        if self.journal is None or self.journal.closed or self.journal.path.parent != self.folder.absolute():
+        if (
+            self.journal is None
+            or self.journal.closed
+            or self.journal.path.parent != self.folder.absolute()
+        ):
             if self.journal:
                 self.journal.close()
             self.journal = Journal(make_folder(self.folder) / "answers.jsonl", self.data.pool)
@@ -183,14 +223,21 @@ class Labeller(Explorer):
 
     def _hand_out(self) -> None:
         """The true labels answer what is asked."""
-        journal, asked = self.journal, [i for i in self.oracle.asked if i not in self.journal.labels]
-        for index, label in zip(asked, self.truth.label(torch.tensor(asked, dtype=torch.int64)).tolist(), strict=True):
+        journal, asked = (
+            self.journal,
+            [i for i in self.oracle.asked if i not in self.journal.labels],
+        )
+        for index, label in zip(
+            asked, self.truth.label(torch.tensor(asked, dtype=torch.int64)).tolist(), strict=True
+        ):
             journal.answer(index, label, self.seconds_per_label)
 
     # What is on the page, and what comes from it.
 
     def _build(self) -> _Page:
-        self._widget = page = _Page(classnames=list(self.data.classnames))  # before the thread has something to show
+        self._widget = page = _Page(
+            classnames=list(self.data.classnames)
+        )  # before the thread has something to show
         page.on_msg(self._hear)
         self.start()
         self._show()
@@ -205,21 +252,33 @@ class Labeller(Explorer):
         """What the page shows; `turn` is never the same twice, so that it always hears of an answer that was not taken."""
         oracle, self._turn = self.oracle, self._turn + 1
         index, number = oracle.current, len(oracle.asked) and self._query_number
-        given = (max(0, number - 1)) * self.settings["query_size"] + sum(i in self.journal.labels for i in oracle.asked)
+        given = (max(0, number - 1)) * self.settings["query_size"] + sum(
+            i in self.journal.labels for i in oracle.asked
+        )
         state = {"turn": self._turn, "events": len(self.journal.events), "index": -1, "said": self._said, "error": self._error,
                  "rounds": self._rounds_text(), "undo": oracle.undoable is not None and index is not None}  # fmt: skip
         if self._done:
-            return state | {"title": f"All {self.to_give} labels are given, and the last student is trained.{self._pace()}"}
+            return state | {
+                "title": f"All {self.to_give} labels are given, and the last student is trained.{self._pace()}"
+            }
         if self._error:
             return state | {"title": "Stopped."}
         if index is None:
             given = len(self.journal.labels)
-            return state | {"title": f"{given} of {self.to_give} labels given. The student is training ...", "busy": True}
+            return state | {
+                "title": f"{given} of {self.to_give} labels given. The student is training ...",
+                "busy": True,
+            }
         queries = self.to_give // self.settings["query_size"]
         title = f"{given} of {self.to_give} labelled, query {number} of {queries}.{self._pace()}"
         if sum(i not in self.journal.labels for i in oracle.asked) == 1:
             title += " The last of this query: no undo after it."
-        return state | {"index": index, "title": title, "image": self._image(index), "alt": f"image {index} of the pool"}
+        return state | {
+            "index": index,
+            "title": title,
+            "image": self._image(index),
+            "alt": f"image {index} of the pool",
+        }
 
     @property
     def _query_number(self) -> int:
@@ -248,7 +307,12 @@ class Labeller(Explorer):
             index, kind = self.oracle.current, message.get("kind")
             if index is not None and message.get("index") == index and not self._error:
                 try:
-                    self._take(kind, index, max(0.0, float(message.get("seconds") or 0)), message.get("label"))
+                    self._take(
+                        kind,
+                        index,
+                        max(0.0, float(message.get("seconds") or 0)),
+                        message.get("label"),
+                    )
                 except (OSError, ValueError, Stopped) as error:
                     self._said = str(error)
         self._show()
@@ -286,7 +350,11 @@ class Labeller(Explorer):
 
     @property
     def _who(self) -> str:
-        return f"the true labels, {self.seconds_per_label:g} seconds each assumed" if self.assumed else "you"
+        return (
+            f"the true labels, {self.seconds_per_label:g} seconds each assumed"
+            if self.assumed
+            else "you"
+        )
 
     @property
     def _nothing_yet(self) -> str:
@@ -303,7 +371,9 @@ class Labeller(Explorer):
     def against_truth(self) -> Figure:
         """Your labels against the true ones: how many differ, and their pictures. ValueError where the truth is unknown."""
         if self.truth is None:
-            raise ValueError("the true labels are not known, or truth = False: nothing to compare yours with")
+            raise ValueError(
+                "the true labels are not known, or truth = False: nothing to compare yours with"
+            )
         title = f"Labels (by {self._who}) against the true ones"
         if (given := self.answers).empty:
             return answers.words(self._nothing_yet, title)
@@ -325,5 +395,8 @@ class Labeller(Explorer):
             asked = [torch.nonzero(state.labeled_round == 0).flatten().tolist(), *asked]
         known = {i for query in asked for i in query}
         asked.append([i for i in place if i not in known])  # of the query that is open
-        rows = {f"query {n}": sorted((i for i in query if i in place), key=place.get) for n, query in enumerate(asked, 1)}
+        rows = {
+            f"query {n}": sorted((i for i in query if i in place), key=place.get)
+            for n, query in enumerate(asked, 1)
+        }
         return {name: row for name, row in rows.items() if row}

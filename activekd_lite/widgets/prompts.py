@@ -17,7 +17,16 @@ from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import shapes
 from activekd_lite.datasets.embedded import colours_of_shapes
 from activekd_lite.plots.base import INK, PALE, Figure, colour, marker
-from activekd_lite.plots.maps import HIDDEN, SIDE, add_triangle, corner_labels, kind_of, most_mixed_up, triangle, triangle_lines
+from activekd_lite.plots.maps import (
+    HIDDEN,
+    SIDE,
+    add_triangle,
+    corner_labels,
+    kind_of,
+    most_mixed_up,
+    triangle,
+    triangle_lines,
+)
 from activekd_lite.pool import Dataset
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.teacher import ZeroShotTeacher
@@ -30,7 +39,10 @@ Task = tuple[Sequence[str], Sequence[str], Tensor | Callable[[], Tensor] | None]
 REMEMBERED = 20_000  # sentences whose features are kept
 FEW = 16  # more classes have their names on hover alone
 RANGE = dict(x=(-0.2 * SIDE, 1.2 * SIDE), y=(-0.12 * SIDE, 1.0 * SIDE))  # of the triangle's panel
-WARM, MOST = ("#F7F7F7", "#F6C667", "#D9822B", "#B04F14", "#8C2D04"), 60  # colours of shares from 0 to MOST percent and more
+WARM, MOST = (
+    ("#F7F7F7", "#F6C667", "#D9822B", "#B04F14", "#8C2D04"),
+    60,
+)  # colours of shares from 0 to MOST percent and more
 SHADES = np.array(sample_colorscale(list(WARM), 101))
 
 
@@ -73,8 +85,12 @@ class PromptExplorer(Explorer):
         if callable(labels):
             labels = labels()
             self.tasks[task] = (classnames, templates, labels)
-        labels = torch.full((len(self.cache),), -1) if labels is None else torch.as_tensor(labels).cpu()
-        if len(labels) != len(self.cache) or not -1 <= int(labels.min()) <= int(labels.max()) < len(classnames):
+        labels = (
+            torch.full((len(self.cache),), -1) if labels is None else torch.as_tensor(labels).cpu()
+        )
+        if len(labels) != len(self.cache) or not -1 <= int(labels.min()) <= int(labels.max()) < len(
+            classnames
+        ):
             raise ValueError(
                 f"task {task!r} has {len(labels)} labels from {int(labels.min())} to {int(labels.max())}; {len(self.cache)}, "
                 f"positions in its {len(classnames)} names or -1, are needed"
@@ -83,7 +99,12 @@ class PromptExplorer(Explorer):
         self.ask(classnames, templates, corners)
         self._own_accuracy_pct = self.accuracy_pct
 
-    def ask(self, classnames: Sequence[str], templates: Sequence[str], corners: Sequence[str | int] | None = None) -> None:
+    def ask(
+        self,
+        classnames: Sequence[str],
+        templates: Sequence[str],
+        corners: Sequence[str | int] | None = None,
+    ) -> None:
         """Ask anew. Raises ValueError, and leaves all as it was, for fewer than two names, a name given twice, no template, or
         one that does not hold {} once."""
         classnames, templates = list(classnames), list(templates)
@@ -93,7 +114,9 @@ class PromptExplorer(Explorer):
                 self._features.clear()
                 new = list(dict.fromkeys(sentences))
             self._features |= zip(new, self.vlm.encode_text(new), strict=True)
-        features = torch.stack([self._features[s] for s in sentences]).unflatten(0, (len(classnames), len(templates)))
+        features = torch.stack([self._features[s] for s in sentences]).unflatten(
+            0, (len(classnames), len(templates))
+        )
         weights = F.normalize(features.mean(dim=1), dim=1).T  # (D, C), as of VLM.text_weights
         probs = ZeroShotTeacher(self.cache, weights).probs().cpu()
         corners = corners or self._corners_of(classnames, probs)
@@ -110,7 +133,9 @@ class PromptExplorer(Explorer):
             old = {name: i for i, name in enumerate(self.classnames)}
             at = [old.get(c, len(classnames)) for c in self.corners]
             renamed = [classnames[i] if i < len(classnames) else "rest" for i in at]
-            wanted = [c if c in classnames else r for c, r in zip(self.corners, renamed, strict=True)]
+            wanted = [
+                c if c in classnames else r for c, r in zip(self.corners, renamed, strict=True)
+            ]
         return list(dict.fromkeys([*wanted, *classnames, "rest"]))[:3]
 
     @property
@@ -121,7 +146,9 @@ class PromptExplorer(Explorer):
     @property
     def accuracy_pct(self) -> float | None:
         """Share of the labelled images that is right, in percent; None where the names do not fit the task."""
-        return accuracy_pct(self.probs[self._known], self.labels[self._known]) if self.fits else None
+        return (
+            accuracy_pct(self.probs[self._known], self.labels[self._known]) if self.fits else None
+        )
 
     def confusions(self) -> pd.DataFrame:
         """Who is called what, as shares (%) of a row: a row for each class of the task, a column for each name.
@@ -135,7 +162,9 @@ class PromptExplorer(Explorer):
             table = torch.bincount(pairs, minlength=len(rows) * count).view(-1, count).double()
         else:
             rows = self.classnames
-            table = torch.zeros(count, count, dtype=torch.float64).index_add_(0, answers, self.probs.double())
+            table = torch.zeros(count, count, dtype=torch.float64).index_add_(
+                0, answers, self.probs.double()
+            )
         table = 100 * table / table.sum(dim=1, keepdim=True).clamp(min=1e-12)
         return pd.DataFrame(table.numpy(), index=rows, columns=self.classnames)
 
@@ -145,7 +174,13 @@ class PromptExplorer(Explorer):
         shares = np.where(_same(table), 0, table)
         best = np.argsort(-shares, axis=None, kind="stable")[:most]
         rows, cols = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
-        return pd.DataFrame({"class": table.index[rows], "called": table.columns[cols], "share_pct": shares[rows, cols]})
+        return pd.DataFrame(
+            {
+                "class": table.index[rows],
+                "called": table.columns[cols],
+                "share_pct": shares[rows, cols],
+            }
+        )
 
     # What both faces show.
 
@@ -160,7 +195,11 @@ class PromptExplorer(Explorer):
         corner = torch.where(of[:, None] == places, torch.arange(3), -1).amax(dim=1).numpy()
         shown = columns.sum(axis=1) >= 0.5
         verb = "truly" if self.fits else "called"
-        return np.where(shown[:, None], xy, np.nan).astype(np.float32), corner, [f"{verb} {name}" for name in names]
+        return (
+            np.where(shown[:, None], xy, np.nan).astype(np.float32),
+            corner,
+            [f"{verb} {name}" for name in names],
+        )
 
     def _titles(self, xy: np.ndarray) -> tuple[str, str]:
         shown = int((xy[:, 0] == xy[:, 0]).sum())
@@ -175,10 +214,18 @@ class PromptExplorer(Explorer):
         figure.set_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=self._titles(xy))
         for place, name in zip((-1, 0, 1, 2), ("another", *said), strict=True):
             of = np.flatnonzero((corner == place) & (xy[:, 0] == xy[:, 0]))
-            key = dict(color=PALE, size=5) if place < 0 else dict(color=colour(place), symbol=marker(place), size=7)
+            key = (
+                dict(color=PALE, size=5)
+                if place < 0
+                else dict(color=colour(place), symbol=marker(place), size=7)
+            )
             hover = f"image %{{customdata}}<br>{_plain(name)}<extra></extra>"
             fields = dict(
-                mode="markers", marker=key | dict(opacity=0.75), name=_plain(name), customdata=of, hovertemplate=hover
+                mode="markers",
+                marker=key | dict(opacity=0.75),
+                name=_plain(name),
+                customdata=of,
+                hovertemplate=hover,
             )
             figure.add_trace(kind_of(len(xy))(x=xy[of, 0], y=xy[of, 1], **fields), row=1, col=1)
         heat = go.Heatmap(
@@ -188,8 +235,15 @@ class PromptExplorer(Explorer):
         figure.add_trace(heat, row=1, col=2)
         add_triangle(figure, [_plain(c) for c in self.corners])
         figure.update_xaxes(**HIDDEN, range=RANGE["x"], row=1, col=1)
-        figure.update_yaxes(**HIDDEN, range=RANGE["y"], scaleanchor="x", domain=[0.2, 1], row=1, col=1)
-        few = dict(type="category", tickfont_size=13, showgrid=False, showticklabels=max(table.shape) <= FEW)
+        figure.update_yaxes(
+            **HIDDEN, range=RANGE["y"], scaleanchor="x", domain=[0.2, 1], row=1, col=1
+        )
+        few = dict(
+            type="category",
+            tickfont_size=13,
+            showgrid=False,
+            showticklabels=max(table.shape) <= FEW,
+        )
         figure.update_xaxes(**few, tickangle=-90, row=1, col=2)
         figure.update_yaxes(**few, side="right", autorange="reversed", row=1, col=2)
         figure.update_annotations(font_size=15)
@@ -205,11 +259,17 @@ class PromptExplorer(Explorer):
         if (accuracy := self.accuracy_pct) is not None:
             by_its_own = f" (the task's own prompts: {own:.1f} %)" if own is not None else ""
             return f"accuracy {accuracy:.1f} %{by_its_own}, {said}"
-        why = "no labels" if not self._known.any() else f"the task has {len(self.tasks[self.task][0])} classes"
+        why = (
+            "no labels"
+            if not self._known.any()
+            else f"the task has {len(self.tasks[self.task][0])} classes"
+        )
         return f"{said}; {len(self.classnames)} names and {why}: no accuracy"
 
     def _words(self, xy: np.ndarray) -> str:
-        errors = "; ".join(f"{r[0]} called {r[1]} ({r[2]:.0f} %)" for r in self.errors(3).itertuples(index=False))
+        errors = "; ".join(
+            f"{r[0]} called {r[1]} ({r[2]:.0f} %)" for r in self.errors(3).itertuples(index=False)
+        )
         return (
             f"{self.data.name}, {self.task}: {self._numbers()}. Left, {self._titles(xy)[0]} between "
             f"{', '.join(self.corners)}; right, the confusions, the largest: {errors or 'none'}."
@@ -219,17 +279,26 @@ class PromptExplorer(Explorer):
 
     def _build(self) -> w.Widget:
         narrow = dict(layout=w.Layout(width="205px"), style={"description_width": "45px"})
-        self._tasks = w.Dropdown(options=list(self.tasks), value=self.task, description="task", **narrow)
-        reset = w.Button(description="reset", tooltip="the task's own names and templates", icon="undo")
+        self._tasks = w.Dropdown(
+            options=list(self.tasks), value=self.task, description="task", **narrow
+        )
+        reset = w.Button(
+            description="reset", tooltip="the task's own names and templates", icon="undo"
+        )
         wide = dict(continuous_update=True, layout=w.Layout(height="120px", width="98%"))
         self._names, self._templates = w.Textarea(**wide), w.Textarea(**wide)
         self._menus = [w.Dropdown(description=side, **narrow) for side in ("left", "right", "top")]
-        self._message, self._errors = w.HTML().add_class("activekd-message"), w.HTML().add_class("activekd-confusions")
+        self._message, self._errors = (
+            w.HTML().add_class("activekd-message"),
+            w.HTML().add_class("activekd-confusions"),
+        )
         self._live = linked_scatter(
             self.data.pool.images, ranges=[RANGE], lines=[triangle_lines()], looks=[(colour(k), marker(k)) for k in range(3)],
             layout=w.Layout(flex="1 1 360px", min_width="300px"),
         )  # fmt: skip
-        self._heat = w.HTML(layout=w.Layout(flex="1 1 300px", overflow="auto")).add_class("activekd-heat")
+        self._heat = w.HTML(layout=w.Layout(flex="1 1 300px", overflow="auto")).add_class(
+            "activekd-heat"
+        )
         self._tasks.observe(self._on_task, "value")
         reset.on_click(lambda _: self._on_task())
         for field in (self._names, self._templates):
@@ -242,9 +311,17 @@ class PromptExplorer(Explorer):
             ("class names, one a line", self._names), ("templates, one a line; {} is the name", self._templates))]  # fmt: skip
         self._names.add_class("activekd-classnames")
         self._templates.add_class("activekd-templates")
-        top = w.HBox([self._tasks.add_class("activekd-task"), reset.add_class("activekd-reset")], layout=row)
+        top = w.HBox(
+            [self._tasks.add_class("activekd-task"), reset.add_class("activekd-reset")], layout=row
+        )
         corners = w.HBox([m.add_class("activekd-corner") for m in self._menus], layout=row)
-        parts = [top, w.HBox(labelled, layout=row), self._message, corners, w.HBox([self._live, self._heat], layout=row)]
+        parts = [
+            top,
+            w.HBox(labelled, layout=row),
+            self._message,
+            corners,
+            w.HBox([self._live, self._heat], layout=row),
+        ]
         return w.VBox([*parts, self._errors]).add_class("activekd-prompts")
 
     @contextlib.contextmanager
@@ -265,7 +342,12 @@ class PromptExplorer(Explorer):
         if not self._typing:
             return
         try:
-            self.ask(*([line.strip() for line in f.value.splitlines() if line.strip()] for f in (self._names, self._templates)))
+            self.ask(
+                *(
+                    [line.strip() for line in f.value.splitlines() if line.strip()]
+                    for f in (self._names, self._templates)
+                )
+            )
         except ValueError as error:
             return self._say(str(error))
         self._redraw()
@@ -274,7 +356,9 @@ class PromptExplorer(Explorer):
         if not self._typing:
             return
         place = self._menus.index(change["owner"])
-        corners = [change["old"] if c == change["new"] else c for c in self.corners]  # who stood there changes places
+        corners = [
+            change["old"] if c == change["new"] else c for c in self.corners
+        ]  # who stood there changes places
         corners[place] = change["new"]
         self.corners = corners
         self._redraw()
@@ -283,7 +367,10 @@ class PromptExplorer(Explorer):
         """Write names and templates into their fields, and draw."""
         with self._writing():
             self._tasks.value = self.task
-            self._names.value, self._templates.value = "\n".join(self.classnames), "\n".join(self.templates)
+            self._names.value, self._templates.value = (
+                "\n".join(self.classnames),
+                "\n".join(self.templates),
+            )
         self._redraw()
 
     def _redraw(self) -> None:
@@ -294,7 +381,9 @@ class PromptExplorer(Explorer):
                     menu.options = options
                 menu.value = corner
         errors = self.errors().itertuples(index=False)
-        rows = "".join(f"<li>{_plain(r[0])} called {_plain(r[1])}: {r[2]:.0f} %</li>" for r in errors)
+        rows = "".join(
+            f"<li>{_plain(r[0])} called {_plain(r[1])}: {r[2]:.0f} %</li>" for r in errors
+        )
         self._errors.value = f'<ol style="font-size:14px;color:{INK};margin:0">{rows}</ol>'
         self._say()
         xy, corner, said = self._in_triangle()
@@ -310,7 +399,9 @@ class PromptExplorer(Explorer):
         """The numbers of what was asked last; what is wrong with what is typed; words that mean nothing to the model."""
         said = [f"<b>{html.escape(self._numbers())}</b>"]
         if trouble:
-            said.append(f'<span style="color:#A33B00">&#9888; Not asked yet: {html.escape(trouble)}</span>')
+            said.append(
+                f'<span style="color:#A33B00">&#9888; Not asked yet: {html.escape(trouble)}</span>'
+            )
         elif self.unknown_words:
             words = ", ".join(html.escape(word) for word in self.unknown_words)
             said.append(
@@ -334,14 +425,20 @@ def tasks_of(data: Dataset) -> dict[str, Task]:
             "by figure": (shapes.FIGURES, per_figure, torch.where(known, labels // patterns, -1)),
         }
         if data.name == "shapes":
-            tasks["by colour"] = (tuple(shapes.COLOURS), per_figure, lambda: colours_of_shapes(data.pool.images))
+            tasks["by colour"] = (
+                tuple(shapes.COLOURS),
+                per_figure,
+                lambda: colours_of_shapes(data.pool.images),
+            )
     return tasks
 
 
 def _sentences(classnames: list[str], templates: list[str]) -> list[str]:
     """(C * T), a class after the other."""
     if len(classnames) < 2 or not templates:
-        raise ValueError(f"{len(classnames)} names and {len(templates)} templates; at least 2 names and 1 template are needed")
+        raise ValueError(
+            f"{len(classnames)} names and {len(templates)} templates; at least 2 names and 1 template are needed"
+        )
     if twice := sorted({c for c in classnames if classnames.count(c) > 1}):
         raise ValueError(f"class names {twice} occur twice; each class needs a name of its own")
     check_templates(templates)
@@ -356,14 +453,24 @@ def heat_of(table: pd.DataFrame, title: str) -> str:
     for i, name in enumerate(table.index):
         cells = ["<td></td>"] * len(table.columns)
         for j in np.flatnonzero(shares[i] >= 0.5):
-            look = "" if same[i, j] else f"background:{SHADES[shade[i, j]]};color:{'#FFF' if shade[i, j] > 60 else INK}"
+            look = (
+                ""
+                if same[i, j]
+                else f"background:{SHADES[shade[i, j]]};color:{'#FFF' if shade[i, j] > 60 else INK}"
+            )
             said = html.escape(f"{name} called {table.columns[j]}: {shares[i, j]:.0f} %")
-            cells[j] = f'<td style="{look}" title="{said}">{f"{shares[i, j]:.0f}" if few else ""}</td>'
+            cells[j] = (
+                f'<td style="{look}" title="{said}">{f"{shares[i, j]:.0f}" if few else ""}</td>'
+            )
         rows.append(f"<tr>{''.join(cells)}{f'<th>{_plain(name)}</th>' if few else ''}</tr>")
     head = "".join(f"<th><span>{_plain(name)}</span></th>" for name in table.columns) if few else ""
     side = 30 if few else max(3, 400 // max(table.shape))
     title += "" if few else "; names on hover"
-    return HEAT.replace("TITLE", title).replace("SIDE", f"{side}px").replace("ROWS", f"{''.join(rows)}<tr>{head}</tr>")
+    return (
+        HEAT.replace("TITLE", title)
+        .replace("SIDE", f"{side}px")
+        .replace("ROWS", f"{''.join(rows)}<tr>{head}</tr>")
+    )
 
 
 def _same(table: pd.DataFrame) -> np.ndarray:

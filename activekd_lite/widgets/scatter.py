@@ -27,11 +27,15 @@ class LinkedScatter(anywidget.AnyWidget):
 
     _esm, _css = HERE / "scatter.js", HERE / "scatter.css"
     xys = traitlets.List().tag(sync=True)  # P times (N, 2) float32 as bytes; NaN: not in this panel
-    groups = traitlets.List().tag(sync=True)  # one for all panels, or P times, (N,) int16 as bytes; -1: pale
+    groups = traitlets.List().tag(
+        sync=True
+    )  # one for all panels, or P times, (N,) int16 as bytes; -1: pale
     looks = traitlets.List().tag(sync=True)  # (colour, marker) of each group
     legend = traitlets.List().tag(sync=True)  # (name, (colour, marker))
     titles = traitlets.List().tag(sync=True)
-    ranges = traitlets.List().tag(sync=True)  # of each panel {"x": (low, high), "y": ...}, or None: around its points
+    ranges = traitlets.List().tag(
+        sync=True
+    )  # of each panel {"x": (low, high), "y": ...}, or None: around its points
     lines = traitlets.List().tag(sync=True)  # of each panel (x0, y0, x1, y1, "edge" or "half")
     labels = traitlets.List().tag(sync=True)  # of each panel (x, y, text, is it below?)
     marks = traitlets.List().tag(sync=True)  # of each panel {"cross": indices, "ring": indices}

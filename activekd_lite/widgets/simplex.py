@@ -61,7 +61,10 @@ class SimplexExplorer(Explorer):
         named = probs if isinstance(probs, Mapping) else {"predictions": probs}
         self.data, self.seed = data, seed
         self.probs = {name: torch.as_tensor(p).float().cpu() for name, p in named.items()}
-        self.layouts = {name: np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32) for name, xy in (layouts or {}).items()}
+        self.layouts = {
+            name: np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32)
+            for name, xy in (layouts or {}).items()
+        }
         self.selection = selection or Selection()
         self.source = next(iter(self.probs))
         self.corners = list(most_mixed_up(self.probs[self.source]) if corners is None else corners)
@@ -74,10 +77,14 @@ class SimplexExplorer(Explorer):
         pool, classes = len(self.data.pool), self.data.pool.num_classes
         for name, p in self.probs.items():
             if p.shape != (pool, classes):
-                raise ValueError(f"probs {name!r} are {tuple(p.shape)}; the pool of {self.data.name} needs ({pool}, {classes})")
+                raise ValueError(
+                    f"probs {name!r} are {tuple(p.shape)}; the pool of {self.data.name} needs ({pool}, {classes})"
+                )
         for name, xy in self.layouts.items():
             if xy.shape != (pool, 2):
-                raise ValueError(f"layout {name!r} is {xy.shape}; the pool of {self.data.name} needs ({pool}, 2)")
+                raise ValueError(
+                    f"layout {name!r} is {xy.shape}; the pool of {self.data.name} needs ({pool}, 2)"
+                )
 
     @property
     def selected(self) -> Tensor:
@@ -89,14 +96,20 @@ class SimplexExplorer(Explorer):
     def _named_groups(self, state: LabelState | None, clusters: Array | None) -> dict:
         classes, known = list(self.data.classnames), {}
         if not self.data.oracle.unknown_count:
-            known["true label"] = (self.data.oracle.label(torch.arange(len(self.data.pool))).numpy(), classes)
+            known["true label"] = (
+                self.data.oracle.label(torch.arange(len(self.data.pool))).numpy(),
+                classes,
+            )
         steps = [f"{k / (STEPS - 1):.0%} sure" for k in range(STEPS)]
         known |= {"prediction": (None, classes), "confidence": (None, steps)}
         clusters = None if clusters is None else np.asarray(torch.as_tensor(clusters).cpu())
         known["cluster"] = (clusters, None)
         if state is not None:
             rounds = state.labeled_round.numpy()
-            known["round labelled"] = (rounds, [f"round {r}" if r else "start" for r in range(max(1, rounds.max() + 1))])
+            known["round labelled"] = (
+                rounds,
+                [f"round {r}" if r else "start" for r in range(max(1, rounds.max() + 1))],
+            )
         return known
 
     def _groups(self) -> tuple[np.ndarray, list[str]]:
@@ -109,12 +122,16 @@ class SimplexExplorer(Explorer):
             of = (probs.amax(dim=1).numpy() * (STEPS - 1)).round().astype(int)
         if self.coloured_by == "cluster":
             if of is None:
-                of = KMeans(self.data.pool.num_classes, n_init=1, random_state=self.seed).fit_predict(probs.numpy())
+                of = KMeans(
+                    self.data.pool.num_classes, n_init=1, random_state=self.seed
+                ).fit_predict(probs.numpy())
                 self._colourings["cluster"] = (of, None)
             names = [f"cluster {k}" for k in range(of.max() + 1)]
         return of, names
 
-    def _looks(self, of: np.ndarray, names: list[str]) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, str]]]]:
+    def _looks(
+        self, of: np.ndarray, names: list[str]
+    ) -> tuple[list[tuple[str, str]], list[tuple[str, tuple[str, str]]]]:
         """Colour and marker of each group, and the legend, which is empty where there are too many."""
         if self.coloured_by == "confidence":
             looks = [(c, MARKERS[0]) for c in sample_colorscale(SEQUENTIAL, STEPS, colortype="rgb")]
@@ -128,22 +145,40 @@ class SimplexExplorer(Explorer):
     def figure(self) -> Figure:
         left, shown = self._in_triangle()
         layout, (of, names) = next(iter(self.layouts), COMPONENTS), self._groups()
-        table = pd.DataFrame({"index": range(len(left)), "group": [names[g] if g >= 0 else "others" for g in of]})
-        figure = Figure(table=table.assign(x=left[:, 0], y=left[:, 1]), alt=self._words(shown, layout))
+        table = pd.DataFrame(
+            {"index": range(len(left)), "group": [names[g] if g >= 0 else "others" for g in of]}
+        )
+        figure = Figure(
+            table=table.assign(x=left[:, 0], y=left[:, 1]), alt=self._words(shown, layout)
+        )
         figure.set_subplots(1, 2, horizontal_spacing=0.03, subplot_titles=[self._title(), layout])
         right = in_steps(self._map(layout))
         drawn = np.flatnonzero(~np.isnan(right.astype(np.float32)).any(axis=1))
         for column, (xy, who) in enumerate(((left, shown), (right, drawn)), 1):
-            whole = np.nan_to_num(xy).astype(np.int16)  # two bytes a coordinate keep notebooks small
+            whole = np.nan_to_num(xy).astype(
+                np.int16
+            )  # two bytes a coordinate keep notebooks small
             add_groups(figure, whole, of, names, who, row=1, col=column, dense=2 * len(left))
             marked = [i for i in self.selection.indices if i in set(who.tolist())]
-            add_picks(figure, whole, 2 * len(left), {"selected": marked} if marked else {}, row=1, col=column)
+            add_picks(
+                figure,
+                whole,
+                2 * len(left),
+                {"selected": marked} if marked else {},
+                row=1,
+                col=column,
+            )
         add_triangle(figure, self.corners)
         figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
-        figure.update_xaxes(range=RANGE["x"], row=1, col=1).update_yaxes(range=RANGE["y"], scaleanchor="x", row=1, col=1)
+        figure.update_xaxes(range=RANGE["x"], row=1, col=1).update_yaxes(
+            range=RANGE["y"], scaleanchor="x", row=1, col=1
+        )
         named = len(np.unique(of)) <= NAMED
         return figure.update_layout(
-            height=520, margin=dict(l=70, r=10, t=50, b=10), showlegend=named, legend_itemsizing="constant"
+            height=520,
+            margin=dict(l=70, r=10, t=50, b=10),
+            showlegend=named,
+            legend_itemsizing="constant",
         )
 
     def _title(self) -> str:
@@ -152,7 +187,9 @@ class SimplexExplorer(Explorer):
     def _in_triangle(self) -> tuple[np.ndarray, np.ndarray]:
         """Where each image is in the triangle (N, 2), NaN where less than half of its probability is on the corners; and who
         is shown."""
-        columns, xy, _ = triangle(self.probs[self.source].numpy(), self.corners, self.data.classnames)
+        columns, xy, _ = triangle(
+            self.probs[self.source].numpy(), self.corners, self.data.classnames
+        )
         shown = columns.sum(axis=1) >= 0.5
         return np.where(shown[:, None], xy, np.nan).astype(np.float32), np.flatnonzero(shown)
 
@@ -166,11 +203,17 @@ class SimplexExplorer(Explorer):
     def _umap(self) -> np.ndarray:
         import umap  # takes seconds
 
-        return umap.UMAP(random_state=self.seed, n_jobs=1).fit_transform(next(iter(self.probs.values())).numpy())
+        return umap.UMAP(random_state=self.seed, n_jobs=1).fit_transform(
+            next(iter(self.probs.values())).numpy()
+        )
 
     def _words(self, shown: np.ndarray, layout: str) -> str:
         def some(count: int) -> str:
-            return f"all {count}" if count == len(self.data.pool) else f"{count} of {len(self.data.pool)}"
+            return (
+                f"all {count}"
+                if count == len(self.data.pool)
+                else f"{count} of {len(self.data.pool)}"
+            )
 
         drawn = int((~np.isnan(self._map(layout)).any(axis=1)).sum())
         return (
@@ -182,12 +225,19 @@ class SimplexExplorer(Explorer):
 
     def _build(self) -> w.Widget:
         self._layout = next(iter(self.layouts), COMPONENTS)
-        self._points = linked_scatter(self.data.pool.images, ranges=[RANGE, None], lines=[triangle_lines(), []])
+        self._points = linked_scatter(
+            self.data.pool.images, ranges=[RANGE, None], lines=[triangle_lines(), []]
+        )
         self._points.observe(lambda change: self._show(change["new"]), "hovered")
         self._points.observe(lambda change: self.selection.set(change["new"]), "selected")
         controls = self._controls()
-        self._card = w.HTML(CARD.format("Hover a point, or type the number of an image.")).add_class("activekd-card")
-        self._said, self._pictures = w.HTML().add_class("activekd-said"), w.HTML().add_class("activekd-selection")
+        self._card = w.HTML(
+            CARD.format("Hover a point, or type the number of an image.")
+        ).add_class("activekd-card")
+        self._said, self._pictures = (
+            w.HTML().add_class("activekd-said"),
+            w.HTML().add_class("activekd-selection"),
+        )
         self._export = w.Text(
             description="selected", placeholder="draw a lasso, or type indices: 3, 17, 101", continuous_update=False,
             layout=w.Layout(width="98%"),
@@ -199,7 +249,9 @@ class SimplexExplorer(Explorer):
         self._show_selection()
         if not self.layouts:
             threading.Thread(target=self._make_umap, daemon=True).start()
-        return w.VBox([controls, self._points, self._said, self._export, below]).add_class("activekd-simplex")
+        return w.VBox([controls, self._points, self._said, self._export, below]).add_class(
+            "activekd-simplex"
+        )
 
     def _controls(self) -> w.Widget:
         def menu(name: str, options: Sequence[str], value: str) -> w.Dropdown:
@@ -217,14 +269,26 @@ class SimplexExplorer(Explorer):
         sides = zip(("left", "right", "top"), self.corners, strict=True)
         self._corner_menus = [menu(side, names, name) for side, name in sides]
         shape = dict(layout=w.Layout(width="180px"), style={"description_width": "80px"})
-        self._image = w.BoundedIntText(description="image", min=0, max=len(self.data.pool) - 1, **shape)
-        self._image.observe(lambda change: self._points.set_trait("hovered", change["new"]), "value")
-        return w.HBox([*self._menus.values(), *self._corner_menus, self._image], layout=w.Layout(**NARROW))
+        self._image = w.BoundedIntText(
+            description="image", min=0, max=len(self.data.pool) - 1, **shape
+        )
+        self._image.observe(
+            lambda change: self._points.set_trait("hovered", change["new"]), "value"
+        )
+        return w.HBox(
+            [*self._menus.values(), *self._corner_menus, self._image], layout=w.Layout(**NARROW)
+        )
 
     def _on_menu(self, change: dict) -> None:
         corners = [menu.value for menu in self._corner_menus]
-        if len(set(corners)) < 3:  # a class stands at one corner only: the other one gets what was there
-            twin = next(m for m in self._corner_menus if m is not change["owner"] and m.value == change["new"])
+        if (
+            len(set(corners)) < 3
+        ):  # a class stands at one corner only: the other one gets what was there
+            twin = next(
+                m
+                for m in self._corner_menus
+                if m is not change["owner"] and m.value == change["new"]
+            )
             twin.value = change["old"]  # comes back here
             return
         self.corners = corners
@@ -238,7 +302,11 @@ class SimplexExplorer(Explorer):
         looks, legend = self._looks(of, names)
         with self._points.hold_sync():
             self._points.xys = points([xy, in_steps(self._map(self._layout))])
-            self._points.groups, self._points.looks, self._points.legend = groups([of]), looks, legend
+            self._points.groups, self._points.looks, self._points.legend = (
+                groups([of]),
+                looks,
+                legend,
+            )
             self._points.titles = [self._title(), self._layout]
             self._points.labels = [corner_labels(self.corners), []]
         self._show_words()
@@ -255,10 +323,17 @@ class SimplexExplorer(Explorer):
         if index < 0:
             return
         truth = self._colourings.get("true label")
-        lines = [f"<b>image {index}</b>"] + ([f"truly {html.escape(self.data.classnames[truth[0][index]])}"] if truth else [])
+        lines = [f"<b>image {index}</b>"] + (
+            [f"truly {html.escape(self.data.classnames[truth[0][index]])}"] if truth else []
+        )
         picture = thumbnail(self.data.pool.images, index, 112)
-        said = [f"<div><b>{html.escape(n)}</b>{top(p[index], self.data.classnames)}</div>" for n, p in self.probs.items()]
-        self._card.value = CARD.format(f"<div>{picture}<br>{'<br>'.join(lines)}</div>{''.join(said)}")
+        said = [
+            f"<div><b>{html.escape(n)}</b>{top(p[index], self.data.classnames)}</div>"
+            for n, p in self.probs.items()
+        ]
+        self._card.value = CARD.format(
+            f"<div>{picture}<br>{'<br>'.join(lines)}</div>{''.join(said)}"
+        )
 
     def _on_typed(self, change: dict) -> None:
         typed = [int(i) for i in re.findall(r"\d+", change["new"])]
@@ -269,7 +344,9 @@ class SimplexExplorer(Explorer):
         self._points.selected = list(indices)
         self._show_words()
         self._export.value = ", ".join(map(str, indices))
-        self._pictures.value = gallery(self.data.pool.images, indices, lambda i: f"{i}: {self.data.classnames[answers[i]]}")
+        self._pictures.value = gallery(
+            self.data.pool.images, indices, lambda i: f"{i}: {self.data.classnames[answers[i]]}"
+        )
 
     def _show_words(self) -> None:
         self._points.alt = words = self._words(self._shown, self._layout)

@@ -42,14 +42,24 @@ class PCoreSetStepper(Explorer):
             raise ValueError(
                 f"predictions of {len(predictions.probs)} and labels of {len(state.labels)} images; {data.name} has {size}"
             )
-        self.data, self.predictions, self.state, self.seed, self.budget = data, predictions, state, seed, budget
+        self.data, self.predictions, self.state, self.seed, self.budget = (
+            data,
+            predictions,
+            state,
+            seed,
+            budget,
+        )
         self.probs = predictions.probs.detach().cpu().double()
-        xy = main_components(self.probs) if layout is None else torch.as_tensor(layout).cpu().numpy()
+        xy = (
+            main_components(self.probs) if layout is None else torch.as_tensor(layout).cpu().numpy()
+        )
         if xy.shape != (size, 2):
             raise ValueError(f"layout is {xy.shape}; the pool of {data.name} needs ({size}, 2)")
         self.xy, self.at = in_steps(xy.astype(np.float32)), 0
         self.picks: dict[str, list[int]] = {}
-        self.distances: dict[str, np.ndarray] = {}  # (budget + 1, N) each: to the nearest centre after so many picks
+        self.distances: dict[
+            str, np.ndarray
+        ] = {}  # (budget + 1, N) each: to the nearest centre after so many picks
         self.beside = beside
         for name in (OURS, beside):
             self._ask(name)
@@ -57,12 +67,16 @@ class PCoreSetStepper(Explorer):
     @property
     def radii(self) -> dict[str, np.ndarray]:
         """Covering radius after 0, 1, ..., budget picks, of both strategies."""
-        return {name: self.distances[name].max(axis=1) for name in dict.fromkeys((OURS, self.beside))}
+        return {
+            name: self.distances[name].max(axis=1) for name in dict.fromkeys((OURS, self.beside))
+        }
 
     def _ask(self, name: str) -> None:
         """The picks of a strategy, and how they bring the distances down."""
         chance = generator(self.seed, "selection", 0)
-        picks = get_strategy(name)(self.predictions, self.state, self.budget, generator=chance).tolist()
+        picks = get_strategy(name)(
+            self.predictions, self.state, self.budget, generator=chance
+        ).tolist()
         nearest = [torch.cdist(self.probs, self.probs[self.state.labeled_indices]).amin(dim=1)]
         for pick in picks:
             nearest.append(torch.minimum(nearest[-1], (self.probs - self.probs[pick]).norm(dim=1)))
@@ -77,7 +91,9 @@ class PCoreSetStepper(Explorer):
         return [(c, MARKERS[0]) for c in sample_colorscale(SEQUENTIAL, SHADES, colortype="rgb")]
 
     def _words(self, at: int) -> str:
-        said = ", ".join(f"{name} {radii[0]:.2f} to {radii[at]:.2f}" for name, radii in self.radii.items())
+        said = ", ".join(
+            f"{name} {radii[0]:.2f} to {radii[at]:.2f}" for name, radii in self.radii.items()
+        )
         return f"{at} of {self.budget} picks made. Covering radius in probability space: {said}."
 
     # The static twin: where both end, and the way there.
@@ -91,7 +107,9 @@ class PCoreSetStepper(Explorer):
         for column, name in enumerate(names, 1):
             self._add_map(figure, name, part, column)
         self._add_curves(figure, row=1, col=len(titles))
-        figure.update_xaxes(title="picks", row=1, col=len(titles)).update_yaxes(rangemode="tozero", row=1, col=len(titles))
+        figure.update_xaxes(title="picks", row=1, col=len(titles)).update_yaxes(
+            rangemode="tozero", row=1, col=len(titles)
+        )
         most = self.distances[OURS][0].max()
         bar = dict(title="distance", orientation="h", y=-0.12, x=0.3, len=0.5, thickness=12)
         return figure.update_layout(
@@ -116,36 +134,72 @@ class PCoreSetStepper(Explorer):
     def _add_curves(self, figure: Figure, **where: int) -> None:
         for place, (name, radii) in enumerate(self.radii.items()):
             line = dict(color=colour(place), dash="solid" if place == 0 else "dash")
-            figure.add_scatter(x=np.arange(len(radii)), y=radii, mode="lines", name=name, line=line, **where)
+            figure.add_scatter(
+                x=np.arange(len(radii)), y=radii, mode="lines", name=name, line=line, **where
+            )
 
     # The live face.
 
     def _build(self) -> w.Widget:
         looks = self._looks()
         most = self.distances[OURS][0].max()
-        legend = [(f"distance {k / (SHADES - 1) * most:.2f}", looks[k]) for k in range(0, SHADES, 5)]
-        self._points = linked_scatter(self.data.pool.images, xys=points([self.xy, self.xy]), looks=looks, legend=legend)
+        legend = [
+            (f"distance {k / (SHADES - 1) * most:.2f}", looks[k]) for k in range(0, SHADES, 5)
+        ]
+        self._points = linked_scatter(
+            self.data.pool.images, xys=points([self.xy, self.xy]), looks=looks, legend=legend
+        )
         self._curves = live_figure(self._curves_figure())
         halves = [w.HTML(layout=w.Layout(flex="1 1 320px", min_width="0")) for _ in range(2)]
-        self._said = [half.add_class(f"activekd-step-{side}") for half, side in zip(halves, ("left", "right"), strict=True)]
+        self._said = [
+            half.add_class(f"activekd-step-{side}")
+            for half, side in zip(halves, ("left", "right"), strict=True)
+        ]
         sides = w.HBox(self._said, layout=w.Layout(**NARROW))
-        box = w.VBox([self._controls(), self._points, sides, self._curves]).add_class("activekd-stepper")
+        box = w.VBox([self._controls(), self._points, sides, self._curves]).add_class(
+            "activekd-stepper"
+        )
         self._draw()
         return box
 
     def _controls(self) -> w.Widget:
-        self._slider = w.IntSlider(min=0, max=self.budget, value=self.at, description="picks made", continuous_update=True)
-        self._play = w.Play(min=0, max=self.budget, value=self.at, interval=900, tooltip="play and pause")
+        self._slider = w.IntSlider(
+            min=0, max=self.budget, value=self.at, description="picks made", continuous_update=True
+        )
+        self._play = w.Play(
+            min=0, max=self.budget, value=self.at, interval=900, tooltip="play and pause"
+        )
         self._extra = [w.jslink((self._play, "value"), (self._slider, "value"))]
         self._slider.observe(lambda change: self._go(change["new"]), "value")
-        back = w.Button(description="back", tooltip="one pick back", icon="step-backward", layout=w.Layout(width="90px"))
-        step = w.Button(description="step", tooltip="one pick more", icon="step-forward", layout=w.Layout(width="90px"))
+        back = w.Button(
+            description="back",
+            tooltip="one pick back",
+            icon="step-backward",
+            layout=w.Layout(width="90px"),
+        )
+        step = w.Button(
+            description="step",
+            tooltip="one pick more",
+            icon="step-forward",
+            layout=w.Layout(width="90px"),
+        )
         back.on_click(lambda _: self._slider.set_trait("value", max(0, self.at - 1)))
         step.on_click(lambda _: self._slider.set_trait("value", min(self.budget, self.at + 1)))
         names = dict.fromkeys(
-            (self.beside, "random", "uncertainty", "coreset", "badge", "classbalanced", "typiclust", "probcover")
+            (
+                self.beside,
+                "random",
+                "uncertainty",
+                "coreset",
+                "badge",
+                "classbalanced",
+                "typiclust",
+                "probcover",
+            )
         )
-        menu = w.Dropdown(options=[n for n in names if n != OURS], value=self.beside, description="beside it")
+        menu = w.Dropdown(
+            options=[n for n in names if n != OURS], value=self.beside, description="beside it"
+        )
         menu.observe(lambda change: self._set_beside(change["new"]), "value")
         return w.HBox([self._play, back, step, self._slider, menu], layout=w.Layout(**NARROW))
 
@@ -168,7 +222,14 @@ class PCoreSetStepper(Explorer):
         self._add_curves(figure)
         for place, radii in enumerate(self.radii.values()):
             here = dict(symbol=marker(place), size=12, color=colour(place))
-            figure.add_scatter(x=[self.at], y=radii[[self.at]], mode="markers", marker=here, showlegend=False, hoverinfo="skip")
+            figure.add_scatter(
+                x=[self.at],
+                y=radii[[self.at]],
+                mode="markers",
+                marker=here,
+                showlegend=False,
+                hoverinfo="skip",
+            )
         figure.update_xaxes(title="picks").update_yaxes(title="covering radius", rangemode="tozero")
         return figure.update_layout(height=300, margin=dict(t=20), hovermode="x unified")
 
@@ -181,7 +242,11 @@ class PCoreSetStepper(Explorer):
             self._points.titles = list(names)
             self._points.alt = self._words(self.at)
             self._points.marks = [
-                {"cross": labeled + self.picks[n][: self.at], "ring": self.picks[n][self.at : self.at + 1]} for n in names
+                {
+                    "cross": labeled + self.picks[n][: self.at],
+                    "ring": self.picks[n][self.at : self.at + 1],
+                }
+                for n in names
             ]
         for said, name in zip(self._said, names, strict=True):
             said.value = self._side(name)
@@ -192,13 +257,23 @@ class PCoreSetStepper(Explorer):
     def _side(self, name: str) -> str:
         """What a strategy has done by now: radius, the picture that is next, the pictures picked."""
         picks, radius = self.picks[name], self.distances[name][self.at].max()
-        lines = [f"<b>{html.escape(name)}</b>: {self.at} of {self.budget} picks, covering radius <b>{radius:.2f}</b>"]
+        lines = [
+            f"<b>{html.escape(name)}</b>: {self.at} of {self.budget} picks, covering radius <b>{radius:.2f}</b>"
+        ]
         if self.at < self.budget:
             pick = picks[self.at]
             far = self.distances[name][self.at, pick]
             lines.append(
                 f"next: image {pick}, {far:.2f} from the nearest centre<br>{thumbnail(self.data.pool.images, pick, 72)}"
             )
-        done = gallery(self.data.pool.images, picks[: self.at][::-1], lambda i: f"{picks.index(i) + 1}", side=40, most=12)
-        body = "<br>".join(lines) + (f"<div>picked, the last one first:</div>{done}" if done else "")
+        done = gallery(
+            self.data.pool.images,
+            picks[: self.at][::-1],
+            lambda i: f"{picks.index(i) + 1}",
+            side=40,
+            most=12,
+        )
+        body = "<br>".join(lines) + (
+            f"<div>picked, the last one first:</div>{done}" if done else ""
+        )
         return f'<div role="status" style="color:{INK};font-size:14px;line-height:1.5">{body}</div>'

@@ -28,7 +28,9 @@ class RunViewer(Explorer):
     are to come, where `run` does not say it.
     """
 
-    def __init__(self, data: Dataset, *, teacher_accuracy_pct: float | None = None, rounds: int | None = None):
+    def __init__(
+        self, data: Dataset, *, teacher_accuracy_pct: float | None = None, rounds: int | None = None
+    ):
         super().__init__()
         self.data, self.teacher_accuracy_pct, self.rounds = data, teacher_accuracy_pct, rounds
         self.records: list[RoundRecord] = []
@@ -38,15 +40,25 @@ class RunViewer(Explorer):
     def run(self, teacher: Teacher | None = None, **settings) -> RunResult:
         """`run_active_learning(data, teacher, **settings)`, watched. Rounds that `out` holds already are shown at once."""
         default = inspect.signature(run_active_learning).parameters["rounds"].default
-        self.rounds, self.result, self.records = settings.get("rounds", default), None, finished_rounds(settings.get("out"))
+        self.rounds, self.result, self.records = (
+            settings.get("rounds", default),
+            None,
+            finished_rounds(settings.get("out")),
+        )
         live = somebody_there()
         self._draw(self._running())
         if live:
             self._display_live()
         try:
-            result = run_active_learning(self.data, teacher, on_round=self, progress=False, **settings)
+            result = run_active_learning(
+                self.data, teacher, on_round=self, progress=False, **settings
+            )
         except BaseException as stop:  # whatever stops the run is said here, and goes on
-            how = "Interrupted" if isinstance(stop, KeyboardInterrupt) else f"Stopped by an error ({type(stop).__name__})"
+            how = (
+                "Interrupted"
+                if isinstance(stop, KeyboardInterrupt)
+                else f"Stopped by an error ({type(stop).__name__})"
+            )
             self._draw(f"{how} after {len(self.records)} whole rounds.")
             raise
         self.show(result)
@@ -96,17 +108,31 @@ class RunViewer(Explorer):
 
     def figure(self) -> Figure:
         figure = Figure(table=self.table(), alt=self._words())
-        figure.set_subplots(1, 2, subplot_titles=self._titles(), horizontal_spacing=0.1, column_widths=[0.6, 0.4])
+        figure.set_subplots(
+            1, 2, subplot_titles=self._titles(), horizontal_spacing=0.1, column_widths=[0.6, 0.4]
+        )
         curve, bars = self._data()
-        dots = dict(mode="lines+markers", line_color=colour(0), marker_size=9, name="student", showlegend=False)
-        figure.add_scatter(**curve, **dots, hovertemplate="%{y:.1f} % at %{x} labels<extra></extra>", row=1, col=1)
+        dots = dict(
+            mode="lines+markers",
+            line_color=colour(0),
+            marker_size=9,
+            name="student",
+            showlegend=False,
+        )
+        figure.add_scatter(
+            **curve, **dots, hovertemplate="%{y:.1f} % at %{x} labels<extra></extra>", row=1, col=1
+        )
         for place, (stage, values) in enumerate(zip(STAGES, bars, strict=True), 1):
             hover = f"round %{{x}}: {stage} %{{y:.2f}} s<extra></extra>"
-            figure.add_bar(**values, name=stage, marker_color=colour(place), hovertemplate=hover, row=1, col=2)
+            figure.add_bar(
+                **values, name=stage, marker_color=colour(place), hovertemplate=hover, row=1, col=2
+            )
         if self.teacher_accuracy_pct is not None:
             figure.add_hline(self.teacher_accuracy_pct, line_dash="dot", line_color="#555555", row=1, col=1,
                              annotation_text=f"teacher alone {self.teacher_accuracy_pct:.1f}")  # fmt: skip
-        figure.update_xaxes(title="labels", row=1, col=1).update_xaxes(title="round", dtick=1, row=1, col=2)
+        figure.update_xaxes(title="labels", row=1, col=1).update_xaxes(
+            title="round", dtick=1, row=1, col=2
+        )
         figure.update_yaxes(rangemode="tozero", row=1, col=2)
         figure.update_annotations(font_size=15)
         return figure.update_layout(
@@ -117,9 +143,13 @@ class RunViewer(Explorer):
     def _data(self) -> tuple[dict, list[dict]]:
         rounds = np.array([r.round for r in self.records])
         curve = dict(
-            x=np.array([r.labeled_count for r in self.records]), y=np.array([r.accuracy_pct for r in self.records]).round(2)
+            x=np.array([r.labeled_count for r in self.records]),
+            y=np.array([r.accuracy_pct for r in self.records]).round(2),
         )
-        bars = [dict(x=rounds, y=np.array([r.seconds.get(stage, 0.0) for r in self.records])) for stage in STAGES]
+        bars = [
+            dict(x=rounds, y=np.array([r.seconds.get(stage, 0.0) for r in self.records]))
+            for stage in STAGES
+        ]
         return curve, bars
 
     def _titles(self) -> tuple[str, str]:
@@ -130,7 +160,11 @@ class RunViewer(Explorer):
             return f"{self.data.name}: {self.status}"
         first, last = self.records[0], self.records[-1]
         seconds = sum(sum(r.seconds.values()) for r in self.records)
-        teacher = "" if self.teacher_accuracy_pct is None else f" The teacher alone: {self.teacher_accuracy_pct:.1f} %."
+        teacher = (
+            ""
+            if self.teacher_accuracy_pct is None
+            else f" The teacher alone: {self.teacher_accuracy_pct:.1f} %."
+        )
         return (
             f"{self.data.name}{f', {self.name}' if self.name else ''}: test accuracy {first.accuracy_pct:.1f} % at "
             f"{first.labeled_count} labels to {last.accuracy_pct:.1f} % at {last.labeled_count}, in {seconds:.0f} seconds. "
@@ -155,10 +189,14 @@ class RunViewer(Explorer):
             self._update_twin()
 
     def _redraw(self) -> None:
-        self._said.value = f'<div role="status" style="font-size:16px;color:{INK}"><b>{self.status}</b></div>'
+        self._said.value = (
+            f'<div role="status" style="font-size:16px;color:{INK}"><b>{self.status}</b></div>'
+        )
         curve, bars = self._data()
         with self._live.batch_update():
-            for trace, values in zip((self._live.data[CURVE], *self._live.data[BARS]), (curve, *bars), strict=True):
+            for trace, values in zip(
+                (self._live.data[CURVE], *self._live.data[BARS]), (curve, *bars), strict=True
+            ):
                 trace.update(values, overwrite=True)
         queries = {r.round: r.query_indices for r in self.records if r.query_indices}
         if queries != self._shown:
@@ -173,4 +211,6 @@ class RunViewer(Explorer):
     def _pictures(self, round: int) -> w.HTML:
         answers = self._answers(self._shown[round])
         shown = gallery(self.data.pool.images, list(answers), answers.__getitem__)
-        return w.HTML(f'<div style="font-size:14px;color:{INK}"><b>asked for after round {round}</b>{shown}</div>')
+        return w.HTML(
+            f'<div style="font-size:14px;color:{INK}"><b>asked for after round {round}</b>{shown}</div>'
+        )

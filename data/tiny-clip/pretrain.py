@@ -38,14 +38,27 @@ FIGURE_CAPTIONS = (
     "this is a {}.",
 )  # fmt: skip
 SIZES = (("small", 0.0), ("", 0.62), ("big", 0.78))  # a word and the radius from which it is said
-CROPS = {"digits": views.Augmentation((0.7, 1.0), (0.85, 1.18), 0.0), "shapes": views.Augmentation((0.5, 1.0))}
+CROPS = {
+    "digits": views.Augmentation((0.7, 1.0), (0.85, 1.18), 0.0),
+    "shapes": views.Augmentation((0.5, 1.0)),
+}
 
 
 def known_words() -> list[str]:
     """Every word that a caption can hold."""
-    parts = (NUMERALS, DIGIT_WORDS, shapes.FIGURES, shapes.PATTERNS, shapes.COLOURS, [word for word, _ in SIZES])
+    parts = (
+        NUMERALS,
+        DIGIT_WORDS,
+        shapes.FIGURES,
+        shapes.PATTERNS,
+        shapes.COLOURS,
+        [word for word, _ in SIZES],
+    )
     sentences = [c.format("") for c in DIGIT_CAPTIONS + FIGURE_CAPTIONS]
-    words = itertools.chain(*parts, *(s.replace('"', " ").replace(":", " ").replace(".", " ").split() for s in sentences))
+    words = itertools.chain(
+        *parts,
+        *(s.replace('"', " ").replace(":", " ").replace(".", " ").split() for s in sentences),
+    )
     return sorted({w for w in words if w})
 
 
@@ -57,14 +70,22 @@ def chance(probability: float, g: torch.Generator) -> bool:
     return float(torch.rand(1, generator=g)) < probability
 
 
-def digit_pairs(bank: tuple[Tensor, Tensor], count: int, g: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
+def digit_pairs(
+    bank: tuple[Tensor, Tensor], count: int, g: torch.Generator
+) -> tuple[Tensor, list[str], Tensor]:
     """`count` drawn digits (count, 3, 8, 8) uint8, their captions and what they are."""
     masks, digits = bank
-    wanted = torch.arange(count)[torch.randperm(count, generator=g)] % 10  # in no order that `pixels` could give away
+    wanted = (
+        torch.arange(count)[torch.randperm(count, generator=g)] % 10
+    )  # in no order that `pixels` could give away
     picks = torch.stack([choose(torch.nonzero(digits == d)[:, 0], g) for d in wanted])
     images = glyphs.box_and_count(glyphs.deform(masks[picks], g), g)
     names = [NUMERALS[d] if chance(0.5, g) else DIGIT_WORDS[d] for d in wanted]
-    return images[:, None].expand(-1, 3, -1, -1), [choose(DIGIT_CAPTIONS, g).format(n) for n in names], wanted
+    return (
+        images[:, None].expand(-1, 3, -1, -1),
+        [choose(DIGIT_CAPTIONS, g).format(n) for n in names],
+        wanted,
+    )
 
 
 def figure_pairs(count: int, g: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
@@ -74,7 +95,11 @@ def figure_pairs(count: int, g: torch.Generator) -> tuple[Tensor, list[str], Ten
     images, drawn = shapes.draw(figure, pattern, shapes.PRETRAINING, g)
     captions = []
     for i in range(count):
-        size = [word for word, least in SIZES if drawn["radius"][i] >= least][-1] if chance(0.25, g) else ""
+        size = (
+            [word for word, least in SIZES if drawn["radius"][i] >= least][-1]
+            if chance(0.25, g)
+            else ""
+        )
         colour = list(shapes.COLOURS)[drawn["colour"][i]] if chance(0.4, g) else ""
         kind = shapes.PATTERNS[pattern[i]] if chance(0.8, g) else ""
         name = shapes.FIGURES[figure[i]] if chance(0.92, g) else ("" if colour or kind else "shape")
@@ -91,8 +116,13 @@ def pixels(images: Tensor, kind: str, step: int, size: int) -> Tensor:
     half = views.boxes(spec, ids, torch.arange(count) % 2, height, width)
     rendered = views.render(images, half, size)
     rendered[::2] = views.render_center(images[::2], size, "bicubic")
-    mean, std = torch.tensor(open_clip.OPENAI_DATASET_MEAN), torch.tensor(open_clip.OPENAI_DATASET_STD)
-    return ((rendered - mean[:, None, None]) / std[:, None, None]).contiguous(memory_format=torch.channels_last)
+    mean, std = (
+        torch.tensor(open_clip.OPENAI_DATASET_MEAN),
+        torch.tensor(open_clip.OPENAI_DATASET_STD),
+    )
+    return ((rendered - mean[:, None, None]) / std[:, None, None]).contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def train(steps: int, batch: int, lr: float, seed: int):
@@ -104,7 +134,9 @@ def train(steps: int, batch: int, lr: float, seed: int):
     bank = glyphs.font_glyphs(NUMERALS)
     decayed = [p for p in model.parameters() if p.ndim >= 2]
     plain = [p for p in model.parameters() if p.ndim < 2]
-    optimiser = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=lr)
+    optimiser = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=lr
+    )
     warmup = 100
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimiser, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
@@ -141,13 +173,17 @@ def own_domain_accuracy_pct(model, tokenizer, seed: int) -> dict[str, float]:
         ("shapes", figures, figure_labels, [f"a photo of a {n}." for n in shapes.CLASSNAMES]),
     ):
         text = model.encode_text(tokenizer(names), normalize=True)  # (C, D)
-        image = torch.cat([model.encode_image(pixels(x, kind, 0, size)[::2]) for x in images.split(200)])
+        image = torch.cat(
+            [model.encode_image(pixels(x, kind, 0, size)[::2]) for x in images.split(200)]
+        )
         report[kind] = 100 * (image @ text.T).argmax(dim=1).eq(labels[::2]).float().mean().item()
     return report
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=2200)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lr", type=float, default=1.5e-3)
@@ -159,9 +195,19 @@ def main():
         print(f"zero-shot on generated {kind} like those it was trained on: {accuracy:.1f} %")
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in model.state_dict().items()}, weights)
+    save_file(
+        {
+            k: v.half().contiguous() if v.is_floating_point() else v
+            for k, v in model.state_dict().items()
+        },
+        weights,
+    )
     config = json.loads((HERE / "tiny-clip.json").read_text())
-    manifest = {"weights_sha256": files.sha256_of(weights), "config_sha256": files.digest(config), "words": known_words()}
+    manifest = {
+        "weights_sha256": files.sha256_of(weights),
+        "config_sha256": files.digest(config),
+        "words": known_words(),
+    }
     (args.out / "manifest.json").write_text(json.dumps(files.sealed(manifest), indent=1) + "\n")
 
 

@@ -31,14 +31,23 @@ LETTERS = "ABDEFGHJKLMNPRSTUWYZ"
 TEXTURES = ("checked", "shaded", "crossed")
 
 
-def batch_of(bank: tuple[Tensor, Tensor], count: int, g: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+def batch_of(
+    bank: tuple[Tensor, Tensor], count: int, g: torch.Generator
+) -> tuple[Tensor, list[Tensor]]:
     """`count` pictures (count, 3, 32, 32) uint8 and their letter, texture and colour, (count,) each."""
     masks, letters = bank
     picks = torch.randint(len(masks), (count,), generator=g)
     texture = torch.randint(len(TEXTURES), (count,), generator=g)
     u, v, radius = shapes.frames(count, shapes.TARGET, g)
-    glyph = F.grid_sample(masks[picks][:, None], torch.stack([u, v], dim=-1) * 0.72, align_corners=False)[:, 0] > 0.5
-    images, colour = shapes.paint(glyph, texture_of(texture, u * radius, v * radius, g), shapes.TARGET, g)
+    glyph = (
+        F.grid_sample(
+            masks[picks][:, None], torch.stack([u, v], dim=-1) * 0.72, align_corners=False
+        )[:, 0]
+        > 0.5
+    )
+    images, colour = shapes.paint(
+        glyph, texture_of(texture, u * radius, v * radius, g), shapes.TARGET, g
+    )
     return images, [letters[picks], texture, colour]
 
 
@@ -48,12 +57,16 @@ def texture_of(kind: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor
     period = 0.3 + 0.15 * torch.rand(len(kind), 1, 1, generator=g)
     along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
     a, b = (2 * math.pi * along / period).cos(), (2 * math.pi * across / period).cos()
-    textures = torch.stack([(a * b > 0).float(), (0.5 + along).clamp(0, 1), (torch.maximum(a, b) > 0.7).float()])
+    textures = torch.stack(
+        [(a * b > 0).float(), (0.5 + along).clamp(0, 1), (torch.maximum(a, b) > 0.7).float()]
+    )
     return textures[kind, torch.arange(len(kind))]
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -64,7 +77,9 @@ def main():
     torch.manual_seed(args.seed)
     g = torch.Generator().manual_seed(args.seed)
     net = tiny_resnet_backbone().to(memory_format=torch.channels_last)
-    heads = nn.ModuleList(nn.Linear(FEATURES, n) for n in (len(LETTERS), len(TEXTURES), len(shapes.COLOURS)))
+    heads = nn.ModuleList(
+        nn.Linear(FEATURES, n) for n in (len(LETTERS), len(TEXTURES), len(shapes.COLOURS))
+    )
     bank = glyphs.font_glyphs(LETTERS)
     parameters = [*net.parameters(), *heads.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.05)
@@ -72,7 +87,9 @@ def main():
     for _ in (bar := trange(args.steps, desc="tiny-resnet", mininterval=5)):
         images, labels = batch_of(bank, args.batch, g)
         features = net(_normalised(images))
-        loss = sum(F.cross_entropy(head(features), y) for head, y in zip(heads, labels, strict=True))
+        loss = sum(
+            F.cross_entropy(head(features), y) for head, y in zip(heads, labels, strict=True)
+        )
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -84,10 +101,18 @@ def main():
         images, labels = batch_of(bank, 2000, g)
         features = net(_normalised(images))
         for name, head, y in zip(("letter", "texture", "colour"), heads, labels, strict=True):
-            print(f"{name} of new pictures: {100 * (head(features).argmax(dim=1) == y).float().mean():.1f} % right")
+            print(
+                f"{name} of new pictures: {100 * (head(features).argmax(dim=1) == y).float().mean():.1f} % right"
+            )
     args.out.mkdir(parents=True, exist_ok=True)
     weights = args.out / "weights.safetensors"
-    save_file({k: v.half().contiguous() if v.is_floating_point() else v for k, v in net.state_dict().items()}, weights)
+    save_file(
+        {
+            k: v.half().contiguous() if v.is_floating_point() else v
+            for k, v in net.state_dict().items()
+        },
+        weights,
+    )
     manifest = files.sealed({"weights_sha256": files.sha256_of(weights)})
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
