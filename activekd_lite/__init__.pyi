@@ -42,7 +42,7 @@ from .students import build_student as build_student
 from .students import mix_heads as mix_heads
 from .teacher import Teacher as Teacher
 from .teacher import ZeroShotTeacher as ZeroShotTeacher
-from .training import TrainConfig as TrainConfig
+from .train_config import TrainConfig as TrainConfig
 from .training import predict as predict
 from .training import train_student as train_student
 from .utils import device as device

@@ -1,4 +1,4 @@
-"""What a student is trained on: the pixels of any (image, view), or cached features in their place."""
+"""What a student is trained on: the pixels of any (image, view), or cached features instead."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,27 +13,24 @@ from activekd_lite.utils.views import Views, all_views
 
 
 class ViewBank:
-    """Pixels of any (image, view) at the student's size: rendered once and kept as uint8 if they fit, else on demand.
+    """Pixels at the student's size: rendered once and kept as uint8 if they fit, else on demand.
 
-    `bank(indices (B,), view (B,))` -> (B, 3, S, S) float in [0, 1] on `device`; the same numbers either way.
+    `bank(indices (B,), view (B,))` gives (B, 3, S, S) float in [0, 1] on `device`, the same numbers
+    either way.
     """
 
-    dim = None  # of features: these are pixels
+    dim = None  # it has pixels, not features
 
     def __init__(
         self, pool: Pool, views: Views, size: int, device: torch.device, budget_bytes: int = 2**30
     ):
         self.pool, self.views, self.size, self.device = pool, views, size, device
-        everything = views.count * len(pool) * 3 * size * size
+        shape = (views.count, len(pool), 3, size, size)
         self.kept = None
-        if everything <= budget_bytes:
-            kept = torch.empty(
-                views.count, len(pool), 3, size, size, dtype=torch.uint8, device=device
-            )
+        if torch.Size(shape).numel() <= budget_bytes:
+            kept = torch.empty(shape, dtype=torch.uint8, device=device)
             parts = torch.arange(len(pool)).split(max(1, 256 // views.count))
-            batches = [
-                all_views(ids, views.count) for ids in parts
-            ]  # files are decoded once for all views
+            batches = [all_views(ids, views.count) for ids in parts]  # a file is decoded only once
             for (index, view), rendered in zip(batches, self._render(batches), strict=True):
                 kept[view, index] = rendered
             self.kept = kept
@@ -42,13 +39,13 @@ class ViewBank:
         return next(self.stream([(indices, view)]))
 
     def stream(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
-        """The pixels of each batch, in order; files are decoded ahead."""
+        """Yield the pixels of each batch in order; files are decoded ahead."""
         kept = None if self.kept is None else (self.kept[view, index] for index, view in batches)
         for rendered in kept or self._render(batches):
             yield (rendered.float() / 255).contiguous(memory_format=torch.channels_last)
 
     def centers(self) -> Tensor | ImageFiles:
-        """What `predict` is given for the whole pool."""
+        """Return what `predict` needs for the whole pool."""
         return self.pool.images
 
     def _render(self, batches: Sequence[Batch]) -> Iterator[Tensor]:
@@ -57,7 +54,7 @@ class ViewBank:
 
 
 class FeatureBank:
-    """A ViewBank's place taken by cached features (B, D): for students that learn from these instead of pixels."""
+    """Cached features (B, D) instead of pixels, for students that learn from features."""
 
     def __init__(self, features: FrozenFeatures, device: torch.device):
         self.cache, self.views, self.device = features.pool.to(device), features.pool.views, device
@@ -71,16 +68,18 @@ class FeatureBank:
 
 
 def check_features(pool: Pool, student: str, views: Views, features: FrozenFeatures | None) -> None:
-    """Raises ValueError for a student that needs features where there are none, or those of other images or views."""
+    """Raise ValueError for a student that needs features but has none, or those of other images."""
     if find_backbone(student):
         return
     if features is None:
         raise ValueError(
-            f"student {student!r} learns from cached features: pass features=akd.FrozenFeatures.build(vlm, data)"
+            f"student {student!r} learns from cached features: pass "
+            "features=akd.FrozenFeatures.build(vlm, data)"
         )
     if features.pool.fingerprint["pool"] != pool.fingerprint() or features.pool.views != views:
         raise ValueError(
-            "these features were made from other images or views than the run's; build them with its data and views"
+            "these features were made from other images or views than the run's; build them with "
+            "its data and views"
         )
 
 
@@ -91,10 +90,7 @@ def make_bank(
     device: torch.device,
     features: FrozenFeatures | None = None,
 ) -> ViewBank | FeatureBank:
-    """What a student of that name is trained on: pixels, or the features; see `check_features`."""
-    backbone = find_backbone(student)
-    return (
-        ViewBank(pool, views, backbone.input_size, device)
-        if backbone
-        else FeatureBank(features, device)
-    )
+    """Return what a student of that name is trained on; see `check_features`."""
+    if backbone := find_backbone(student):
+        return ViewBank(pool, views, backbone.input_size, device)
+    return FeatureBank(features, device)

@@ -1,6 +1,7 @@
-"""The teacher's image features, once per (model, weights, images, views): a run never encodes an image twice.
+"""The teacher's image features, computed once per (model, weights, images, views).
 
-Prompts are no part of it: text weights are cheap, and another prompt must not cost a new encode. On disk: see `store.py`.
+Prompts are not part of it: text weights are cheap, and another prompt must not cost a new encoding.
+On disk: see `utils/store.py`.
 """
 
 import hashlib
@@ -22,15 +23,14 @@ from activekd_lite.vlm import VLM
 
 __all__ = ["FrozenFeatures", "TeacherCache", "fingerprint_of", "info", "prune", "verify"]
 
-
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class TeacherCache:
-    """features: (V, N, D) float16, unit norm; `views` says which views; `fingerprint` what they are valid for.
+    """Features (V, N, D) float16 of unit norm, the views they show, and what they are valid for.
 
-    device: where `gather` delivers; the features themselves stay on the host where the device has no room for all.
+    device: where `gather` delivers; features that do not fit there stay on the host.
     """
 
     features: Tensor
@@ -41,15 +41,22 @@ class TeacherCache:
 
     @classmethod
     def build(
-        cls, vlm: VLM, pool: Pool, views: Views | int = 1, root: str | os.PathLike = ".cache", batch_size: int = 256,
-        progress: bool = True, device: str | torch.device | None = None,
-    ) -> "TeacherCache":  # fmt: skip
-        """Encode every view of every image under `root`, or open what is there. An interrupted build resumes; of two processes
-        that build the same one works and the other waits.
+        cls,
+        vlm: VLM,
+        pool: Pool,
+        views: Views | int = 1,
+        root: str | os.PathLike = ".cache",
+        batch_size: int = 256,
+        progress: bool = True,
+        device: str | torch.device | None = None,
+    ) -> "TeacherCache":
+        """Encode every view of every image under `root`, or open a finished cache.
 
-        views: how many, with the pool's own augmentation, or a `Views`. batch_size: views encoded at once. device: where to
-        encode, and where the VLM is moved; None leaves it where it is. Raises ValueError for non-finite features, OSError for
-        a folder that cannot be written or a full disk.
+        An interrupted build resumes. If two processes build the same cache, the second one waits.
+
+        views: how many, with the pool's own augmentation, or a `Views`. batch_size: views encoded
+        at once. device: where to move the VLM and encode; None leaves it where it is.
+        Raises ValueError for non-finite features, OSError for a full or read-only disk.
         """
         if device is not None:
             vlm.model.to(resolve_device(device))
@@ -68,11 +75,9 @@ class TeacherCache:
     def build_test(
         cls, vlm: VLM, data: Dataset, root: str | os.PathLike = ".cache", progress: bool = True
     ) -> "TeacherCache":
-        """Encode the centre crops of the test images, or open what is there; see `build`."""
+        """Encode the centre crops of the test images, or open a finished cache; see `build`."""
         images = Pool(data.test.images, data.classnames, data.pool.augmentation)
-        return cls.build(
-            vlm, images, Views(1, augmentation=images.augmentation), root, progress=progress
-        )
+        return cls.build(vlm, images, 1, root, progress=progress)
 
     @classmethod
     def open(
@@ -83,10 +88,10 @@ class TeacherCache:
         pool: Pool | None = None,
         verify: bool = True,
     ) -> "TeacherCache":
-        """Open a finished cache; with `vlm` or `pool`, check that it was made from them, with `verify` its checksums, too.
+        """Open a finished cache, and check that it was made from `vlm` and `pool`, if given.
 
-        Raises FileNotFoundError for no or an unfinished cache, ValueError for one of other weights, images or views, or
-        with bytes that differ from its checksums.
+        verify: compare all bytes with their checksums. Raises FileNotFoundError if there is no
+        cache or it is unfinished, ValueError if weights, images, views or bytes differ.
         """
         expected = {"vlm": vlm.fingerprint()} if vlm else {}
         return cls._opened(Path(path), expected | (pool.identity() if pool else {}), verify)
@@ -94,16 +99,15 @@ class TeacherCache:
     @classmethod
     def _opened(cls, folder: Path, expected: dict, verify: bool = True) -> "TeacherCache":
         store = FeatureStore.read(folder)
-        require_same(
-            store.fingerprint, store.fingerprint | expected, f"the teacher cache {folder}", REMEDY
-        )
+        name = f"the teacher cache {folder}"
+        require_same(store.fingerprint, store.fingerprint | expected, name, REMEDY)
         features = store.open(verify)
         store.mark_used()
         return cls(features, _views_from(store.fingerprint["views"]), store.fingerprint, folder)
 
     @property
     def logit_scale(self) -> float:
-        """The temperature the VLM was trained with: what its cosine similarities are multiplied by."""
+        """The factor on cosine similarities that the VLM was trained with."""
         return self.fingerprint["vlm"]["logit_scale"]
 
     @property
@@ -114,14 +118,17 @@ class TeacherCache:
         return self.features.shape[1]
 
     def gather(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
-        """Features (B, D) float32 on `device`, of the images `indices` (B,) in the views `view` (B,), or all in one view."""
+        """Return features (B, D) float32, on `device`, of images (B,) in views (B,) or in one."""
         indices = send(torch.as_tensor(indices), self.features.device)
         view = view if isinstance(view, int) else send(view, self.features.device)
         return send(self.features[view, indices], self.device).float()
 
     def to(self, device: str | torch.device, budget_bytes: int | None = None) -> "TeacherCache":
-        """The same cache for use on `device`: the features move there where they fit `budget_bytes` (None: half of the GPU's
-        free memory), else `gather` copies what is asked for through pinned memory."""
+        """Return the cache for use on `device`.
+
+        The features move there if they fit `budget_bytes` (None: half of the GPU's free memory);
+        else `gather` copies what is needed through pinned memory.
+        """
         device = resolve_device(device)
         if budget_bytes is None and device.type == "cuda":
             budget_bytes = torch.cuda.mem_get_info(device)[0] // 2
@@ -132,9 +139,9 @@ class TeacherCache:
 
 @dataclass(frozen=True)
 class FrozenFeatures:
-    """What a student `linear` or `mlp` learns from and is tested on: the VLM's features in the place of pixels.
+    """The VLM's features, from which the students `linear` and `mlp` learn instead of pixels.
 
-    pool: a cache of the pool; test: (M, D) float16, of the test images' centre crops.
+    pool: a cache of the pool. test: (M, D) float16, of the test images' centre crops.
     """
 
     pool: TeacherCache
@@ -150,71 +157,64 @@ class FrozenFeatures:
         progress: bool = True,
     ) -> "FrozenFeatures":
         """Encode pool and test set, or open what is there; see `TeacherCache.build`."""
-        test = TeacherCache.build_test(vlm, data, root, progress)
-        return cls(
-            TeacherCache.build(vlm, data.pool, views, root, progress=progress), test.features[0]
-        )
+        test = TeacherCache.build_test(vlm, data, root, progress).features[0]
+        return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test)
 
     def fingerprint(self) -> dict:
-        return {
-            "cache": self.pool.fingerprint,
-            "test": hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest(),
-        }
+        test = hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest()
+        return {"cache": self.pool.fingerprint, "test": test}
 
 
 def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
-    """All that the features depend on, JSON-ready."""
-    return {
-        "format": FORMAT,
-        "vlm": vlm.fingerprint(),
-        **pool.identity(),
-        "views": views.fingerprint(),
-    }
+    """Return all that the features depend on, JSON-ready."""
+    model = {"format": FORMAT, "vlm": vlm.fingerprint()}
+    return model | pool.identity() | {"views": views.fingerprint()}
 
 
 def _fill(
     store: FeatureStore, vlm: VLM, pool: Pool, views: Views, batch_size: int, progress: bool
 ) -> None:
-    """Encode the missing shards. A batch has all views of some images, `batch_size` together; files are decoded once for all
-    views, the next batch by workers while this one is encoded. A GPU is waited for at the end of a shard only."""
+    """Encode the missing shards.
+
+    A batch holds all views of some images, so a file is decoded once; workers prepare the next
+    batch while this one is encoded. A GPU is only waited for at the end of a shard.
+    """
     step = max(1, batch_size // views.count)
     todo = [(start, torch.arange(start, stop).split(step)) for start, stop in store.missing]
     pairs = [all_views(ids, views.count) for _, batches in todo for ids in batches]
-    rendered = stream_views(
-        pool.images, pairs, views, vlm.input_size, vlm.interpolation, vlm.device, reduced=False
-    )
+    size, mode = vlm.input_size, vlm.interpolation
+    rendered = stream_views(pool.images, pairs, views, size, mode, vlm.device, reduced=False)
     total = sum(len(ids) for ids, _ in pairs)
-    with tqdm(
-        total=total, unit="view", desc=f"encoding with {vlm.name}", disable=not progress
-    ) as bar:
+    title = f"encoding with {vlm.name}"
+    with tqdm(total=total, unit="view", desc=title, disable=not progress) as bar:
         for start, batches in todo:
             parts = []
             for ids in batches:
                 parts.append(_encode(vlm, next(rendered), views.count))  # (V, b, D)
                 bar.update(views.count * len(ids))
             features = torch.cat(parts, dim=1).cpu()
-            if not torch.isfinite(features).all():
-                bad = start + int(
-                    (~torch.isfinite(features)).any(dim=2).any(dim=0).float().argmax()
-                )
-                raise ValueError(
-                    f"{vlm.name} gives NaN or infinite features for image {bad}; its weights or the image are damaged"
-                )
+            _check_finite(features, start, vlm.name)
             store.write(features, start)
 
 
 def _encode(vlm: VLM, pixels: Tensor, count: int) -> Tensor:
-    """All `count` views of b images, (V * b, 3, S, S) in [0, 1]: (V, b, D) float16, unit norm."""
+    """Encode `count` views of b images, (V * b, 3, S, S), to (V, b, D) float16 of unit norm."""
     return vlm.encode_images(pixels).half().unflatten(0, (count, -1))
 
 
+def _check_finite(features: Tensor, start: int, name: str) -> None:
+    if not torch.isfinite(features).all():
+        bad = start + int((~torch.isfinite(features)).any(dim=2).any(dim=0).float().argmax())
+        raise ValueError(
+            f"{name} gives NaN or infinite features for image {bad}; its weights or the image are "
+            "damaged"
+        )
+
+
 def _views_from(fields: dict) -> Views:
-    rest = {
-        k: tuple(v) if isinstance(v, list) else v
-        for k, v in fields.items()
-        if k not in ("count", "seed")
-    }
-    return Views(fields["count"], fields["seed"], Augmentation(**rest))
+    """Return the `Views` of a fingerprint that was read from JSON."""
+    rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    return Views(rest.pop("count"), rest.pop("seed"), Augmentation(**rest))
 
 
 def _safe(name: str) -> str:

@@ -25,7 +25,7 @@ from activekd_lite.plots import report
 from activekd_lite.preflight import SELECTION_SOURCES
 from activekd_lite.runs import finished_rounds
 from activekd_lite.strategies import STRATEGIES
-from activekd_lite.training import TrainConfig, with_length
+from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
 from activekd_lite.utils.files import parse_json
 from activekd_lite.utils.images import damaged

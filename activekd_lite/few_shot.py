@@ -15,18 +15,23 @@ from activekd_lite.utils.checks import check_whole_valued
 from activekd_lite.utils.schedules import check_schedule, lr_factor
 from activekd_lite.utils.seeding import generator
 
+CLAP_SAMPLING = ("pass", "chained", "replacement")
+
 
 @dataclass(frozen=True)
 class ClapConfig:
-    """How the prototypes are fitted: by SGD with momentum, for `passes` passes over the L labelled images.
+    """How the prototypes are fitted to L labelled images, by SGD with momentum.
 
-    sampling: how these become batches. "pass" cuts each pass into ceil(L / batch_size) batches, "chained" all passes together
-    into ceil(passes * L / batch_size), and "replacement" draws floor(passes * L / batch_size) whole batches with replacement
-    (its loader is given passes * L draws of the L images and drops the last, smaller batch).
-    schedule, warmup: see `schedules.lr_factor`. constraint: factor of the penalty that holds each prototype to where it
-    started (0: none). lag: 1 leaves out the newest round's labels, so that the student learns from a teacher one round old;
-    the first teacher is fitted on the initial labels either way. The code of arXiv:2506.00910 takes "replacement" and lag 1 on
-    ten data sets, "chained" and lag 0 on ImageNet.
+    passes, batch_size, sampling: "pass" cuts each pass into ceil(L / batch_size) batches, "chained"
+    all passes together into ceil(passes * L / batch_size), and "replacement" draws
+    floor(passes * L / batch_size) whole batches with replacement.
+    schedule, warmup: see `schedules.lr_factor`.
+    constraint: weight of the penalty that holds each prototype near its start (0: none).
+    lag: 1 leaves out the newest round's labels, so the student learns from a teacher one round old;
+    the first teacher is fitted to the initial labels in any case.
+
+    The code of arXiv:2506.00910 uses "replacement" and lag 1 on ten data sets, and "chained" and lag
+    0 on ImageNet.
     """
 
     passes: int = 300
@@ -46,57 +51,60 @@ class ClapConfig:
                 raise ValueError(f"{name} = {getattr(self, name)} must be larger than 0")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum = {self.momentum} must lie in [0, 1)")
-        if self.sampling not in ("pass", "chained", "replacement"):
-            raise ValueError(
-                f"sampling = {self.sampling!r}; choose 'pass', 'chained' or 'replacement'"
-            )
+        if self.sampling not in CLAP_SAMPLING:
+            choices = "'pass', 'chained' or 'replacement'"
+            raise ValueError(f"sampling = {self.sampling!r}; choose {choices}")
         check_schedule(self.schedule, self.warmup)
-        if self.constraint < 0 or self.lag not in (0, 1):
-            raise ValueError(
-                f"constraint = {self.constraint} must not be negative, and lag = {self.lag} is 0 or 1"
-            )
+        if self.constraint < 0:
+            raise ValueError(f"constraint = {self.constraint} must not be negative")
+        if self.lag not in (0, 1):
+            raise ValueError(f"lag = {self.lag}; it is 0 or 1")
 
     def steps_for(self, labeled_count: int) -> int:
-        """SGD steps on so many labels."""
+        """Return the SGD steps for that many labels."""
         draws = self.passes * labeled_count
         if self.sampling == "pass":
             return self.passes * math.ceil(labeled_count / self.batch_size)
-        return (
-            math.ceil(draws / self.batch_size)
-            if self.sampling == "chained"
-            else max(1, draws // self.batch_size)
-        )
+        if self.sampling == "chained":
+            return math.ceil(draws / self.batch_size)
+        return max(1, draws // self.batch_size)
 
     def batches(self, labeled_count: int, g: torch.Generator) -> Iterator[Tensor]:
-        """The positions (B,) of the labelled images in each step's batch; drawn as they are asked for."""
+        """Yield positions (B,) of labelled images for each step; they are drawn as needed."""
         size = self.batch_size
-        if self.sampling == "pass":
-            for _ in range(self.passes):
-                yield from torch.randperm(labeled_count, generator=g).split(size)
-        elif self.sampling == "chained":
-            yield from torch.cat(
-                [torch.randperm(labeled_count, generator=g) for _ in range(self.passes)]
-            ).split(size)
-        else:
+        if self.sampling == "replacement":
             for _ in range(self.steps_for(labeled_count)):
                 yield torch.randint(labeled_count, (size,), generator=g)
+            return
+        passes = (torch.randperm(labeled_count, generator=g) for _ in range(self.passes))
+        if self.sampling == "chained":
+            passes = [torch.cat(list(passes))]
+        for order in passes:
+            yield from order.split(size)
 
 
 class ClapTeacher:
-    """The few-shot teacher CLAP (Silva-Rodriguez et al. 2024, arXiv:2312.12730): class prototypes P (D, C) that start at the
-    text weights W and learn from labels; logits = logit_scale * f . normalise(P).
+    """The few-shot teacher CLAP (Silva-Rodriguez et al. 2024, arXiv:2312.12730).
 
-    Minimises CE + mean_c lambda_c |P_c - W_c|^2, lambda_c the mean zero-shot probability of the right class over the labelled
-    images of class c, 0 where there is none: what the VLM knows already is held. text_weights: (D, C) as
-    `VLM.text_weights(..., unit=False)` gives them; the longer they are, the less a step turns a prototype. It is fitted on the
-    cached views (the paper augments more, with crops of 8 to 100 % of the area). Until `fitted` it is the zero-shot teacher.
-    test: see `ZeroShotTeacher`.
+    Class prototypes P (D, C) start at the text weights W and learn from labels;
+    logits = logit_scale * f . normalise(P). It minimises CE + mean_c lambda_c |P_c - W_c|^2, where
+    lambda_c is the mean zero-shot probability of the right class over the labelled images of class
+    c (0 if there are none): classes that the VLM already knows stay near their start.
+
+    text_weights: (D, C) from `VLM.text_weights(..., unit=False)`; the longer they are, the less a
+    step turns a prototype. test: see `ZeroShotTeacher`. It is fitted on the cached views (the paper
+    augments more, with crops of 8 to 100 % of the area); before that it is the zero-shot teacher.
     """
 
     def __init__(
-        self, cache: TeacherCache, text_weights: Tensor, logit_scale: float | None = None, config: ClapConfig = ClapConfig(),
-        prototypes: Tensor | None = None, test: TeacherCache | None = None,
-    ):  # fmt: skip
+        self,
+        cache: TeacherCache,
+        text_weights: Tensor,
+        logit_scale: float | None = None,
+        config: ClapConfig = ClapConfig(),
+        prototypes: Tensor | None = None,
+        test: TeacherCache | None = None,
+    ):
         check_text_weights(cache, text_weights)
         self.start = text_weights.float().to(cache.device)
         self.prototypes = self.start if prototypes is None else prototypes.to(cache.device)
@@ -111,20 +119,19 @@ class ClapTeacher:
         return len(self.cache)
 
     def fitted(self, state: LabelState, seed: int) -> "ClapTeacher":
-        """Fitted from the start on the labels of `state` (less the newest round's where `lag` is 1, but for the first)."""
+        """Fit anew, from the start, to the labels of `state`; see `ClapConfig.lag`."""
         newest = max(0, int(state.labeled_round.max()) - self.config.lag)
         index = torch.nonzero((state.labels >= 0) & (state.labeled_round <= newest)).flatten()
-        if len(index) == 0:
-            return ClapTeacher(
-                self.cache, self.start, self.logit_scale, self.config, test=self.test
-            )
-        prototypes = self._fit(index, state.labels[index], generator(seed, "few-shot teacher"))
+        prototypes = None
+        if len(index):
+            draw = generator(seed, "few-shot teacher")
+            prototypes = self._fit(index, state.labels[index], draw)
         return ClapTeacher(
             self.cache, self.start, self.logit_scale, self.config, prototypes, self.test
         )
 
     def _fit(self, index: Tensor, labels: Tensor, g: torch.Generator) -> Tensor:
-        """Prototypes (D, C) from the labelled images `index` (L,), a random view of each in every pass."""
+        """Return prototypes (D, C), using a random view of each labelled image (L,) per pass."""
         config, device = self.config, self.cache.device
         held = config.constraint * self._confidence(index, labels) / self.num_classes  # (C,)
         prototypes = self.start.clone().requires_grad_()
@@ -135,11 +142,8 @@ class ClapTeacher:
         )
         for part in config.batches(len(index), g):
             view = torch.randint(self.views.count, (len(part),), generator=g)
-            logits = (
-                self.logit_scale
-                * self.cache.gather(index[part], view)
-                @ F.normalize(prototypes, dim=0)
-            )
+            features = self.cache.gather(index[part], view)
+            logits = self.logit_scale * features @ F.normalize(prototypes, dim=0)
             penalty = (held * (prototypes - self.start).square().sum(dim=0)).sum()
             loss = F.cross_entropy(logits, labels[part].to(device)) + penalty
             optimiser.zero_grad()
@@ -149,25 +153,25 @@ class ClapTeacher:
         return prototypes.detach()
 
     def _confidence(self, index: Tensor, labels: Tensor) -> Tensor:
-        """lambda (C,): the mean zero-shot probability of the right class over the labelled images of each class."""
+        """Return lambda (C,) from the labelled images `index` (L,)."""
         labels = labels.to(self.cache.device)
-        right = (
-            self.zero_shot.logits(index).softmax(dim=1).gather(1, labels[:, None]).flatten()
-        )  # (L,)
-        total, count = (torch.zeros(self.num_classes, device=right.device) for _ in range(2))
-        total, count = (
-            total.index_add(0, labels, right),
-            count.index_add(0, labels, torch.ones_like(right)),
-        )
+        probs = self.zero_shot.logits(index).softmax(dim=1)
+        right = probs.gather(1, labels[:, None]).flatten()  # (L,)
+        nothing = torch.zeros(self.num_classes, device=right.device)
+        total = nothing.index_add(0, labels, right)
+        count = nothing.index_add(0, labels, torch.ones_like(right))
         return total / count.clamp(min=1)
 
     def to(self, device: str | torch.device) -> "ClapTeacher":
-        test = self.test and self.test.to(device)
-        return ClapTeacher(
-            self.cache.to(device), self.start, self.logit_scale, self.config, self.prototypes, test
-        )
+        cache, test = self.cache.to(device), self.test and self.test.to(device)
+        return ClapTeacher(cache, self.start, self.logit_scale, self.config, self.prototypes, test)
 
     def fingerprint(self) -> dict:
-        """What decides the logits but the labels, JSON-ready."""
-        return {"kind": "clap", "cache": self.cache.fingerprint, "text_weights": sha256_of(self.start),
-                "logit_scale": self.logit_scale, **asdict(self.config)}  # fmt: skip
+        """Return what decides the logits, except for the labels, JSON-ready."""
+        return {
+            "kind": "clap",
+            "cache": self.cache.fingerprint,
+            "text_weights": sha256_of(self.start),
+            "logit_scale": self.logit_scale,
+            **asdict(self.config),
+        }

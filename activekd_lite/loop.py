@@ -31,7 +31,8 @@ from activekd_lite.strategies import get_strategy
 from activekd_lite.strategies.contract import Strategy
 from activekd_lite.students import DualHeadStudent
 from activekd_lite.teacher import Teacher, pool_of, test_answers
-from activekd_lite.training import TrainConfig, predict, train_student
+from activekd_lite.train_config import TrainConfig
+from activekd_lite.training import predict, train_student
 from activekd_lite.utils.backbones import weights_sha256
 from activekd_lite.utils.checks import whole_number
 from activekd_lite.utils.device import device_name, resolve_device
@@ -296,7 +297,7 @@ def _bar(config: dict, done: int, progress: bool) -> tqdm:
 
 
 def _finished(folder: RunFolder, config: dict, device: torch.device) -> RunResult | None:
-    """Return the run of this configuration that the folder holds, if none of its rounds is missing."""
+    """Return the run of this configuration that the folder holds, if it is complete."""
     _, records, state = folder.read(config)
     if len(records) <= config["rounds"]:
         return None
@@ -336,7 +337,7 @@ def _choose(
 
 
 def _seen(predictions: Predictions, teacher: Teacher | None, source: str) -> Predictions:
-    """Return what a strategy is shown: the probabilities of `source` as `probs`, and the teacher's."""
+    """Return what a strategy sees: the probabilities of `source`, and the teacher's."""
     taught = teacher.probs() if teacher else None
     probs = {
         "mixed": predictions.probs,

@@ -5,10 +5,11 @@ from numbers import Integral
 import torch
 from torch import Tensor
 
-from activekd_lite.pool import Dataset, LabelState, check_indices
+from activekd_lite.pool import Dataset, LabelState
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.strategies.contract import Strategy, needs_labels, needs_teacher
 from activekd_lite.teacher import Teacher, pool_of, test_answers, test_pool_of
+from activekd_lite.utils.check_tensors import check_indices
 from activekd_lite.utils.files import name_of
 from activekd_lite.utils.views import Views
 

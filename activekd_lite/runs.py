@@ -22,7 +22,8 @@ from torch import Tensor
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.scores import aulc_pct, class_imbalance, imbalance_ratio
 from activekd_lite.students import DualHeadStudent, build_student
-from activekd_lite.training import TrainConfig, predict
+from activekd_lite.train_config import TrainConfig
+from activekd_lite.training import predict
 from activekd_lite.utils.files import (
     alone,
     digest,

@@ -1,6 +1,8 @@
-"""Students: a backbone and two linear heads, one that learns labels and one that learns the teacher (DHO, arXiv:2505.07675).
+"""Students: a backbone and two linear heads, one for labels and one for the teacher (DHO,
+arXiv:2505.07675).
 
-A student's name is one of STUDENTS or any model of timm, with "@size" behind it for pixels other than its own: "resnet18@64".
+A student's name is one of STUDENTS or any model of timm, with "@size" for another input size:
+"resnet18@64".
 """
 
 from pathlib import Path
@@ -8,22 +10,46 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from activekd_lite.utils.backbones import Backbone, find_backbone, read_weights, with_weights
+from activekd_lite.utils.backbones import (
+    ON_FEATURES,
+    STUDENTS,
+    Backbone,
+    find_backbone,
+    read_weights,
+    weights_sha256,
+    with_weights,
+)
 from activekd_lite.utils.device import resolve_device
 from activekd_lite.utils.seeding import derive_seed
+
+__all__ = [
+    "ON_FEATURES",
+    "STUDENTS",
+    "Backbone",
+    "DualHeadStudent",
+    "build_student",
+    "find_backbone",
+    "mix_heads",
+    "weights_sha256",
+]
 
 
 class DualHeadStudent(nn.Module):
     """Backbone -> features (F) -> `ce_head` and `kd_head` (C each).
 
-    Takes pixels (B, 3, input_size, input_size) float in [0, 1]; where input_size is None, unit-norm features (B, D).
-    loss_curve: (S, 2) of its training, the cross-entropy and the distillation loss of each step.
+    Takes pixels (B, 3, input_size, input_size) float in [0, 1], or unit-norm features (B, D) if
+    input_size is None. loss_curve: (S, 2), cross-entropy and distillation loss of each step.
     """
 
     def __init__(
-        self, backbone: nn.Module, feature_dim: int, num_classes: int, input_size: int | None, mean: Tensor | float = 0.5,
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        num_classes: int,
+        input_size: int | None,
+        mean: Tensor | float = 0.5,
         std: Tensor | float = 0.25,
-    ):  # fmt: skip
+    ):
         super().__init__()
         self.backbone, self.input_size, self.loss_curve = backbone, input_size, torch.empty(0, 2)
         self.ce_head = nn.Linear(feature_dim, num_classes)
@@ -44,26 +70,31 @@ class DualHeadStudent(nn.Module):
 def mix_heads(
     ce_logits: Tensor, kd_logits: Tensor, kd_weight: float = 0.5, beta: float = 1.0
 ) -> Tensor:
-    """The student's answer: (1 - kd_weight) softmax(ce) + kd_weight softmax(kd / beta), (B, C).
+    """Return (1 - kd_weight) softmax(ce) + kd_weight softmax(kd / beta), (B, C).
 
-    kd_weight 0 is a student without distillation, whose kd_head was never trained.
+    kd_weight is 0 for a student without distillation, whose kd_head was never trained.
     """
+    ce = ce_logits.softmax(dim=1)
     if kd_weight == 0:
-        return ce_logits.softmax(dim=1)
-    return (1 - kd_weight) * ce_logits.softmax(dim=1) + kd_weight * (kd_logits / beta).softmax(
-        dim=1
-    )
+        return ce
+    return (1 - kd_weight) * ce + kd_weight * (kd_logits / beta).softmax(dim=1)
 
 
 def build_student(
-    name: str, num_classes: int, *, seed: int = 0, pretrained: bool | str | Path = True,
-    device: str | torch.device = "auto", input_dim: int | None = None,
-) -> DualHeadStudent:  # fmt: skip
-    """A fresh student: random heads, and a backbone with its pre-trained weights where it has some.
+    name: str,
+    num_classes: int,
+    *,
+    seed: int = 0,
+    pretrained: bool | str | Path = True,
+    device: str | torch.device = "auto",
+    input_dim: int | None = None,
+) -> DualHeadStudent:
+    """Return a fresh student: random heads, and a backbone, pretrained if it has weights.
 
-    The same seed gives the same weights, whatever was drawn before. pretrained: False for random weights, or a file of weights
-    for the backbone (safetensors, or a checkpoint of tensors). input_dim: D, for those ON_FEATURES. Raises ValueError for an
-    unknown name or weights that do not fit, FileNotFoundError for weights that cannot be had.
+    seed: the same one gives the same weights. pretrained: False for random weights, or a file of
+    backbone weights (safetensors, or a checkpoint of tensors). input_dim: D, for ON_FEATURES.
+    Raises ValueError for an unknown name or weights that do not fit, FileNotFoundError for weights
+    that were not found.
     """
     backbone = find_backbone(name)
     with torch.random.fork_rng(devices=[]):
@@ -87,11 +118,13 @@ def _image_student(
             shape = net.eval()(torch.zeros(1, 3, size, size)).shape
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
-            f"student {name!r} cannot take images of {size} pixels: {error}; leave out the @, or see timm"
+            f"student {name!r} cannot take images of {size} pixels: {error}; leave out the @, or "
+            "see timm"
         ) from error
     if len(shape) != 2:
         raise ValueError(
-            f"the backbone of student {name!r} gives {tuple(shape)} for one image; features (1, F) are needed"
+            f"the backbone of student {name!r} gives {tuple(shape)} for one image; features (1, F) "
+            "are needed"
         )
     mean, std = (torch.tensor(v)[:, None, None] for v in (backbone.mean, backbone.std))
     return DualHeadStudent(net.train(), shape[1], num_classes, size, mean, std)
@@ -102,13 +135,13 @@ def _feature_student(
 ) -> DualHeadStudent:
     if not isinstance(pretrained, bool):
         raise ValueError(
-            f"student {name!r} has no backbone to read weights {str(pretrained)!r} into; leave them out"
+            f"student {name!r} has no backbone to load weights {str(pretrained)!r} into; leave "
+            "them out"
         )
     if dim is None:
         raise ValueError(
-            f"student {name!r} learns from cached features: say how many numbers each has, input_dim=D"
+            f"student {name!r} learns from cached features: give their size, input_dim"
         )
     hidden = [] if name == "linear" else [nn.Linear(dim, dim), nn.GELU()]
-    return DualHeadStudent(
-        nn.Sequential(*hidden), dim, num_classes, None, 0.0, dim**-0.5
-    )  # unit norm -> unit variance
+    to_unit_variance = dim**-0.5  # features have unit norm
+    return DualHeadStudent(nn.Sequential(*hidden), dim, num_classes, None, 0.0, to_unit_variance)

@@ -86,11 +86,12 @@ def test_pool_of(teacher: Teacher) -> str | None:
 
 
 class ZeroShotTeacher:
-    """The VLM as it comes: logits = logit_scale * f . W (CLIP, arXiv:2103.00020).
+    """The VLM as it is: logits = logit_scale * f . W (CLIP, arXiv:2103.00020).
 
-    cache: features (V, N, D); text_weights: (D, C) from `VLM.text_weights`; logit_scale: the VLM's own when None.
-    test: `TeacherCache.build_test(vlm, data)`; with it a run records the teacher's test accuracy in each round.
-    Raises ValueError when D differs, the weights are not finite or not of unit norm, or `test` was made by another VLM.
+    cache: features (V, N, D). text_weights: (D, C) from `VLM.text_weights`. logit_scale: default
+    the VLM's own. test: `TeacherCache.build_test(vlm, data)`, to record the test accuracy.
+    Raises ValueError if D differs, the weights are not finite or not of unit norm, or `test` was
+    made by another VLM.
     """
 
     def __init__(
@@ -104,64 +105,55 @@ class ZeroShotTeacher:
         _check_test(cache, test)
         if ((norms := text_weights.norm(dim=0)) - 1).abs().max() > 1e-2:
             raise ValueError(
-                f"columns of the text weights have norms {norms.min():.3g} to {norms.max():.3g}, not 1; "
-                "`VLM.text_weights` gives unit ones (unit=False is for ClapTeacher), and logit_scale is the place for a factor"
+                f"columns of the text weights have norms {norms.min():.3g} to {norms.max():.3g}, "
+                "not 1; `VLM.text_weights` gives unit ones (unit=False is for ClapTeacher); a "
+                "factor belongs in logit_scale"
             )
-        self.cache, self.test = cache, test
+        self.cache, self.test, self.views = cache, test, cache.views
         self.text_weights = text_weights.float().to(cache.device)
+        self.num_classes = text_weights.shape[1]
         self.logit_scale = cache.logit_scale if logit_scale is None else float(logit_scale)
-
-    @property
-    def num_classes(self) -> int:
-        return self.text_weights.shape[1]
-
-    @property
-    def views(self) -> Views:
-        return self.cache.views
 
     def __len__(self) -> int:
         return len(self.cache)
 
     def logits(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
-        """Logits (B, C) float32 of the images `indices` (B,) in the views `view` (B,), or all in one view."""
+        """Return logits (B, C) float32 of images (B,) in views (B,), or all in one view."""
         return self.logit_scale * self.cache.gather(indices, view) @ self.text_weights
 
     def probs(self, view: int = 0) -> Tensor:
-        """Class probabilities (N, C) of the whole pool in one view."""
+        """Return class probabilities (N, C) of the whole pool in one view."""
         return _probs(self, view)
 
     def features(self, view: int = 0) -> Tensor:
-        """(N, D) float32 of the whole pool in one view."""
+        """Return features (N, D) float32 of the whole pool in one view."""
         return self.cache.features[view].to(self.cache.device).float()
 
     def test_probs(self) -> Tensor | None:
-        """Class probabilities (M, C) of the test images; None without `test`."""
-        return (
-            None
-            if self.test is None
-            else ZeroShotTeacher(self.test, self.text_weights, self.logit_scale).probs()
-        )
+        """Return class probabilities (M, C) of the test images, or None without `test`."""
+        if self.test is None:
+            return None
+        return ZeroShotTeacher(self.test, self.text_weights, self.logit_scale).probs()
 
     def fitted(self, state: LabelState, seed: int) -> "ZeroShotTeacher":
-        """Itself: it learns nothing from labels."""
+        """Return itself: it learns nothing from labels."""
         return self
 
     def to(self, device: str | torch.device) -> "ZeroShotTeacher":
-        return ZeroShotTeacher(
-            self.cache.to(device),
-            self.text_weights,
-            self.logit_scale,
-            self.test and self.test.to(device),
-        )
+        cache, test = self.cache.to(device), self.test and self.test.to(device)
+        return ZeroShotTeacher(cache, self.text_weights, self.logit_scale, test)
 
     def fingerprint(self) -> dict:
-        """What decides the logits, JSON-ready: the cache, the prompts (as text weights) and the scale."""
-        return {"kind": "zero-shot", "cache": self.cache.fingerprint, "text_weights": sha256_of(self.text_weights.half()),
-                "logit_scale": self.logit_scale}  # fmt: skip
+        return {
+            "kind": "zero-shot",
+            "cache": self.cache.fingerprint,
+            "text_weights": sha256_of(self.text_weights.half()),  # the prompts
+            "logit_scale": self.logit_scale,
+        }
 
 
 class LogitsTeacher:
-    """Any teacher's outputs; made by `from_logits`."""
+    """Outputs of any teacher; made by `from_logits`."""
 
     def __init__(
         self,
@@ -177,24 +169,24 @@ class LogitsTeacher:
         return self.array.shape[1]
 
     def logits(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
-        """Logits (B, C) float32; with one answer an image the same in every view."""
+        """Return logits (B, C) float32; without `views` the same in every view."""
         indices, view = (torch.as_tensor(x, device=self.array.device) for x in (indices, view))
         return self.array[view if self.views else 0, indices].float()
 
     def probs(self, view: int = 0) -> Tensor:
-        """Class probabilities (N, C) of the whole pool in one view."""
+        """Return class probabilities (N, C) of the whole pool in one view."""
         return _probs(self, view)
 
     def features(self, view: int = 0) -> Tensor:
-        """(N, C): there is nothing but the logits."""
+        """Return the logits (N, C), since there is nothing else."""
         return self.array[view if self.views else 0].float()
 
     def test_probs(self) -> Tensor | None:
-        """Class probabilities (M, C) of the test images; None where their logits were not given."""
+        """Return class probabilities (M, C) of the test images, or None without `test`."""
         return None if self.test is None else self.test.float().softmax(dim=1)
 
     def fitted(self, state: LabelState, seed: int) -> "LogitsTeacher":
-        """With `refit`, its answer to what is labelled now; else itself."""
+        """Return what `refit` gives for the labels so far, or itself without `refit`."""
         if self.refit is None:
             return self
         new = self.refit(state)
@@ -202,25 +194,19 @@ class LogitsTeacher:
         again = from_logits(array, self.views, self.refit, test)
         if again.array.shape != self.array.shape:
             raise ValueError(
-                f"refit gave logits {tuple(again.array.shape)}, {tuple(self.array.shape)} are needed, as at the start"
+                f"refit gave logits {tuple(again.array.shape)}; {tuple(self.array.shape)} are "
+                "needed, as at the start"
             )
         return again.to(self.array.device)
 
     def to(self, device: str | torch.device) -> "LogitsTeacher":
         device = resolve_device(device)
-        return LogitsTeacher(
-            self.array.to(device),
-            self.views,
-            self.refit,
-            None if self.test is None else self.test.to(device),
-        )
+        test = None if self.test is None else self.test.to(device)
+        return LogitsTeacher(self.array.to(device), self.views, self.refit, test)
 
     def fingerprint(self) -> dict:
-        return {
-            "kind": "logits",
-            "logits": sha256_of(self.array),
-            "refit": name_of(self.refit) if self.refit else None,
-        }
+        refit = name_of(self.refit) if self.refit else None
+        return {"kind": "logits", "logits": sha256_of(self.array), "refit": refit}
 
 
 def from_logits(
@@ -229,73 +215,71 @@ def from_logits(
     refit: Refit | None = None,
     test: Logits | None = None,
 ) -> LogitsTeacher:
-    """A teacher from outputs that you bring: logits (or log-probabilities) in pool order.
+    """Make a teacher from logits (or log-probabilities) of your own, in pool order.
 
-    array: (N, C), one answer an image, taken for every view of it; or (V, N, C), made on the pixels of `views`. refit: for a
-    teacher that learns, called before each round with what is labelled, returns the new array. test: (M, C), the same teacher's
-    logits of the test images, for its accuracy in the records; a `refit` returns (array, test) to have it measured again.
-    Raises ValueError for other shapes, numbers that are not finite, and (V, N, C) without its views.
+    array: (N, C), used for every view, or (V, N, C), made from the pixels of `views`.
+    refit: for a teacher that learns; called before each round with what is labelled, it returns the
+    new array. test: (M, C), logits of the test images, to record the teacher's accuracy; a `refit`
+    returns (array, test) to have it measured again.
+    Raises ValueError for other shapes, numbers that are not finite, and (V, N, C) without views.
     """
     array = _floats(array)
     if array.ndim not in (2, 3) or not array.is_floating_point():
         raise ValueError(
-            f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with `views`, are needed"
+            f"logits are {tuple(array.shape)} {array.dtype}; floats (N, C), or (V, N, C) with "
+            "`views`, are needed"
         )
     if (array.ndim == 3) != (views is not None) or (views and views.count != len(array)):
         raise ValueError(
-            f"logits {tuple(array.shape)} with views = {views}: give (N, C) alone, or (V, N, C) with the Views, V of them, "
-            "that the teacher saw"
+            f"logits {tuple(array.shape)} with views = {views}: give (N, C) alone, or (V, N, C) "
+            "with the V Views that the teacher saw"
         )
     if not torch.isfinite(array).all():
         raise ValueError(
-            "the logits hold NaN or infinite numbers; of probabilities take the logarithm, of at least 1e-9"
+            "the logits hold NaN or infinite numbers; for probabilities, clamp them to at least "
+            "1e-9 and take the logarithm"
         )
     if test is not None:
         test = _floats(test)
         if test.shape[1:] != array.shape[-1:] or not torch.isfinite(test).all():
             raise ValueError(
-                f"test logits are {tuple(test.shape)}; finite numbers (M, {array.shape[-1]}) are needed, one row per test image"
+                f"test logits are {tuple(test.shape)}; finite numbers (M, {array.shape[-1]}) are "
+                "needed, one row per test image"
             )
     return LogitsTeacher(array if array.ndim == 3 else array[None], views, refit, test)
 
 
 def _floats(values: Logits) -> Tensor:
-    values = as_tensor(
-        values, f"logits = {str(values)[:60]!r}", "an array (N, C) of floats is needed"
-    )
-    return (
-        values.float() if values.dtype == torch.bfloat16 else values
-    )  # numpy has none, and it is hashed as numpy
+    name = f"logits = {str(values)[:60]!r}"
+    values = as_tensor(values, name, "an array (N, C) of floats is needed")
+    return values.float() if values.dtype == torch.bfloat16 else values  # numpy has no bfloat16
 
 
 def _probs(teacher: Teacher, view: int) -> Tensor:
-    return torch.cat(
-        [
-            teacher.logits(part, view).softmax(dim=1)
-            for part in torch.arange(len(teacher)).split(CHUNK)
-        ]
-    )
+    parts = torch.arange(len(teacher)).split(CHUNK)
+    return torch.cat([teacher.logits(part, view).softmax(dim=1) for part in parts])
 
 
 def check_text_weights(cache: TeacherCache, text_weights: Tensor) -> None:
+    """Raise ValueError for text weights that are not (D, C) or not finite."""
     if text_weights.ndim != 2 or text_weights.shape[0] != cache.dim:
         raise ValueError(
-            f"text weights are {tuple(text_weights.shape)}, but the cached features have {cache.dim} numbers; (D, C) = "
-            f"({cache.dim}, classes) is needed: take them from the VLM that made the cache"
+            f"text weights are {tuple(text_weights.shape)}, but the cached features have "
+            f"{cache.dim} numbers; (D, C) = ({cache.dim}, classes) is needed: take them from the "
+            "VLM that made the cache"
         )
     if not torch.isfinite(text_weights).all():
-        raise ValueError(
-            "text weights hold NaN or infinite numbers; the text tower's weights are damaged"
-        )
+        raise ValueError("text weights are NaN or infinite; the text tower's weights are damaged")
 
 
 def _check_test(cache: TeacherCache, test: TeacherCache | None) -> None:
     if test is not None and test.fingerprint.get("vlm") != cache.fingerprint.get("vlm"):
         raise ValueError(
-            "the cache of the test images was made by another VLM than the pool's; build both with one: "
-            "test=TeacherCache.build_test(vlm, data)"
+            "the cache of the test images was made by another VLM than the pool's; build both with "
+            "the same one: test=TeacherCache.build_test(vlm, data)"
         )
 
 
 def sha256_of(values: Tensor) -> str:
+    """Return the sha256 of a tensor's bytes."""
     return hashlib.sha256(values.cpu().contiguous().numpy()).hexdigest()

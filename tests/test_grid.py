@@ -8,7 +8,7 @@ import pytest
 
 from activekd_lite.experiments.config import RunConfig
 from activekd_lite.experiments.grid import Grid, run_folder
-from activekd_lite.training import TrainConfig
+from activekd_lite.train_config import TrainConfig
 
 
 def test_the_product_with_plain_runs_once():

@@ -19,7 +19,7 @@ from activekd_lite.runs import RunResult
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.strategies import get_strategy
 from activekd_lite.teacher import Teacher, ZeroShotTeacher
-from activekd_lite.training import TrainConfig
+from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.backbones import ON_FEATURES, find_backbone, weights_sha256
 from activekd_lite.utils.checks import whole_number
 from activekd_lite.utils.views import Views

@@ -18,7 +18,7 @@ from activekd_lite.few_shot import ClapConfig
 from activekd_lite.preflight import check_selection_source, check_start
 from activekd_lite.strategies import PAPER_STRATEGIES, get_strategy
 from activekd_lite.strategies.contract import needs_teacher
-from activekd_lite.training import TrainConfig, with_length
+from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES
 from activekd_lite.utils.checks import is_whole
 

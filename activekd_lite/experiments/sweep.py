@@ -24,7 +24,7 @@ from activekd_lite.experiments.config import Inputs, RunConfig
 from activekd_lite.experiments.grid import Grid, Planned, run_folder
 from activekd_lite.runs import RunFolder, tidy
 from activekd_lite.scores import accuracy_pct
-from activekd_lite.training import TrainConfig
+from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.files import (
     embedded_folder,
     make_folder,

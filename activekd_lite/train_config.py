@@ -1,0 +1,127 @@
+"""How a student is trained."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from activekd_lite.utils.checks import check_whole_valued
+from activekd_lite.utils.device import resolve_precision
+from activekd_lite.utils.schedules import check_schedule, lr_factor
+
+LENGTHS = ("steps", "passes", "pool_passes")  # one of them sets the length of a round
+SAMPLING = ("replacement", "passes")
+POSITIVE = (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature", "beta")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training by AdamW.
+
+    Length of a round
+        One of: steps; passes (over the labelled images); pool_passes (over the unlabelled ones,
+        last_round_pool_passes in the last round). padded: repeat the first labelled images until
+        they make whole batches, before passes are counted.
+    Batches
+        batch_size: labelled images per step; with a teacher, as many unlabelled ones go with them.
+        labeled_sampling, unlabeled_sampling: "replacement" draws from all images at each step,
+        "passes" shuffles them once per pass. separate_batches: labelled and unlabelled images go
+        through the student separately, so BatchNorm does not mix them.
+    Optimisation
+        lr: the largest learning rate. warmup: share of the steps. schedule: see `lr_factor`.
+    Distillation
+        temperature: of the loss. kd_weight, beta: see `students.mix_heads`. eval_kd_weight,
+        eval_beta: the same on the test set, if they differ.
+    Student
+        pretrained: see `students.build_student`. precision: "float32", "bfloat16", "float16", or
+        "auto" (bfloat16 on CUDA, else float32). compile: use torch.compile; needs a C++ compiler
+        and pays off in long rounds.
+    """
+
+    steps: int = 150
+    passes: float | None = None
+    pool_passes: float | None = None
+    last_round_pool_passes: float | None = None
+    padded: bool = False
+    batch_size: int = 32
+    labeled_sampling: str = "replacement"
+    unlabeled_sampling: str = "replacement"
+    separate_batches: bool = False
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    schedule: str = "linear"
+    temperature: float = 2.0
+    kd_weight: float = 0.5
+    beta: float = 1.0
+    eval_kd_weight: float | None = None
+    eval_beta: float | None = None
+    pretrained: bool | str = True
+    precision: str = "auto"
+    compile: bool = False
+
+    def __post_init__(self):
+        check_whole_valued(self, "steps", "batch_size")
+        self._check_ranges()
+        self._check_lengths()
+        for name in ("labeled_sampling", "unlabeled_sampling"):
+            if (value := getattr(self, name)) not in SAMPLING:
+                raise ValueError(f"{name} = {value!r}; choose 'replacement' or 'passes'")
+        check_schedule(self.schedule, self.warmup)
+        resolve_precision(self.precision, torch.device("cpu"), "bfloat16")
+        if not isinstance(self.pretrained, bool):
+            object.__setattr__(self, "pretrained", str(self.pretrained))  # JSON has no Path
+
+    def _check_ranges(self) -> None:
+        for name in (*POSITIVE, "eval_beta"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise ValueError(f"{name} = {value} must be larger than 0")
+        for name in ("kd_weight", "eval_kd_weight"):
+            if (value := getattr(self, name)) is not None and not 0 <= value <= 1:
+                raise ValueError(f"{name} = {value} must lie between 0 and 1")
+        if self.weight_decay < 0:
+            raise ValueError(f"weight_decay = {self.weight_decay} must not be negative")
+
+    def _check_lengths(self) -> None:
+        if self.passes is not None and self.pool_passes is not None:
+            raise ValueError(
+                f"passes = {self.passes} and pool_passes = {self.pool_passes}: give one of them"
+            )
+        if self.last_round_pool_passes is not None and self.pool_passes is None:
+            raise ValueError(
+                f"last_round_pool_passes = {self.last_round_pool_passes} needs pool_passes for the "
+                "other rounds"
+            )
+
+    def steps_for(
+        self, labeled_count: int, unlabeled_count: int | None = None, last_round: bool = False
+    ) -> int:
+        """Return the steps of a round; pool_passes need `unlabeled_count`."""
+        if self.pool_passes is not None:
+            passes = (last_round and self.last_round_pool_passes) or self.pool_passes
+            return math.ceil(passes * math.ceil(unlabeled_count / self.batch_size))
+        if self.passes is None:
+            return self.steps
+        if self.padded:
+            return math.ceil(self.passes * math.ceil(labeled_count / self.batch_size))
+        return math.ceil(self.passes * labeled_count / self.batch_size)
+
+    def lr_factor(self, step: int, steps: int) -> float:
+        """Return the share of `lr` used at a step of `steps`."""
+        return lr_factor(self.schedule, step, steps, self.warmup)
+
+    def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, float]:
+        """Return kd_weight and beta for `predict`; kd_weight is 0 without distillation."""
+        kd_weight, beta = self.kd_weight, self.beta
+        if evaluation:
+            kd_weight = kd_weight if self.eval_kd_weight is None else self.eval_kd_weight
+            beta = beta if self.eval_beta is None else self.eval_beta
+        return {"kd_weight": kd_weight if distilled else 0.0, "beta": beta}
+
+
+def with_length(changes: Mapping) -> dict:
+    """Return changes of a `TrainConfig`; a length among them replaces the one it had."""
+    if not any(changes.get(name) is not None for name in LENGTHS):
+        return dict(changes)
+    return {"passes": None, "pool_passes": None, "last_round_pool_passes": None} | dict(changes)
