@@ -22,8 +22,8 @@ from activekd_lite.doctor import environment
 from activekd_lite.experiments import cluster, sweep
 from activekd_lite.experiments.config import TEACHERS, RunConfig, zero_shot_accuracy_pct
 from activekd_lite.plots import report
-from activekd_lite.preflight import SELECTION_SOURCES
-from activekd_lite.runs import finished_rounds
+from activekd_lite.runs.folder import finished_rounds
+from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS

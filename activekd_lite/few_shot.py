@@ -30,8 +30,8 @@ class ClapConfig:
     lag: 1 leaves out the newest round's labels, so the student learns from a teacher one round old;
     the first teacher is fitted to the initial labels in any case.
 
-    The code of arXiv:2506.00910 uses "replacement" and lag 1 on ten data sets, and "chained" and lag
-    0 on ImageNet.
+    The code of arXiv:2506.00910 uses "replacement" and lag 1 on ten data sets, "chained" and lag 0
+    on ImageNet.
     """
 
     passes: int = 300

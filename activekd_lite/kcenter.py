@@ -1,8 +1,8 @@
 """Greedy k-center (farthest-first traversal; Gonzalez 1985): the selection of PCoreSet and CoreSet.
 
-Each pick is the point farthest from its nearest centre, and becomes a centre itself. "euclidean" and
-"cosine" go to an exact and much faster engine, `utils/exact_k_center.py`; any other metric is a
-function, and the algorithm below is all there is.
+Each pick is the point farthest from its nearest centre, and becomes a centre itself. "euclidean"
+and "cosine" go to an exact and much faster engine, `utils/exact_k_center.py`; any other metric is a
+function, and `_greedy` below is the whole algorithm.
 """
 
 from collections.abc import Callable

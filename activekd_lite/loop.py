@@ -18,14 +18,15 @@ from tqdm import tqdm
 from activekd_lite.banks import FeatureBank, ViewBank, check_features, make_bank
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.pool import Dataset, LabelState, Predictions
-from activekd_lite.preflight import (
+from activekd_lite.runs.folder import RunFolder
+from activekd_lite.runs.preflight import (
     check_labels,
     check_query,
     check_run,
     check_selection_source,
     strategy_name,
 )
-from activekd_lite.runs import RoundRecord, RunFolder, RunResult, class_balance
+from activekd_lite.runs.record import RoundRecord, RunResult, class_balance
 from activekd_lite.scores import accuracy_pct, calibration_error_pct, covering_radius
 from activekd_lite.strategies import get_strategy
 from activekd_lite.strategies.contract import Strategy
@@ -170,15 +171,15 @@ class _Run:
 def _one_round(
     run: _Run, state: LabelState, round: int
 ) -> tuple[RoundRecord, DualHeadStudent, LabelState]:
-    """Train on `state`, measure, and ask for the next labels, except in the last round."""
+    """One pass through the loop of Algorithm 1; the last round asks for no labels."""
     seed, last = run.config["seed"], round == run.config["rounds"]
     clock = Clock(run.bank.device)
 
-    # Fit the teacher.
+    # Fit the teacher to what is labelled (a zero-shot teacher stays as it is).
     teacher = run.teacher and run.teacher.fitted(state, derive_seed(seed, "teacher", round))
     clock.lap("teacher")
 
-    # Train a student from scratch on the labels and, by distillation, on the whole pool.
+    # Train a student from scratch, on the labels and by distillation on the whole pool.
     net = train_student(
         run.data.pool,
         state,
@@ -194,12 +195,7 @@ def _one_round(
     clock.lap("train")
 
     # Predict the pool and the test set.
-    distilled = teacher is not None
-    how = {"precision": run.train.precision, "distilled": distilled}
-    predictions = predict(net, run.bank.centers(), **run.train.mixing(distilled), **how)
-    mixing = run.train.mixing(distilled, evaluation=True)
-    tested = predict(net, run.test_inputs, **mixing, **how)
-    taught = test_answers(teacher)
+    predictions, tested = _predict(run, net)
     clock.lap("predict")
 
     # Choose the next images.
@@ -211,31 +207,57 @@ def _one_round(
         )
     clock.lap("select")
 
-    # Measure, ask the oracle, and record.
-    labels, test_labels = state.labels[state.labeled_indices], run.data.test.labels
-    unlabeled = predictions.probs[state.unlabeled_indices]
+    # Ask the oracle, and record the round.
+    scores = _scores(run, state, predictions, tested, teacher)
+    labeled_count = len(state.labeled_indices)
+    if not last:
+        answers = run.data.oracle.label(query)
+        scores |= class_balance("query", answers, run.data.pool.num_classes)
+        state = state.with_labels(query, answers, round=round + 1)
     record = RoundRecord(
         round=round,
-        labeled_count=len(labels),
-        accuracy_pct=accuracy_pct(tested.probs, test_labels),
-        calibration_error_pct=calibration_error_pct(tested.probs, test_labels),
-        covering_radius=covering_radius(unlabeled, predictions.probs[state.labeled_indices]),
+        labeled_count=labeled_count,
         query_indices=query.tolist(),
         seed=seed,
-        loss_curve=_shortened(net.loss_curve, distilled),
+        loss_curve=_shortened(net.loss_curve, teacher is not None),
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(run.bank.device),
         device=device_name(run.bank.device),
-        teacher_accuracy_pct=None if taught is None else accuracy_pct(taught, test_labels),
-        ce_accuracy_pct=accuracy_pct(tested.ce_probs, test_labels),
-        kd_accuracy_pct=accuracy_pct(tested.kd_probs, test_labels) if distilled else None,
-        **class_balance("label", labels, run.data.pool.num_classes),
+        **scores,
     )
-    if len(query):
-        answers = run.data.oracle.label(query)
-        record = replace(record, **class_balance("query", answers, run.data.pool.num_classes))
-        state = state.with_labels(query, answers, round=round + 1)
     return record, net, state
+
+
+def _predict(run: _Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]:
+    """Return the student's predictions for the pool and for the test set."""
+    distilled = run.teacher is not None
+    how = {"precision": run.train.precision, "distilled": distilled}
+    pool = predict(net, run.bank.centers(), **run.train.mixing(distilled), **how)
+    mixing = run.train.mixing(distilled, evaluation=True)
+    return pool, predict(net, run.test_inputs, **mixing, **how)
+
+
+def _scores(
+    run: _Run,
+    state: LabelState,
+    predictions: Predictions,
+    tested: Predictions,
+    teacher: Teacher | None,
+) -> dict:
+    """Return the fields of a record that are measured before the next labels are known."""
+    labels, taught = run.data.test.labels, test_answers(teacher)
+    unlabeled, labeled = state.unlabeled_indices, state.labeled_indices
+    return {
+        "accuracy_pct": accuracy_pct(tested.probs, labels),
+        "calibration_error_pct": calibration_error_pct(tested.probs, labels),
+        "covering_radius": covering_radius(
+            predictions.probs[unlabeled], predictions.probs[labeled]
+        ),
+        "teacher_accuracy_pct": None if taught is None else accuracy_pct(taught, labels),
+        "ce_accuracy_pct": accuracy_pct(tested.ce_probs, labels),
+        "kd_accuracy_pct": accuracy_pct(tested.kd_probs, labels) if teacher else None,
+        **class_balance("label", state.labels[labeled], run.data.pool.num_classes),
+    }
 
 
 def _config(

@@ -2,42 +2,43 @@
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 def accuracy_pct(probs: Tensor, labels: Tensor) -> float:
-    """Share of rows whose largest probability is the label's, in percent: probs (N, C), labels (N,)."""
+    """Return the percentage of rows of probs (N, C) whose largest entry is that of labels (N,)."""
     return 100.0 * (probs.argmax(dim=1).cpu() == labels.cpu()).double().mean().item()
 
 
-def reliability(probs: Tensor, labels: Tensor, bins: int = 15) -> pd.DataFrame:
-    """Predictions sorted into equal-width bins of confidence: columns count, confidence and accuracy (means, 0..1).
+def reliability(probs: Tensor, labels: Tensor, bins: int = 15) -> "pd.DataFrame":
+    """Sort predictions into equal-width bins of confidence.
 
-    probs: (N, C); labels: (N,). Empty bins have NaN means.
+    probs: (N, C), labels: (N,). Returns a row per bin: count, mean confidence and accuracy (0..1),
+    NaN in empty bins.
     """
+    import pandas as pd
+
     confidence, predicted = probs.cpu().double().max(dim=1)
     place = (confidence * bins).long().clamp(max=bins - 1)
-    table = pd.DataFrame(
-        {"bin": place, "confidence": confidence, "accuracy": (predicted == labels.cpu()).double()}
-    )
+    right = (predicted == labels.cpu()).double()
+    table = pd.DataFrame({"bin": place, "confidence": confidence, "accuracy": right})
     groups = table.groupby("bin")
-    return (
-        groups.mean()
-        .assign(count=groups.size())
-        .reindex(range(bins))
-        .fillna({"count": 0})
-        .astype({"count": int})
-    )
+    table = groups.mean().assign(count=groups.size()).reindex(range(bins))
+    return table.fillna({"count": 0}).astype({"count": int})
 
 
 def calibration_error_pct(probs: Tensor, labels: Tensor, bins: int = 15) -> float:
-    """Expected calibration error over equal-width bins of confidence, in percent (Guo et al. 2017, arXiv:1706.04599).
+    """Return the expected calibration error in percent (Guo et al. 2017, arXiv:1706.04599).
 
-    probs: (N, C); labels: (N,). 0 means: of the predictions made with 80 % confidence, 80 % are right.
+    probs: (N, C), labels: (N,). 0 means, for example, that 80 % of the predictions made with 80 %
+    confidence are right.
     """
     table = reliability(probs, labels, bins)
     gap = (table["accuracy"] - table["confidence"]).abs() * table["count"]
@@ -45,26 +46,27 @@ def calibration_error_pct(probs: Tensor, labels: Tensor, bins: int = 15) -> floa
 
 
 def class_imbalance(counts: Sequence[int]) -> float | None:
-    """1 - normalised Shannon entropy of class counts (C,): 0 for equal counts, 1 where one class has them all.
+    """Return 1 - normalised Shannon entropy of class counts (C,).
 
-    The entropy is divided by log C; a class without labels adds nothing to it. None for no labels at all, 0 where C is 1.
+    0 for equal counts, 1 if one class has them all, None for no labels at all.
     """
     total, size = sum(counts), len(counts)
     if total == 0:
         return None
-    excess = sum(
-        n / total * math.log(n * size / total) for n in counts if n
-    )  # log C - entropy: exactly 0 for equal counts
-    return min(1.0, max(0.0, excess / math.log(size))) if size > 1 else 0.0
+    if size == 1:
+        return 0.0
+    # log C - entropy, written so that it is exactly 0 for equal counts
+    excess = sum(n / total * math.log(n * size / total) for n in counts if n)
+    return min(1.0, max(0.0, excess / math.log(size)))
 
 
 def imbalance_ratio(counts: Sequence[int]) -> float | None:
-    """The largest class count over the smallest; None where a class has none, since the ratio has no finite value."""
+    """Return the largest class count over the smallest, or None if a class has no label."""
     return max(counts) / min(counts) if len(counts) and min(counts) > 0 else None
 
 
 def covering_radius(points: Tensor, centers: Tensor) -> float:
-    """The largest distance of a point to its nearest centre: points (N, C), centers (L, C), Euclidean.
+    """Return the largest Euclidean distance of points (N, C) to their nearest of centers (L, C).
 
     0 for no points. Raises ValueError for no centres.
     """
@@ -72,15 +74,13 @@ def covering_radius(points: Tensor, centers: Tensor) -> float:
         raise ValueError("no centres: a covering radius needs at least one labelled image")
     if len(points) == 0:
         return 0.0
-    nearest = [
-        torch.cdist(part.double(), centers.double()).amin(dim=1).max()
-        for part in points.split(4096)
-    ]
+    chunks = points.double().split(4096)
+    nearest = [torch.cdist(part, centers.double()).amin(dim=1).max() for part in chunks]
     return torch.stack(nearest).max().item()
 
 
 def aulc_pct(accuracies_pct: Sequence[float]) -> float:
-    """Area under the learning curve as the mean accuracy over the rounds, the initial one included, in percent."""
+    """Return the area under the learning curve: the mean accuracy over all rounds, in percent."""
     if len(accuracies_pct) == 0:
         raise ValueError("no rounds: the area under a learning curve needs at least one accuracy")
     return float(np.mean(accuracies_pct))

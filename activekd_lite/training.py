@@ -164,7 +164,7 @@ def predict(
     (On MPS the result lies on the CPU, since selection computes in float64.)
 
     images: (N, 3, H, W) uint8, files, or unit-norm features (N, D) for a student of features.
-    kd_weight: 0 for a student trained without a teacher. batch: None for fewer if images are larger.
+    kd_weight: 0 for a student trained without a teacher. batch: images at once.
     distilled: whether the kd head was trained; only then is there `kd_probs`, softmax(kd / beta).
     None means that kd_weight decides. Raises ValueError for NaN.
     """

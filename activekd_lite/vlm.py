@@ -108,8 +108,8 @@ class VLM:
         """
         size, mode = self.input_size, self.interpolation
         crops = stream_centers(images, batch, size, mode, self.device, reduced=False)
-        weights = self.logit_scale * text_weights
-        return torch.cat([(self.encode_images(x) @ weights).softmax(dim=1) for x in crops])
+        logits = (self.logit_scale * self.encode_images(x) @ text_weights for x in crops)
+        return torch.cat([part.softmax(dim=1) for part in logits])
 
     def text_weights(
         self,
@@ -123,7 +123,7 @@ class VLM:
         average: "normalized" normalises the feature of each template first (CLIP, arXiv:2103.00020,
         and open_clip); "raw" does not (arXiv:2506.00910 on ten data sets).
         unit: normalise the columns; False leaves the means, where `ClapTeacher` starts.
-        Warns of words that the model never saw, if that is known. Raises ValueError for no names, no
+        Warns of words that the model never saw, if known. Raises ValueError for no names, no
         templates, and a template that does not hold {} exactly once.
         """
         classnames, templates = list(classnames), list(templates)
@@ -174,8 +174,8 @@ def load_vlm(
     precision of the image tower: "float32", "float16", "bfloat16", or "auto" (float16 on CUDA, else
     float32; bfloat16 changes the answer for about one image in a hundred).
     quick_gelu: whether a weights *file* was trained with QuickGELU; for tags it is known.
-    Raises ValueError for an unknown name, weights that do not fit, and an activation that is unknown
-    or contradicts the tag; FileNotFoundError if weights or tokenizer are missing.
+    Raises ValueError for an unknown name, weights that do not fit, and an activation that is
+    unknown or contradicts the tag; FileNotFoundError if weights or tokenizer are missing.
     """
     import open_clip
 

@@ -268,7 +268,7 @@ def test_a_damaged_manifest_is_named(vlm, small, tmp_path, content):
 
 BUILD = """
 import sys, time, activekd_lite as akd
-from activekd_lite import files, store
+from activekd_lite.utils import store
 from activekd_lite.vlm import VLM
 encoded, original = [], VLM.encode_images
 def slow(self, x):

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import loop, runs
+from activekd_lite import loop
 from activekd_lite.experiments import cluster
 from activekd_lite.experiments.config import zero_shot_accuracy_pct
+from activekd_lite.runs import folder as runs
+from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.utils import files
 
 
@@ -524,7 +526,7 @@ def test_a_selection_source_hands_its_probabilities_to_the_strategy(
         seen[source] = predictions
         return state.unlabeled_indices[:query_size]
 
-    for source in loop.SELECTION_SOURCES:
+    for source in SELECTION_SOURCES:
         run(small, teacher, quick, rounds=1, strategy=spy, selection_source=source)
     mixed = seen["mixed"]
     expected = {
@@ -540,7 +542,7 @@ def test_a_selection_source_hands_its_probabilities_to_the_strategy(
         source: run(small, teacher, quick, rounds=1, selection_source=source)
         .records[0]
         .query_indices
-        for source in loop.SELECTION_SOURCES
+        for source in SELECTION_SOURCES
     }
     assert len(set(map(tuple, picks.values()))) == 4
     assert (
@@ -595,7 +597,7 @@ def resume(old, **changes):
 def test_a_run_of_version_0_1_is_read(old):
     result = akd.load_run(old, "cpu")
     assert [r.labeled_count for r in result.records] == [3, 5]
-    assert result.records == loop.finished_rounds(old)
+    assert result.records == runs.finished_rounds(old)
     assert result.config["selection_source"] == "mixed"
     for record in result.records:
         assert (record.teacher_accuracy_pct, record.ce_accuracy_pct, record.label_imbalance) == (

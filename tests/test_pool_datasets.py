@@ -144,7 +144,7 @@ def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeyp
 def test_what_does_not_fit_is_refused_by_value():
     with pytest.raises(ValueError, match="unknown data set 'digit'; known are digits, shapes"):
         akd.load_dataset("digit")
-    with pytest.raises(ValueError, match="class 1 has 2 images in the pool, fewer than shots = 3"):
+    with pytest.raises(ValueError, match="class 1 has 2 pool images, fewer than shots = 3"):
         tiny(labels=(0, 1, 0, 1, 0)).oracle.initial_indices(3, generator(0, "x"))
     with pytest.raises(ValueError, match="class 2 has 0 images"):
         tiny(names=("a", "b", "c")).oracle.initial_indices(1, generator(0, "x"))
@@ -181,7 +181,7 @@ def test_predictions_must_be_probabilities_in_rows():
     bad[2] = torch.tensor([0.5, 0.7])
     with pytest.raises(
         ValueError,
-        match=r"probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2",
+        match=r"probs of 1 images are no probabilities, first at pool index 2: they sum to 1.2",
     ):
         akd.Predictions(bad, features)
     with pytest.raises(
@@ -191,7 +191,7 @@ def test_predictions_must_be_probabilities_in_rows():
     bad[2] = torch.tensor([-0.1, 1.1])
     with pytest.raises(
         ValueError,
-        match=r"first at pool index 2, where they sum to 1 and the smallest is -0.1; of logits take",
+        match=r"first at pool index 2: they sum to 1 and the smallest is -0.1; apply .softmax",
     ):
         akd.Predictions(bad, features)
     with pytest.raises(

@@ -17,8 +17,8 @@ import pytest
 import torch
 
 import activekd_lite as akd
-from activekd_lite import runs
 from activekd_lite.datasets import embedded as datasets
+from activekd_lite.runs import folder as runs
 from activekd_lite.utils import files
 from activekd_lite.widgets.journal import Journal
 

@@ -204,7 +204,7 @@ class TestLogits:
         assert brought.fingerprint()["refit"].endswith("refit")
         wrong = akd.teacher.from_logits(np.zeros((150, 10)), refit=lambda state: np.zeros((150, 3)))
         with pytest.raises(
-            ValueError, match=r"refit gave logits \(1, 150, 3\), \(1, 150, 10\) are needed"
+            ValueError, match=r"refit gave logits \(1, 150, 3\); \(1, 150, 10\) are needed"
         ):
             akd.run_active_learning(small, wrong, rounds=0, train=quick, progress=False)
 
@@ -213,7 +213,7 @@ class TestLogits:
             (np.zeros(5), r"logits are \(5,\)"),
             (np.zeros((5, 3), int), "torch.int64; floats"),
             (np.zeros((2, 5, 3)), r"\(2, 5, 3\) with views = None"),
-            (np.full((5, 3), -np.inf), "take the logarithm, of at least"),
+            (np.full((5, 3), -np.inf), "at least 1e-9 and take the logarithm"),
         ):
             with pytest.raises(ValueError, match=complaint):
                 akd.teacher.from_logits(array)

@@ -81,11 +81,9 @@ def test_only_the_last_round_is_longer(small, teacher):
     ]  # of 5 batches, the last round's pool being 135
 
 
-def planned(state, config, with_unlabeled=True):
+def planned(state, config, distilled=True):
     """The images of every step, (S, B) labelled and (S, B) unlabelled."""
-    images = torch.stack(
-        [index for index, _ in _plan(state, 1, config, 0, with_unlabeled=with_unlabeled)]
-    )
+    images = torch.stack([index for index, _ in _plan(state, 1, config, 0, distilled=distilled)])
     return images.split(config.batch_size, dim=1)
 
 
@@ -185,7 +183,7 @@ def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
         assert curve[-10:].mean() < curve[:10].mean()
     net = akd.build_student("tiny-cnn", 10, device="cpu").train()  # the first step, by hand
     bank = ViewBank(small.pool, teacher.views, 16, torch.device("cpu"))
-    index, view = _plan(state, 3, config, 0, with_unlabeled=True)[0]
+    index, view = _plan(state, 3, config, 0, distilled=True)[0]
     ce, kd = net(bank(index, view))
     says = teacher.logits(index, view)
     distilled = sum(tempered_kl(kd[part], says[part]) for part in (slice(8), slice(8, 16)))

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from activekd_lite.analysis.paired import mean_interval
-from activekd_lite.runs import RunResult
+from activekd_lite.runs.record import RunResult
 from activekd_lite.strategies import STRATEGIES
 
 SETTING = ["dataset", "vlm", "teacher", "student", "query_size", "shots", "selection_source"]

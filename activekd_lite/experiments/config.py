@@ -14,8 +14,8 @@ from activekd_lite.datasets.loading import load_dataset
 from activekd_lite.few_shot import ClapConfig, ClapTeacher
 from activekd_lite.loop import run_active_learning
 from activekd_lite.pool import Dataset
-from activekd_lite.preflight import check_labels, check_selection_source
-from activekd_lite.runs import RunResult
+from activekd_lite.runs.preflight import check_labels, check_selection_source
+from activekd_lite.runs.record import RunResult
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.strategies import get_strategy
 from activekd_lite.teacher import Teacher, ZeroShotTeacher

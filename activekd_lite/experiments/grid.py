@@ -15,7 +15,7 @@ from activekd_lite.datasets.loading import check_name
 from activekd_lite.datasets.sources import short_name
 from activekd_lite.experiments.config import PAPER_SEEDS, RunConfig, paper_strategies
 from activekd_lite.few_shot import ClapConfig
-from activekd_lite.preflight import check_selection_source, check_start
+from activekd_lite.runs.preflight import check_selection_source, check_start
 from activekd_lite.strategies import PAPER_STRATEGIES, get_strategy
 from activekd_lite.strategies.contract import needs_teacher
 from activekd_lite.train_config import TrainConfig, with_length

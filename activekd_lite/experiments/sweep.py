@@ -22,7 +22,8 @@ from activekd_lite.datasets.sources import short_name
 from activekd_lite.experiments.cluster import Failure, Task, run_tasks
 from activekd_lite.experiments.config import Inputs, RunConfig
 from activekd_lite.experiments.grid import Grid, Planned, run_folder
-from activekd_lite.runs import RunFolder, tidy
+from activekd_lite.runs.folder import RunFolder
+from activekd_lite.runs.record import tidy
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.files import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from activekd_lite.plots.base import INK, NAMED, Figure, colour, data_uri, marker, squares, tiled
-from activekd_lite.runs import RunResult
+from activekd_lite.runs.record import RunResult
 from activekd_lite.scores import calibration_error_pct, reliability
 from activekd_lite.utils.images import ImageFiles
 

@@ -1,8 +1,8 @@
 """TypiClust: the most typical image of each large cluster (Hacohen et al. 2022, arXiv:2202.02794).
 
 The paper clusters once per query, by k-means into labels + query_size clusters. Here the cluster of
-largest inertia is split in two at each pick (bisecting k-means), so the first picks do not depend on
-query_size.
+largest inertia is split in two at each pick (bisecting k-means), so the first picks do not depend
+on query_size.
 """
 
 import numpy as np

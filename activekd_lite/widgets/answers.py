@@ -9,7 +9,7 @@ from torch import Tensor
 
 from activekd_lite.plots.base import Figure, colour, marker
 from activekd_lite.plots.runs import image_rows
-from activekd_lite.runs import RunResult
+from activekd_lite.runs.record import RunResult
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.widgets.journal import Journal
 

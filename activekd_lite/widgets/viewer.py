@@ -11,7 +11,8 @@ from IPython.display import display
 from activekd_lite.loop import run_active_learning
 from activekd_lite.plots.base import INK, Figure, colour
 from activekd_lite.pool import Dataset
-from activekd_lite.runs import RoundRecord, RunResult, finished_rounds
+from activekd_lite.runs.folder import finished_rounds
+from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
 from activekd_lite.widgets.base import Explorer, close_all, gallery, live_figure, somebody_there
 
