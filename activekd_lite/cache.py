@@ -4,10 +4,10 @@ Prompts are not part of it: text weights are cheap, and another prompt must not 
 On disk: see `utils/store.py`.
 """
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from tqdm import tqdm
 from activekd_lite.pool import Dataset, Pool
 from activekd_lite.utils.device import resolve_device, send
 from activekd_lite.utils.files import alone, digest, make_folder, remove_partials, require_same
+from activekd_lite.utils.hashing import tensor_sha256
 from activekd_lite.utils.images import stream_views
 from activekd_lite.utils.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
 from activekd_lite.utils.views import Augmentation, Views, all_views
@@ -161,8 +162,7 @@ class FrozenFeatures:
         return cls(TeacherCache.build(vlm, data.pool, views, root, progress=progress), test)
 
     def fingerprint(self) -> dict:
-        test = hashlib.sha256(self.test.cpu().contiguous().numpy()).hexdigest()
-        return {"cache": self.pool.fingerprint, "test": test}
+        return {"cache": self.pool.fingerprint, "test": tensor_sha256(self.test)}
 
 
 def fingerprint_of(vlm: VLM, pool: Pool, views: Views) -> dict:
@@ -213,7 +213,7 @@ def _check_finite(features: Tensor, start: int, name: str) -> None:
 
 def _views_from(fields: dict) -> Views:
     """Return the `Views` of a fingerprint that was read from JSON."""
-    rest = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    rest: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Views(rest.pop("count"), rest.pop("seed"), Augmentation(**rest))
 
 

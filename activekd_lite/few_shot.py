@@ -10,8 +10,9 @@ from torch import Tensor
 
 from activekd_lite.cache import TeacherCache
 from activekd_lite.pool import LabelState
-from activekd_lite.teacher import ZeroShotTeacher, check_text_weights, sha256_of
+from activekd_lite.teacher import ZeroShotTeacher, check_text_weights
 from activekd_lite.utils.checks import check_whole_valued
+from activekd_lite.utils.hashing import tensor_sha256
 from activekd_lite.utils.schedules import check_schedule, lr_factor
 from activekd_lite.utils.seeding import generator
 
@@ -78,9 +79,10 @@ class ClapConfig:
             return
         passes = (torch.randperm(labeled_count, generator=g) for _ in range(self.passes))
         if self.sampling == "chained":
-            passes = [torch.cat(list(passes))]
-        for order in passes:
-            yield from order.split(size)
+            yield from torch.cat(list(passes)).split(size)
+        else:
+            for order in passes:
+                yield from order.split(size)
 
 
 class ClapTeacher:
@@ -171,7 +173,7 @@ class ClapTeacher:
         return {
             "kind": "clap",
             "cache": self.cache.fingerprint,
-            "text_weights": sha256_of(self.start),
+            "text_weights": tensor_sha256(self.start),
             "logit_scale": self.logit_scale,
             **asdict(self.config),
         }

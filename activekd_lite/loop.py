@@ -10,6 +10,7 @@ and its purpose. So an interrupted run goes on after its last whole round, with 
 import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -231,7 +232,7 @@ def _one_round(
 def _predict(run: _Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]:
     """Return the student's predictions for the pool and for the test set."""
     distilled = run.teacher is not None
-    how = {"precision": run.train.precision, "distilled": distilled}
+    how: dict[str, Any] = {"precision": run.train.precision, "distilled": distilled}
     pool = predict(net, run.bank.centers(), **run.train.mixing(distilled), **how)
     mixing = run.train.mixing(distilled, evaluation=True)
     return pool, predict(net, run.test_inputs, **mixing, **how)

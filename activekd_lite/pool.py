@@ -7,6 +7,7 @@ Every index is a pool index: an image keeps its number 0..N-1 throughout an expe
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from activekd_lite.utils.check_tensors import (
     check_probabilities,
 )
 from activekd_lite.utils.checks import class_numbers
+from activekd_lite.utils.hashing import tensor_sha256
 from activekd_lite.utils.images import RENDERING, ImageFiles
 from activekd_lite.utils.views import Augmentation
 
@@ -28,7 +30,8 @@ def images_sha256(images: Tensor | ImageFiles) -> str:
     if isinstance(images, ImageFiles):
         return images.fingerprint()
     digest = hashlib.sha256(str(tuple(images.shape)).encode())
-    digest.update(np.ascontiguousarray(images.cpu().numpy()))
+    pixels: Any = np.ascontiguousarray(images.cpu().numpy())
+    digest.update(pixels)
     return digest.hexdigest()
 
 
@@ -113,7 +116,7 @@ class Oracle:
         """
         if type(self).label is not Oracle.label:
             return None
-        return hashlib.sha256(self._labels.cpu().numpy()).hexdigest()
+        return tensor_sha256(self._labels)
 
     def initial_indices(self, shots: int, generator: torch.Generator) -> Tensor:
         """Draw `shots` images per class at random, to start with: (shots * C,) pool indices.
@@ -248,8 +251,7 @@ class TestSet:
 
     def fingerprint(self) -> dict[str, str]:
         """Return the sha256 of the images (files are read once) and of the labels."""
-        labels = hashlib.sha256(self.labels.cpu().numpy()).hexdigest()
-        return {"images": images_sha256(self.images), "labels": labels}
+        return {"images": images_sha256(self.images), "labels": tensor_sha256(self.labels)}
 
 
 @dataclass(frozen=True)

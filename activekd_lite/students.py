@@ -41,6 +41,9 @@ class DualHeadStudent(nn.Module):
     input_size is None. loss_curve: (S, 2), cross-entropy and distillation loss of each step.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         backbone: nn.Module,
@@ -103,7 +106,7 @@ def build_student(
             student = _feature_student(name, num_classes, input_dim, pretrained)
         else:
             student = _image_student(backbone, num_classes, name, pretrained)
-    return student.to(resolve_device(device), memory_format=torch.channels_last)
+    return student.to(resolve_device(device)).to(memory_format=torch.channels_last)
 
 
 def _image_student(

@@ -3,7 +3,6 @@
 Nothing here runs the vision-language model. Few-shot teachers are in `few_shot.py`.
 """
 
-import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
@@ -16,6 +15,7 @@ from activekd_lite.pool import LabelState
 from activekd_lite.utils.checks import as_tensor
 from activekd_lite.utils.device import resolve_device
 from activekd_lite.utils.files import name_of
+from activekd_lite.utils.hashing import tensor_sha256
 from activekd_lite.utils.views import Views
 
 CHUNK = 8192  # images whose probabilities are computed at once
@@ -147,7 +147,7 @@ class ZeroShotTeacher:
         return {
             "kind": "zero-shot",
             "cache": self.cache.fingerprint,
-            "text_weights": sha256_of(self.text_weights.half()),  # the prompts
+            "text_weights": tensor_sha256(self.text_weights.half()),  # the prompts
             "logit_scale": self.logit_scale,
         }
 
@@ -206,7 +206,7 @@ class LogitsTeacher:
 
     def fingerprint(self) -> dict:
         refit = name_of(self.refit) if self.refit else None
-        return {"kind": "logits", "logits": sha256_of(self.array), "refit": refit}
+        return {"kind": "logits", "logits": tensor_sha256(self.array), "refit": refit}
 
 
 def from_logits(
@@ -278,8 +278,3 @@ def _check_test(cache: TeacherCache, test: TeacherCache | None) -> None:
             "the cache of the test images was made by another VLM than the pool's; build both with "
             "the same one: test=TeacherCache.build_test(vlm, data)"
         )
-
-
-def sha256_of(values: Tensor) -> str:
-    """Return the sha256 of a tensor's bytes."""
-    return hashlib.sha256(values.cpu().contiguous().numpy()).hexdigest()

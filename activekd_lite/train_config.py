@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -111,7 +112,7 @@ class TrainConfig:
         """Return the share of `lr` used at a step of `steps`."""
         return lr_factor(self.schedule, step, steps, self.warmup)
 
-    def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, float]:
+    def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, Any]:
         """Return kd_weight and beta for `predict`; kd_weight is 0 without distillation."""
         kd_weight, beta = self.kd_weight, self.beta
         if evaluation:

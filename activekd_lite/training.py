@@ -94,8 +94,8 @@ def _plan(
         return batches
     draw = generator(seed, "unlabelled batches")
     unlabeled = draw_batches(rest, view_count, steps, size, config.unlabeled_sampling, draw)
-    pairs = zip(batches, unlabeled, strict=True)
-    return [tuple(torch.cat(part) for part in zip(*pair, strict=True)) for pair in pairs]
+    steps_of_both = zip(batches, unlabeled, strict=True)
+    return [(torch.cat([i, j]), torch.cat([v, w])) for (i, v), (j, w) in steps_of_both]
 
 
 def _train(

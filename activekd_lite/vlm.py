@@ -7,13 +7,14 @@ import functools
 import hashlib
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from activekd_lite.utils.checks import check_templates
 from activekd_lite.utils.device import autocast, resolve_device, resolve_precision
@@ -33,8 +34,8 @@ class VLM:
 
     name: str
     pretrained: str
-    model: nn.Module
-    tokenizer: object
+    model: Any  # open_clip.CLIP or CoCa or ...
+    tokenizer: Callable[..., Tensor]
     input_size: int  # pixels
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -185,7 +186,7 @@ def load_vlm(
     check_source(name, pretrained or embedded)
     activation = needs_quick_gelu(name, pretrained, quick_gelu)
     tokenizer = load_tokenizer(name)
-    model = load_model(name, pretrained or embedded, activation)
+    model: Any = load_model(name, pretrained or embedded, activation)
     model = model.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
     cfg = open_clip.get_model_preprocess_cfg(model)
     size = cfg["size"][0] if isinstance(cfg["size"], (tuple, list)) else cfg["size"]

@@ -146,7 +146,7 @@ def test_what_does_not_fit_is_refused_by_value():
         akd.load_dataset("digit")
     with pytest.raises(ValueError, match="class 1 has 2 pool images, fewer than shots = 3"):
         tiny(labels=(0, 1, 0, 1, 0)).oracle.initial_indices(3, generator(0, "x"))
-    with pytest.raises(ValueError, match="class 2 has 0 images"):
+    with pytest.raises(ValueError, match="class 2 has 0 pool images"):
         tiny(names=("a", "b", "c")).oracle.initial_indices(1, generator(0, "x"))
     with pytest.raises(ValueError, match="labels run from 0 to 5, but there are 2 class names"):
         tiny(labels=(0, 5))
@@ -195,7 +195,7 @@ def test_predictions_must_be_probabilities_in_rows():
     ):
         akd.Predictions(bad, features)
     with pytest.raises(
-        ValueError, match=r"probs are \(4,\) torch.float32; floats, one row per image"
+        ValueError, match=r"probs are \(4,\) torch.float32; 2-D floats are needed, one row per image"
     ):
         akd.Predictions(good[:, 0], features)
     with pytest.raises(ValueError, match=r"features are \(4,\)"):

@@ -97,8 +97,9 @@ class RunFolder:
     """
 
     def __init__(self, out: str | os.PathLike | None):
-        self.path, self.lines = None if out is None else Path(out), []
-        self.config = None  # what config.json holds
+        self.path = None if out is None else Path(out)
+        self.lines: list[dict] = []
+        self.config: dict = {}  # what config.json holds
 
     def alone(self) -> contextlib.AbstractContextManager:
         """Hold the folder's lock. Raises OSError for a folder that cannot be written to."""

@@ -23,7 +23,7 @@ def classbalanced(
     labeled = torch.bincount(state.labels[state.labeled_indices], minlength=num_classes)
     weight = 1 / labeled.double().clamp(min=0.5)
     taken = torch.zeros(num_classes, dtype=torch.float64)
-    picks = []
+    picks: list[int] = []
     while len(picks) < query_size:
         left = torch.tensor([len(m) > 0 for m in members])
         c = int(torch.where(left, weight / (taken + 1), -1.0).argmax())

@@ -43,7 +43,8 @@ def needs(*, labels: bool = False, teacher: bool = False) -> Callable[[Function]
     """
 
     def declare(strategy: Function) -> Function:
-        strategy.needs_labels, strategy.needs_teacher = labels, teacher
+        setattr(strategy, "needs_labels", labels)  # noqa: B010
+        setattr(strategy, "needs_teacher", teacher)  # noqa: B010
         return strategy
 
     return declare

@@ -29,7 +29,7 @@ def probcover(
     free = state.labels.to(x.device) < 0
     uncovered = balls.count(state.labeled_indices.to(x.device)) == 0
     degree = balls.count(torch.nonzero(uncovered).flatten())
-    picks = []
+    picks: list[int] = []
     while len(picks) < query_size:
         if degree[free].max() == 0:
             uncovered = torch.ones_like(free)

@@ -26,7 +26,8 @@ def typiclust(
     x = F.normalize(predictions.features.double(), dim=1).cpu().numpy()
     free = state.labels.numpy() < 0
     seed = int(torch.randint(2**31, (1,), generator=generator))
-    clusters, picks = [(_inertia(x), np.arange(len(x)))], []
+    clusters = [(_inertia(x), np.arange(len(x)))]
+    picks: list[int] = []
     while len(picks) < query_size:
         while len(clusters) <= taken + len(picks) and _split(clusters, x, seed):
             pass
