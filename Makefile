@@ -5,6 +5,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.activekd-lite-installed
 DEMO := runs/demo
+PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 # OpenMP reads it when a kernel imports torch; activekd_lite sets it, too, where it is imported before torch (openmp.py).
 ifndef OMP_WAIT_POLICY
@@ -12,7 +13,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lab notebooks picture clean
+.PHONY: help install demo check test lint format lab notebooks picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -30,12 +31,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: $(INSTALLED) ## notebooks 00 to 05, executed, as pages with live figures: runs/demo/index.html
 	@$(BIN)/activekd-lite notebooks --out $(DEMO)
 
-test: $(INSTALLED) ## all tests, the notebooks among them
-	@$(BIN)/python -m pytest notebooks --nbval-lax
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -n 2 --dist loadfile --no-loadscope-reorder
+check: lint ## lint, types and unit tests: what a contributor runs all the time
+	@$(BIN)/mypy
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests -m unit -q $(PARALLEL)
 
-lint: $(INSTALLED) ## ruff: errors and format
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+test: $(INSTALLED) ## everything: the notebooks, and all tests
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks --nbval-lax $(PARALLEL)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(PARALLEL)
+
+lint: $(INSTALLED) ## ruff, and which wing may import which
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
 
 format: $(INSTALLED) ## let ruff write
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .

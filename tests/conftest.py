@@ -12,6 +12,23 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import activekd_lite as akd
 
 
+# The tier of each file, if it is not "unit". Single tests are marked @pytest.mark.slow.
+TIERS = {
+    "test_browser": "browser",
+    "test_notebooks": "notebook",
+    "test_handouts": "notebook",
+    "test_batches": "notebook",
+    "test_survival": "survival",
+    "test_cluster": "survival",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        tier = TIERS.get(item.path.stem, "slow" if item.get_closest_marker("slow") else "unit")
+        item.add_marker(tier)
+
+
 @pytest.fixture(scope="session")
 def digits():
     return akd.load_dataset("digits")
