@@ -40,7 +40,7 @@ test: $(INSTALLED) ## everything: the notebooks, and all tests
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests $(PARALLEL)
 
 lint: $(INSTALLED) ## ruff, and which wing may import which
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache
 
 format: $(INSTALLED) ## let ruff write
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
@@ -55,4 +55,4 @@ picture: $(INSTALLED) ## make the picture of README.md anew (needs kaleido and a
 	@$(BIN)/python notebooks/picture.py
 
 clean: ## remove caches and runs, not the environment
-	@rm -rf .cache runs .pytest_cache .ruff_cache .hypothesis
+	@rm -rf .cache runs .pytest_cache .ruff_cache .mypy_cache .hypothesis
