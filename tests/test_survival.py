@@ -417,7 +417,7 @@ def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finish
     last = go_on(small, teacher, quick, tmp_path, keep_students=False)
     assert [path.name for path in tmp_path.glob("student*")] == ["student-02.safetensors"]
     with pytest.raises(
-        ValueError, match=r"round = 1, but in .* there are students of the rounds \[2\] only"
+        ValueError, match=r"round = 1, but .* holds students of the rounds \[2\] only"
     ):
         akd.load_run(tmp_path, round=1)
     for round in range(3):
