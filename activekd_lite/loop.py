@@ -9,39 +9,29 @@ and its purpose. So an interrupted run goes on after its last whole round, with 
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from activekd_lite.banks import FeatureBank, ViewBank, check_features, make_bank
 from activekd_lite.cache import FrozenFeatures
 from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.runs.folder import RunFolder
-from activekd_lite.runs.preflight import (
-    check_labels,
-    check_query,
-    check_run,
-    check_selection_source,
-    strategy_name,
-)
+from activekd_lite.runs.preflight import check_query
 from activekd_lite.runs.record import RoundRecord, RunResult, class_balance
+from activekd_lite.runs.setup import Run, configure, default_views, prepare, progress_bar
 from activekd_lite.scores import accuracy_pct, calibration_error_pct, covering_radius
 from activekd_lite.strategies import get_strategy
 from activekd_lite.strategies.contract import Strategy
 from activekd_lite.students import DualHeadStudent
-from activekd_lite.teacher import Teacher, pool_of, test_answers
+from activekd_lite.teacher import Teacher, test_answers
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.training import predict, train_student
-from activekd_lite.utils.backbones import weights_sha256
-from activekd_lite.utils.checks import whole_number
 from activekd_lite.utils.device import device_name, resolve_device
-from activekd_lite.utils.images import ImageFiles
 from activekd_lite.utils.measure import Clock, peak_memory_bytes
 from activekd_lite.utils.seeding import derive_seed, generator
-from activekd_lite.utils.views import FRESH, Views
+from activekd_lite.utils.views import Views
 
 
 def run_active_learning(
@@ -109,41 +99,35 @@ def run_active_learning(
     OSError
         If `out` cannot be written.
     """
-    device, choose, student = (
-        resolve_device(device),
-        get_strategy(strategy),
-        student or data.student,
+    views = views or default_views(data, teacher, features)
+    config = configure(
+        data,
+        teacher,
+        strategy=strategy,
+        rounds=rounds,
+        query_size=query_size,
+        seed=seed,
+        shots=shots,
+        selection_source=selection_source,
+        student=student or data.student,
+        train=train,
+        views=views,
+        features=features,
     )
-    shots, seed = whole_number("shots", shots), whole_number("seed", seed)
-    check_labels(data, rounds, query_size, shots)
-    rounds, query_size = int(rounds), int(query_size)  # numpy's, too: they are written as JSON
-    views = (
-        views or _views_of(teacher, features) or Views(FRESH, augmentation=data.pool.augmentation)
-    )
-    check_selection_source(selection_source, teacher is not None)
-    check_features(data.pool, student, views, features)
-    config = _config(data, teacher, student, train, views, features) | {
-        "strategy": strategy_name(strategy),
-        "rounds": rounds,
-        "query_size": query_size,
-        "seed": seed,
-        "shots": shots,
-        "selection_source": selection_source,
-    }
-    check_run(data, config, teacher, views, choose)
-    folder = RunFolder(out)
-    if finished := _finished(folder, config, device):  # without the lock: `out` may be read-only
+    device, folder = resolve_device(device), RunFolder(out)
+    if finished := folder.finished(config, device):  # without the lock: `out` may be read-only
         return finished
     with folder.alone():
-        if finished := _finished(folder, config, device):  # by the process that was waited for
+        if finished := folder.finished(config, device):  # by the process that was waited for
             return finished
         _, records, state = folder.read(config)
         folder.clean(keep_students)
+        choose = get_strategy(strategy)
         if not records:
-            state = _initial(data, teacher, choose, query_size, shots, seed)
-        run = _prepare(data, teacher, choose, config, train, views, features, device, progress)
-        with _bar(config, len(records), progress) as bar:
-            for round in range(len(records), rounds + 1):
+            state = _initial(data, teacher, choose, config)
+        run = prepare(data, teacher, choose, config, train, views, features, device, progress)
+        with progress_bar(config, len(records), progress) as bar:
+            for round in range(len(records), config["rounds"] + 1):
                 record, net, state = _one_round(run, state, round)
                 records.append(record)
                 folder.write(config, record, state, net, keep_students)
@@ -155,22 +139,8 @@ def run_active_learning(
         return RunResult(config, records, state, net)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same in all rounds of a run."""
-
-    data: Dataset
-    teacher: Teacher | None
-    choose: Strategy
-    config: dict
-    train: TrainConfig
-    bank: ViewBank | FeatureBank
-    test_inputs: Tensor | ImageFiles
-    progress: bool
-
-
 def _one_round(
-    run: _Run, state: LabelState, round: int
+    run: Run, state: LabelState, round: int
 ) -> tuple[RoundRecord, DualHeadStudent, LabelState]:
     """One pass through the loop of Algorithm 1; the last round asks for no labels."""
     seed, last = run.config["seed"], round == run.config["rounds"]
@@ -229,7 +199,7 @@ def _one_round(
     return record, net, state
 
 
-def _predict(run: _Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]:
+def _predict(run: Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]:
     """Return the student's predictions for the pool and for the test set."""
     distilled = run.teacher is not None
     how: dict[str, Any] = {"precision": run.train.precision, "distilled": distilled}
@@ -239,7 +209,7 @@ def _predict(run: _Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]
 
 
 def _scores(
-    run: _Run,
+    run: Run,
     state: LabelState,
     predictions: Predictions,
     tested: Predictions,
@@ -261,93 +231,15 @@ def _scores(
     }
 
 
-def _config(
-    data: Dataset,
-    teacher: Teacher | None,
-    student: str,
-    train: TrainConfig,
-    views: Views,
-    features: FrozenFeatures | None,
-) -> dict:
-    """Return what the data, the teacher and the student contribute to a run's configuration."""
-    return {
-        "dataset": data.name,
-        "pool": data.pool.fingerprint(),
-        "pool_size": len(data.pool),
-        "labels": data.oracle.fingerprint(),
-        "test": data.test.fingerprint(),
-        "classnames": list(data.classnames),
-        "student": student,
-        "train": asdict(train),
-        "views": views.fingerprint(),
-        "teacher": teacher.fingerprint() if teacher else None,
-        "features": features.fingerprint() | {"dim": features.pool.dim} if features else None,
-        "student_weights": weights_sha256(train.pretrained),
-    }
-
-
-def _prepare(
-    data: Dataset,
-    teacher: Teacher | None,
-    choose: Strategy,
-    config: dict,
-    train: TrainConfig,
-    views: Views,
-    features: FrozenFeatures | None,
-    device: torch.device,
-    progress: bool,
-) -> _Run:
-    """Move data and teacher to the device, and render what the student is trained on."""
-    images = data.pool.images
-    if (
-        isinstance(images, ImageFiles)
-        and features is None
-        and (not teacher or not pool_of(teacher))
-    ):
-        images.check()  # nothing has decoded them all yet
-    data = replace(data, pool=replace(data.pool, images=images.to(device)))
-    bank = make_bank(data.pool, config["student"], views, device, features)
-    test_inputs = data.test.images if bank.dim is None else features.test
-    teacher = teacher and teacher.to(device)
-    return _Run(data, teacher, choose, config, train, bank, test_inputs, progress)
-
-
-def _bar(config: dict, done: int, progress: bool) -> tqdm:
-    distillation = "" if config["teacher"] else ", no distillation"
-    title = f"{config['dataset']}, {config['strategy']}{distillation}, seed {config['seed']}"
-    total = config["rounds"] + 1
-    return tqdm(total=total, initial=done, unit="round", disable=not progress, desc=title)
-
-
-def _finished(folder: RunFolder, config: dict, device: torch.device) -> RunResult | None:
-    """Return the run of this configuration that the folder holds, if it is complete."""
-    _, records, state = folder.read(config)
-    if len(records) <= config["rounds"]:
-        return None
-    return RunResult(config, records, state, folder.student(config, config["rounds"], device))
-
-
-def _views_of(teacher: Teacher | None, features: FrozenFeatures | None) -> Views | None:
-    """Return the views that the teacher or the features were made from, or None if any will do."""
-    return (teacher.views if teacher else None) or (features.pool.views if features else None)
-
-
-def _initial(
-    data: Dataset,
-    teacher: Teacher | None,
-    choose: Strategy,
-    query_size: int,
-    shots: int,
-    seed: int,
-) -> LabelState:
+def _initial(data: Dataset, teacher: Teacher | None, choose: Strategy, config: dict) -> LabelState:
     """Return what is labelled before the first student is trained."""
-    state, draw = LabelState.empty(len(data.pool)), (seed, "initial set")
-    if shots:
-        first = data.oracle.initial_indices(shots, generator(*draw))
+    state, draw = LabelState.empty(len(data.pool)), (config["seed"], "initial set")
+    if config["shots"]:
+        first = data.oracle.initial_indices(config["shots"], generator(*draw))
     else:
         probs = teacher.probs()
         seen = Predictions(probs, teacher.features(), probs)
-        first = _choose(choose, seen, state, query_size, draw)
+        first = _choose(choose, seen, state, config["query_size"], draw)
     return state.with_labels(first, data.oracle.label(first), round=0)
 
 

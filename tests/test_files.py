@@ -393,11 +393,12 @@ class TestFolder:
 
 def test_without_a_teacher_damaged_files_are_named_before_training(tree, quick, monkeypatch):
     from activekd_lite import loop
+    from activekd_lite.runs import setup
 
     data = akd.load_dataset(f"folder:{tree}", side=32, budget_bytes=0)
     data.pool.images.paths[3].write_bytes(b"nothing")
     monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
-    monkeypatch.setattr(loop, "make_bank", lambda *a, **k: pytest.fail("rendered"))
+    monkeypatch.setattr(setup, "make_bank", lambda *a, **k: pytest.fail("rendered"))
     with pytest.raises(
         ValueError,
         match=f"1 of {len(data.pool)} images cannot be read, first .*{data.pool.images.paths[3].name}",

@@ -125,6 +125,13 @@ class RunFolder:
         records = [_record(line) for line in self.lines]
         return config, records, self._state(config["pool_size"])
 
+    def finished(self, config: dict, device: torch.device) -> RunResult | None:
+        """Return the run of this configuration, if none of its rounds is missing."""
+        _, records, state = self.read(config)
+        if len(records) <= config["rounds"]:
+            return None
+        return RunResult(config, records, state, self.student(config, config["rounds"], device))
+
     def _refuse_foreign_files(self) -> None:
         """Raise ValueError if the first round would replace a file that no run has written."""
         if self.path is None:
