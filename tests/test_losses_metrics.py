@@ -114,7 +114,7 @@ def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
     assert table["least"].tolist() == [3 * 2 / 8] * 3
     single = metrics.paired_comparisons(values[["a", "b"]].head(1))
     assert single[["p", "p_holm"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="1 methods in 4 whole paired runs"):
+    with pytest.raises(ValueError, match="1 methods in 4 complete paired runs"):
         metrics.paired_comparisons(values[["a"]])
 
 

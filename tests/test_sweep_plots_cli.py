@@ -96,7 +96,7 @@ def test_a_folder_of_runs_becomes_one_page(folder, grid_runs, tmp_path, capsys):
 def test_curves_of_two_data_sets_are_refused(grid_runs):
     a = grid_runs[0]
     b = akd.RunResult(a.config | {"dataset": "other"}, a.records, a.state, a.student)
-    with pytest.raises(ValueError, match="2 settings .digits; other. are not to be mixed"):
+    with pytest.raises(ValueError, match="2 settings .digits; other. cannot be combined"):
         plots.learning_curves([a, b])
 
 
