@@ -13,11 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from activekd_lite import kcenter
+from activekd_lite import kcenter, plots
 from activekd_lite.analysis import metrics, statistics
 from activekd_lite.plots import base as figures
 from activekd_lite.plots import maps
-from activekd_lite.plots import runs as plots
 from activekd_lite.utils.images import ImageFiles
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", "eel"]
@@ -91,6 +90,7 @@ def test_every_figure_has_a_table_words_and_the_template(every_figure):
         "gain_intervals",
         "query_montage",
         "loop_picture",
+        "report",
     }  # need runs: see the sweep's tests
     assert set(every_figure) == set(plots.__all__) - runs
     for name, figure in every_figure.items():
@@ -304,8 +304,11 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     few = plots.win_tie_loss(
         metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]}))
     )
-    assert few.layout.title.subtitle.text == "4 pairs are too few for a star; 6 can have one"
-    assert "4 paired runs cannot show" in few.alt
+    assert (
+        few.layout.title.subtitle.text
+        == "4 paired runs are too few for a star; at least 6 are needed"
+    )
+    assert "4 paired runs are too few" in few.alt
 
 
 def test_critical_differences_join_what_is_not_told_apart():
@@ -317,12 +320,14 @@ def test_critical_differences_join_what_is_not_told_apart():
     assert [(d.name, d.x[0]) for d in dots] == [("a", 1.5), ("b", 1.5), ("c", 3), ("d", 4)]
     assert len({(d.marker.color, d.marker.symbol) for d in dots}) == 4
     assert [[round(x) for x in bar.x] for bar in bars] == [[1, 2], [3, 4]]
-    assert "Not told apart: a, b; c, d." in figure.alt
+    assert "Not significantly different: a, b; c, d." in figure.alt
     ruler = figure.layout.shapes[0]
     assert ruler.x1 - ruler.x0 == pytest.approx(statistics.nemenyi_critical_difference(4, 10))
     many = pd.DataFrame([range(1, 13)], columns=[f"s{i}" for i in range(12)])
     figure = plots.critical_differences(statistics.Ranking(many, "settings", 0))
-    assert "1 settings cannot tell 12 strategies apart" in figure.layout.title.subtitle.text
+    assert (
+        "1 settings are too few to distinguish 12 strategies" in figure.layout.title.subtitle.text
+    )
     assert len({(d.marker.color, d.marker.symbol) for d in figure.data[:12]}) == 12
 
 

@@ -183,17 +183,15 @@ def test_the_verdict_names_the_best_and_what_can_be_luck():
     values = pd.DataFrame(
         luck + np.array([80, 85, 85.05]), columns=["random", "coreset", "pcoreset"]
     )
-    said = metrics.verdict(values)
-    assert said.startswith("Over 8 paired runs pcoreset has the highest mean")
-    assert "ahead of random by more than luck explains" in said
-    assert "its lead over coreset can be luck" in said
-    assert "says nothing about luck" in metrics.verdict(values.head(1))
-    few = metrics.verdict(values.head(5))
-    assert (
-        "5 paired runs cannot show that any difference is more than luck (smallest p for 3 comparisons: 0.19); 7 can"
-        in few
+    assert metrics.verdict(values) == (
+        "pcoreset has the highest mean over 8 paired runs (85.4): "
+        "significantly ahead of random; not significantly ahead of coreset."
     )
-    assert "can be luck" not in few
+    assert "a single run per method" in metrics.verdict(values.head(1))
+    few = metrics.verdict(values.head(5))
+    assert "5 paired runs are too few" in few
+    assert "for 3 comparisons is 0.19); at least 7 are needed" in few
+    assert "ahead of" not in few
 
 
 def test_confusions_by_hand():

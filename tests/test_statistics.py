@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from activekd_lite import plots
 from activekd_lite.analysis import statistics
-from activekd_lite.plots import runs as plots
 
 SETTING = {
     "dataset": "digits",
@@ -166,7 +166,9 @@ def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
         statistics.summary(two_seeds, "accuracy")
     with pytest.raises(ValueError, match="no run without distillation"):
         statistics.paired(two_seeds[two_seeds["distill"]], distill=False)
-    with pytest.raises(ValueError, match="blocks = 'round': expected one of dataset, setting, seed"):
+    with pytest.raises(
+        ValueError, match="blocks = 'round': expected one of dataset, setting, seed"
+    ):
         statistics.ranking(two_seeds, "round")
     with pytest.raises(ValueError, match="1 strategies in 2 seeds"):
         statistics.ranking(two_seeds[two_seeds["strategy"] == "random"], "seed")

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, doctor
+from activekd_lite import cli, doctor, plots
 from activekd_lite.analysis import statistics
 from activekd_lite.experiments import config as protocol
 from activekd_lite.experiments import sweep
-from activekd_lite.plots import runs as plots
 
 SHORT = [
     "--rounds",
@@ -88,7 +87,7 @@ def test_a_folder_of_runs_becomes_one_page(folder, grid_runs, tmp_path, capsys):
     assert str(tmp_path / "page.html") in printed
     assert f"<td>{gain}</td>" in page
     assert "8 runs, 16 trainings." in page
-    assert "2 paired runs cannot show" in page
+    assert "2 paired runs are too few" in page
     assert cli.main(["report", str(tmp_path / "nothing")]) == 2
     assert "no runs under" in capsys.readouterr().err
 
