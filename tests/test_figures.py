@@ -16,7 +16,7 @@ from PIL import Image
 from activekd_lite import kcenter, plots
 from activekd_lite.analysis import metrics, statistics
 from activekd_lite.plots import base as figures
-from activekd_lite.plots import maps
+from activekd_lite.plots.maps import CORNERS, GROUND, SIDE
 from activekd_lite.utils.images import ImageFiles
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", "eel"]
@@ -193,12 +193,10 @@ def test_the_corners_of_the_simplex_are_certainty():
     figure = plots.simplex(probs, ["eel", "cat", "dog"], NAMES, picks={"p": [0, 2]})
     at = figure.table.set_index("index")
     assert set(at.index) == {0, 1, 3, 4, 5}  # image 2 has nothing on the three
-    reach = 0.0151 * maps.SIDE
+    reach = 0.0151 * SIDE
     for image, corner in ((3, 0), (0, 1), (1, 2)):
-        assert (
-            np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - maps.CORNERS[corner])) <= reach
-        )
-    expected = maps.CORNERS.T @ np.array([0.1, 0.3, 0.3]) / 0.7
+        assert np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - CORNERS[corner])) <= reach
+    expected = CORNERS.T @ np.array([0.1, 0.3, 0.3]) / 0.7
     assert np.hypot(*(at.loc[4, ["x", "y"]].to_numpy(float) - expected)) <= reach
     picks = next(t for t in figure.data if t.name == "p")
     assert picks.customdata.flatten().tolist() == [0]  # image 2 is not there
@@ -206,12 +204,12 @@ def test_the_corners_of_the_simplex_are_certainty():
     assert hover.customdata.tolist() == [[3, 100, 0, 0], [5, 60, 20, 20]]
     rest = plots.simplex(probs, ["cat", "rest", "dog"], NAMES)
     assert len(rest.table) == 6
-    assert np.hypot(*(rest.table.loc[2, ["x", "y"]].to_numpy(float) - maps.CORNERS[1])) <= reach
+    assert np.hypot(*(rest.table.loc[2, ["x", "y"]].to_numpy(float) - CORNERS[1])) <= reach
 
 
 @pytest.mark.parametrize("corners", [["cat", "dog"], ["cat", "cat", "dog"], ["cat", "dog", "cow"]])
 def test_corners_that_are_none_are_refused(probs, corners):
-    with pytest.raises(ValueError, match="three different ones of cat, dog"):
+    with pytest.raises(ValueError, match="three different names of cat, dog"):
         plots.simplex(probs, corners, NAMES)
 
 
@@ -351,4 +349,4 @@ def test_picks_lie_above_points_that_webgl_draws():
         assert "scatter" not in kinds[kinds.index("scattergl") :]
     small = plots.picks_on_map(xy, {"p": [5], "q": [8999]}, labeled=[0])
     assert {t.type for t in small.data} == {"scatter"}
-    assert len(small.data[0].x) <= maps.GROUND
+    assert len(small.data[0].x) <= GROUND
