@@ -39,7 +39,7 @@ def test_accuracy_and_calibration_by_hand():
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
     labels = torch.tensor([0, 1, 1, 1])
     assert metrics.accuracy_pct(probs, labels) == 75.0
-    # five bins: 0.6 and 0.7 share [0.6, 0.8): |0.6 + 0.7 - 2|; 0.9 and 0.8 share [0.8, 1]: |0.9 + 0.8 - 1|
+    # bins of 0.2: 0.6 and 0.7 share one, |0.6 + 0.7 - 2|; so do 0.9 and 0.8, |0.9 + 0.8 - 1|
     assert metrics.calibration_error_pct(probs, labels, bins=5) == pytest.approx(
         100 * (0.7 + 0.7) / 4, abs=1e-4
     )
@@ -234,7 +234,7 @@ def test_chance_errors_keep_what_is_missed_and_forget_the_true_class():
     dealt = metrics.chance_errors(errors, torch.Generator().manual_seed(0))
     assert torch.equal(dealt.sum(dim=1), errors.sum(dim=1))
     assert dealt.diagonal().sum() == 0
-    # class 1 is a wrong answer 9000 times, class 2 6000 times: 60 % and 40 % where both may be given, else all is class 2
+    # class 1 is a wrong answer 9000 times, class 2 6000 times: 60 % and 40 % if both are possible
     assert dealt[0].tolist() == pytest.approx([0, 5400, 3600, 0], abs=150)
     assert dealt[1].tolist() == [0, 0, 3000, 0]
     assert dealt[3].tolist() == pytest.approx([0, 1800, 1200, 0], abs=100)

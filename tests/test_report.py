@@ -1,4 +1,4 @@
-"""The report says what the tables say, and as plainly what cannot be told; its page needs no network."""
+"""The report states what the tables show and what they cannot; its page needs no network."""
 
 import re
 
@@ -12,8 +12,9 @@ from activekd_lite.plots import comparisons, report
 
 
 def gain_rows(*rows, value="aulc_pct"):
-    return pd.DataFrame([("digits", s, value, mean, half, 5, 0) for s, mean, half in rows],
-                        columns=["setting", "strategy", "value", "mean", "half_width", "n", "left_out"])  # fmt: skip
+    columns = ["setting", "strategy", "value", "mean", "half_width", "n", "left_out"]
+    rows = [("digits", strategy, value, mean, half, 5, 0) for strategy, mean, half in rows]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
@@ -73,7 +74,7 @@ def test_firsts_say_the_count_and_its_weakness():
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Two teachers on one data set, a second data set, a run that is cut short, one that failed, a strategy of odd name."""
+    """Two teachers, two data sets, an incomplete run, a failed one, a strategy with an odd name."""
     rng, runs = np.random.default_rng(0), []
     clap, shapes = SETTING | {"teacher": "clap"}, SETTING | {"dataset": "shapes"}
     for setting, level in ((SETTING, 80), (clap, 85), (PLAIN, 50), (shapes, 40)):
@@ -141,19 +142,27 @@ def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_p
 
 @pytest.fixture
 def measured():
-    """Two strategies with a teacher that learns and without, three seeds, three rounds, with all that a run records."""
+    """Two strategies, with a teacher that learns and without, three seeds, three rounds."""
     made = [
         run(strategy, seed, [50.0, 60.0, 70.0 + seed], setting)
-        for setting in (SETTING | {"teacher": "clap"}, PLAIN) for strategy in ("random", "pcoreset") for seed in range(3)
-    ]  # fmt: skip
+        for setting in (SETTING | {"teacher": "clap"}, PLAIN)
+        for strategy in ("random", "pcoreset")
+        for seed in range(3)
+    ]
     frame = table(*made)
     ahead = frame["strategy"] == "pcoreset"
-    return frame.assign(
-        teacher_accuracy_pct=(80.0 + frame["round"] + 2 * ahead * frame["round"]).where(frame["distill"]),
-        label_imbalance=0.1 * frame["round"] + 0.05 * ahead, device="cpu, 2 threads, AVX2",
-        seconds_teacher=1.0 * frame["distill"], seconds_train=2.0 + ahead, seconds_predict=0.5,
-        seconds_select=np.where(frame["round"] < 2, 0.25, 0), query_indices=[[1, 2] if r < 2 else [] for r in frame["round"]],
-    ).assign(seconds=lambda t: t.filter(like="seconds_").sum(axis=1))  # fmt: skip
+    taught = 80.0 + frame["round"] + 2 * ahead * frame["round"]
+    frame = frame.assign(
+        teacher_accuracy_pct=taught.where(frame["distill"]),
+        label_imbalance=0.1 * frame["round"] + 0.05 * ahead,
+        device="cpu, 2 threads, AVX2",
+        seconds_teacher=1.0 * frame["distill"],
+        seconds_train=2.0 + ahead,
+        seconds_predict=0.5,
+        seconds_select=np.where(frame["round"] < 2, 0.25, 0),
+        query_indices=[[1, 2] if r < 2 else [] for r in frame["round"]],
+    )
+    return frame.assign(seconds=frame.filter(like="seconds_").sum(axis=1))
 
 
 def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_line(measured):

@@ -26,10 +26,9 @@ def run(strategy, seed, accuracies, setting=SETTING, **other):
         | {"strategy": strategy, "distill": setting["teacher"] != "none", "seed": seed}
         | other
     )
-    return pd.DataFrame([
-        known | {"round": r, "labeled_count": 10 * (r + 1), "accuracy_pct": a, "calibration_error_pct": 100 - a}
-        for r, a in enumerate(accuracies)
-    ])  # fmt: skip
+    values = [(r, 10 * (r + 1), a, 100 - a) for r, a in enumerate(accuracies)]
+    columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct"]
+    return pd.DataFrame([known | dict(zip(columns, row, strict=True)) for row in values])
 
 
 def table(*runs):
@@ -103,14 +102,20 @@ def test_parquet_and_pickled_missing_names_are_the_same(two_seeds, tmp_path):
 def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
     clap, other = SETTING | {"teacher": "clap"}, PLAIN | {"student": "linear", "vlm": "RN50"}
     more = table(
-        two_seeds, run("random", 0, [66.0, 70, 86], clap), run("random", 0, [50.0, 50, 50], SETTING | {"student": "linear"}),
-        run("random", 0, [0.0, 0, 0], other), run("random", 0, [1.0, 1, 1], PLAIN | {"dataset": "shapes"}),
-    )  # fmt: skip
+        two_seeds,
+        run("random", 0, [66.0, 70, 86], clap),
+        run("random", 0, [50.0, 50, 50], SETTING | {"student": "linear"}),
+        run("random", 0, [0.0, 0, 0], other),
+        run("random", 0, [1.0, 1, 1], PLAIN | {"dataset": "shapes"}),
+    )
     found = statistics.settings(more)
     assert list(found) == [
-        "digits, zero-shot, tiny-clip, tiny-cnn", "digits, clap, tiny-clip, tiny-cnn", "digits, zero-shot, tiny-clip, linear",
-        "digits, no teacher, RN50, linear", "shapes",
-    ]  # fmt: skip
+        "digits, zero-shot, tiny-clip, tiny-cnn",
+        "digits, clap, tiny-clip, tiny-cnn",
+        "digits, zero-shot, tiny-clip, linear",
+        "digits, no teacher, RN50, linear",
+        "shapes",
+    ]
     assert [of["distill"].mean() for of in found.values()] == [12 / 24, 3 / 15, 1, 0, 0]
     gain = statistics.gains(more).set_index(["setting", "strategy", "value"])["mean"]
     assert gain["digits, clap, tiny-clip, tiny-cnn", "random", "last_pct"] == 86 - 70
@@ -176,13 +181,19 @@ def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
 
 def grid(strategies, settings, seeds, accuracy):
     """A run of one round for each; accuracy(strategy, setting, seed) in percent."""
-    return table(*(run(s, seed, [accuracy(s, i, seed)], setting) for s in strategies for i, setting in enumerate(settings)
-                   for seed in seeds))  # fmt: skip
+    cells = [(s, i, seed) for s in strategies for i in range(len(settings)) for seed in seeds]
+    return table(*(run(s, seed, [accuracy(s, i, seed)], settings[i]) for s, i, seed in cells))
 
 
 def test_ranks_by_hand():
-    scores = {("random", 0): [50, 60], ("coreset", 0): [70, 60], ("pcoreset", 0): [60, 90],
-              ("random", 1): [10, 10], ("coreset", 1): [10, 30], ("pcoreset", 1): [40, 0]}  # fmt: skip
+    scores = {
+        ("random", 0): [50, 60],
+        ("coreset", 0): [70, 60],
+        ("pcoreset", 0): [60, 90],
+        ("random", 1): [10, 10],
+        ("coreset", 1): [10, 30],
+        ("pcoreset", 1): [40, 0],
+    }
     settings = [SETTING, SETTING | {"dataset": "shapes"}]
     runs = grid(
         ["random", "coreset", "pcoreset"],
@@ -229,7 +240,7 @@ def test_friedman_is_scipys_and_handles_equals():
 
 
 def test_the_critical_difference_is_demsars():
-    """Table 5 (a) and the example of section 3.2.2 of Demsar 2006: 4 classifiers on 14 data sets."""
+    """Table 5 (a) and the example of section 3.2.2 in Demsar 2006: 4 classifiers, 14 data sets."""
     for strategies, q in ((2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (10, 3.164)):
         expected = q * (strategies * (strategies + 1) / (6 * 30)) ** 0.5
         assert statistics.nemenyi_critical_difference(strategies, 30) == pytest.approx(
@@ -260,7 +271,8 @@ def test_firsts_by_hand():
         run("random", 0, [90.0, 70, 70, 70, 70]), run("random", 1, [90.0, 70, 70, 70, 70]),
         run("coreset", 0, [10.0, 71, 60, 80, 69]), run("coreset", 1, [10.0, 71, 80, 60, 69]),
         run("pcoreset", 0, [10.0, 72, 60, 60, 80]), run("pcoreset", 1, [10.0, 68, 60, 60, 80]),
-        run("random", 0, [0.0, 9, 9, 9, 9], shapes), run("pcoreset", 0, [0.0, 8, 10, 12, 14], shapes),
+        run("random", 0, [0.0, 9, 9, 9, 9], shapes),
+        run("pcoreset", 0, [0.0, 8, 10, 12, 14], shapes),
         run("coreset", 0, [99.0, 99, 99, 99, 99], PLAIN),
     )  # fmt: skip
     lead = statistics.leads(runs).set_index(["dataset", "strategy", "round"])["lead"].sort_index()

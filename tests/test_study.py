@@ -1,4 +1,4 @@
-"""The embedded study: whole, paired as promised, and what is written of it is what its table says."""
+"""The embedded study is complete and paired, and texts about it agree with its table."""
 
 import re
 
@@ -77,7 +77,7 @@ def test_every_interval_that_is_written_of_it_is_in_its_table(intervals, text):
 
 @pytest.fixture(scope="module")
 def intervals(study):
-    """All means, gains and paired differences of all settings, as they are written: with a sign, or "ahead by" without one."""
+    """All means, gains and paired differences of all settings as text, with and without sign."""
     found = {
         statistics.interval_text(r.mean, r.half_width, "+")
         for r in statistics.gains(study).itertuples()

@@ -134,13 +134,13 @@ def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
     said = dict(figure.table.to_numpy())
     asked = torch.tensor(with_teacher.records[0].query_indices)
     assert said["Oracle"] == ", ".join(map(str, digits.oracle.label(asked).tolist()))
-    assert said["Labels"] == "10, and 3 more"
+    assert said["Labels"] == "10 + 3 new"
     assert f"{with_teacher.records[0].accuracy_pct:.1f} %" in said["Student"]
-    assert said["Teacher"] == "tiny-clip is asked in words test: 81.5 % right"
+    assert said["Teacher"] == "tiny-clip prompted with class names test accuracy 81.5 %"
     assert all(part in figure.alt for part in said.values())
     assert len(figure.layout.images) == 4  # pool, strategy, oracle, labels
     assert "Teacher" not in set(plots.loop_picture(plain, digits.pool.images).table["part"])
-    with pytest.raises(ValueError, match="round 1 asked for nothing; rounds 0 to 0 did"):
+    with pytest.raises(ValueError, match="round 1 has no query; rounds 0 to 0 have one"):
         plots.loop_picture(with_teacher, digits.pool.images, round=1)
 
 

@@ -47,7 +47,7 @@ def simplex(
     picks: Picks | None = None,
     title: str = "",
 ) -> Figure:
-    """Plot predictions in the triangle of three classes: corners are certainty, the middle is doubt.
+    """Plot predictions in the triangle of three classes: certain at the corners, unsure inside.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ def maps(
     count, picks = len(next(iter(arrays.values()))), picks or {}
     present = len(np.unique(_integers(groups)))
     tables = [_points_table(xy, groups, group_names).assign(panel=k) for k, xy in arrays.items()]
-    alt = f"{count} points in {len(arrays)} panels ({', '.join(arrays)}), coloured by {present} groups."
+    alt = f"{count} points in {len(arrays)} panels ({', '.join(arrays)}), in {present} groups."
     sheet, linked = None if images is None else picture_sheet(images), present + len(picks)
     figure = Figure(table=pd.concat(tables), alt=alt, linked=linked, pictures=sheet)
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)

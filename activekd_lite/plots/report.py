@@ -199,7 +199,10 @@ def describe_curves(curves: pd.DataFrame, quantity: str = "test accuracy") -> st
 
 
 def describe_teacher(taught: pd.DataFrame) -> str:
-    """The teacher's own accuracy, and whether it changes. taught: from `statistics.teacher_curve`."""
+    """The teacher's own accuracy, and whether it changes.
+
+    taught: from `statistics.teacher_curve`.
+    """
     if taught.empty:
         return "The teacher's own test accuracy was not recorded in these runs."
     first, last = taught.iloc[0], taught.iloc[-1]
@@ -209,8 +212,8 @@ def describe_teacher(taught: pd.DataFrame) -> str:
             "it does not learn from the labels."
         )
     return (
-        f"The teacher learns from the labels: its own test accuracy goes from {first['mean']:.1f} % "
-        f"at {first['labeled_count']} labels to {last['mean']:.1f} % at {last['labeled_count']} "
+        f"The teacher learns from the labels: its own test accuracy goes from "
+        f"{first['mean']:.1f} % at {first['labeled_count']} labels to {last['mean']:.1f} % at {last['labeled_count']} "
         "(mean over the strategies)."
     )
 
