@@ -98,7 +98,8 @@ def image_rows(
     sizes = "; ".join(f"{name}, {len(row)}" for name, row in rows.items())
     look = dict(mode="markers", marker=dict(size=tile, opacity=0), showlegend=False)
     hover = dict(text=text, hovertemplate="%{text}<extra></extra>")
-    dots = go.Scatter(x=(xs + 0.5) * tile, y=(ys + 0.5) * tile, **look, **hover)
+    x, y = ((k + 0.5) * tile for k in (xs, ys))
+    dots = go.Scatter(x=x.tolist(), y=y.tolist(), **look, **hover)
     picture = go.Image(source=data_uri(tiled(canvas, columns)), hoverinfo="skip")
     figure = Figure([picture, dots], table=table, alt=f"{len(rows)} rows of images: {sizes}.")
     ticks = [(y + 0.5) * tile for y in range(len(rows))]
@@ -119,9 +120,10 @@ def confusions(
     counts = {k: np.asarray(torch.as_tensor(m).cpu(), np.float64) for k, m in matrices.items()}
     tables = [_errors(name, matrix, classnames) for name, matrix in counts.items()]
     worst = [
-        f"{name}: {', '.join(f'{r.true} as {r.answer} ({r.count})' for r in t.head(3).itertuples())}"
-        for name, t in zip(counts, tables, strict=True)
+        ", ".join(f"{r.true} as {r.answer} ({r.count})" for r in table.head(3).itertuples())
+        for table in tables
     ]
+    worst = [f"{name}: {errors}" for name, errors in zip(counts, worst, strict=True)]
     alt = f"Confusion matrices. Most frequent errors: {'; '.join(worst)}."
     figure = Figure(table=pd.concat(tables, ignore_index=True), alt=alt)
     panels = dict(subplot_titles=list(counts), horizontal_spacing=0.04, shared_yaxes=True)
