@@ -212,9 +212,9 @@ def describe_teacher(taught: pd.DataFrame) -> str:
             "it does not learn from the labels."
         )
     return (
-        f"The teacher learns from the labels: its own test accuracy goes from "
-        f"{first['mean']:.1f} % at {first['labeled_count']} labels to {last['mean']:.1f} % at {last['labeled_count']} "
-        "(mean over the strategies)."
+        "The teacher learns from the labels: its own test accuracy goes from "
+        f"{first['mean']:.1f} % at {first['labeled_count']} labels to "
+        f"{last['mean']:.1f} % at {last['labeled_count']} (mean over the strategies)."
     )
 
 
