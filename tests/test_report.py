@@ -17,7 +17,7 @@ def gain_rows(*rows, value="aulc_pct"):
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
+def test_the_gain_names_strategies_that_lose_and_those_that_are_unclear():
     gains = gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5))
     text = report.describe_gain(gains, ["aulc_pct"])
     assert text.startswith("Mean of the rounds:")
@@ -31,7 +31,7 @@ def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
     assert "+4.0 points, but a single seed" in single
 
 
-def test_pairs_that_hold_are_named_the_better_first():
+def test_significant_pairs_are_listed_with_the_better_strategy_first():
     a = np.arange(10.0)
     noise = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1]) / 10
 
@@ -45,7 +45,7 @@ def test_pairs_that_hold_are_named_the_better_first():
     assert "Only one seed" in describe(a=a[:1], b=a[:1])
 
 
-def test_ranks_say_what_they_rank_over_and_when_they_cannot_tell():
+def test_ranks_state_their_blocks_and_when_these_are_too_few():
     def describe(ranks, blocks):
         frame = pd.DataFrame(ranks, columns=list("abcd"))
         return report.describe_ranks(statistics.Ranking(frame, blocks, 1))
@@ -62,7 +62,7 @@ def test_ranks_say_what_they_rank_over_and_when_they_cannot_tell():
     assert "do not differ significantly (Friedman's test, p = 1)" in even
 
 
-def test_firsts_say_the_count_and_its_weakness():
+def test_firsts_give_the_counts_and_a_caveat():
     columns = ["strategy", "first", "tied", "of", "after_2", "of_after_2", "mean_lead"]
     firsts = pd.DataFrame([("pcoreset", 9, 1, 15, 8, 12, -0.1)], columns=columns)
     text = report.describe_firsts(firsts)
@@ -102,14 +102,12 @@ def test_the_page_has_each_setting_with_its_findings(page):
     assert "stopped after 2 of 4 trainings" in page
     short = page[page.index("<h2>Summary") : page.index("<nav>")]
     assert "(6 paired seeds): 1 of 1: &lt;b&gt;mine&lt;/b&gt; over random (+" in short
-    assert "5 paired runs are too few" in short  # of clap, where a seed is left out
+    assert "5 paired runs are too few" in short  # clap: one seed is incomplete
     assert "in 9 of 9 comparisons (100 %)" in page  # three settings, three rounds after the first
-    assert (
-        page.count("teacher alone 71.2") == 1
-    )  # of the zero-shot teacher of digits, the others were not given
+    assert page.count("teacher alone 71.2") == 1  # given for one setting only
 
 
-def test_the_page_needs_no_network_and_is_safe_from_names(page):
+def test_the_page_needs_no_network_and_escapes_names(page):
     own = page[page.index("</head>") :]
     assert not [link for link in ("src=", "https://", "http://") if link in own]
     assert "<b>mine" not in own
@@ -117,7 +115,7 @@ def test_the_page_needs_no_network_and_is_safe_from_names(page):
     assert len(page) > 1_000_000  # plotly.js is inside
 
 
-def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_path):
+def test_a_page_with_one_strategy_compares_nothing(tmp_path):
     runs = table(run("random", 0, [50.0, 60.0], PLAIN), run("random", 1, [50.0, 61.0], PLAIN))
     text = report.write(
         runs.drop(columns="calibration_error_pct"), tmp_path / "report.html"
@@ -165,7 +163,7 @@ def measured():
     return frame.assign(seconds=frame.filter(like="seconds_").sum(axis=1))
 
 
-def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_line(measured):
+def test_a_teacher_that_learns_has_a_curve_and_a_fixed_one_a_line(measured):
     figure = comparisons.learning_curves(measured)
     assert list(figure.data[-1].y) == [80, 82, 84]  # the mean over both strategies
     assert "teacher, mean over strategies: from 80 at 10 to 84 at 30" in figure.alt
@@ -178,7 +176,7 @@ def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_
     )
     figure = comparisons.learning_curves(
         still, teacher_accuracy_pct=60.0
-    )  # what was recorded goes first
+    )  # the recorded value takes precedence
     assert len(figure.data) == 4
     assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([77.7])
     assert "teacher alone: 77.7" in figure.alt
@@ -208,13 +206,13 @@ def test_seconds_by_strategy_stage_and_round(measured):
     assert rounds["random, no distillation"].tolist() == [2.75, 2.75, 2.5]
     of_runs = measured.assign(
         seconds=[{"train": s - 1, "select": 1} for s in measured["seconds"]]
-    )  # as RunResults have it
+    )  # as in RunResults
     assert statistics.round_seconds(of_runs).equals(rounds)
     assert statistics.stage_seconds(measured.drop(columns="seconds_train")).empty
     assert statistics.round_seconds(measured.drop(columns="seconds")).empty
 
 
-def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path):
+def test_the_page_covers_teacher_class_balance_and_seconds(measured, tmp_path):
     text = report.write(measured, tmp_path / "new.html").read_text()
     assert "goes from 80.0 % at 10 labels to 84.0 % at 30" in text
     assert (
@@ -229,12 +227,12 @@ def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path)
         *(f"seconds_{stage}" for stage in statistics.STAGES),
     ]
     text = report.write(measured.drop(columns=lacking), tmp_path / "old.html").read_text()
-    for said in (
+    for sentence in (
         "test accuracy was not recorded",
         "Class counts were not recorded",
         "Seconds per stage were not recorded",
     ):
-        assert text.count(said) == 1
+        assert text.count(sentence) == 1
     assert "Seconds of each round" in text
     assert (
         report.describe_seconds(measured.filter(regex="^(?!seconds)"))
@@ -242,7 +240,7 @@ def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path)
     )
 
 
-def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured):
+def test_another_selection_source_is_another_setting(measured):
     both = table(
         measured.assign(selection_source=None),
         measured[measured["distill"]].assign(selection_source="kd"),
@@ -254,4 +252,4 @@ def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured)
     assert [part["distill"].nunique() for part in statistics.settings(both).values()] == [
         2,
         2,
-    ]  # each with the plain ones
+    ]  # each with the runs without a teacher

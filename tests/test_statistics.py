@@ -1,4 +1,4 @@
-"""Tables of runs against hand-worked ones and scipy; what is incomplete is left out and said."""
+"""Tables of runs against hand-worked ones and scipy; incomplete runs are left out and listed."""
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,7 @@ PLAIN = SETTING | {"vlm": None, "teacher": "none"}
 
 
 def run(strategy, seed, accuracies, setting=SETTING, **other):
-    """A run's rows, as `loop.tidy` makes them."""
+    """The rows of a run in the tidy table."""
     known = (
         setting
         | {"strategy": strategy, "distill": setting["teacher"] != "none", "seed": seed}
@@ -99,7 +99,7 @@ def test_parquet_and_pickled_missing_names_are_the_same(two_seeds, tmp_path):
     )
 
 
-def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
+def test_a_run_without_teacher_belongs_to_each_teacher_of_its_data_and_student(two_seeds):
     clap, other = SETTING | {"teacher": "clap"}, PLAIN | {"student": "linear", "vlm": "RN50"}
     more = table(
         two_seeds,
@@ -121,14 +121,14 @@ def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
     assert gain["digits, clap, tiny-clip, tiny-cnn", "random", "last_pct"] == 86 - 70
     assert not any(
         "linear" in name for name, *_ in gain.index
-    )  # its plain run learnt from another model's features
+    )  # its run without teacher used the features of another model
     with pytest.raises(ValueError, match="5 settings .digits, zero-shot.* cannot be combined"):
         plots.learning_curves(more)
     with pytest.raises(ValueError, match="cannot be combined"):
         plots.aulc_intervals(more)
 
 
-def test_what_is_incomplete_is_left_out_and_said(two_seeds):
+def test_incomplete_seeds_are_left_out_and_listed(two_seeds):
     cut = two_seeds.query("not (strategy == 'pcoreset' and distill and seed == 1 and round == 2)")
     gone = cut.query("not (strategy == 'random' and not distill and seed == 0)")
     lacking = statistics.missing(gone).set_index(["strategy", "distill", "seed"])
@@ -150,11 +150,11 @@ def test_what_is_incomplete_is_left_out_and_said(two_seeds):
     assert statistics.leads(gone).query("strategy == 'pcoreset'")["lead"].tolist() == [
         6,
         0,
-    ]  # of seed 0 alone
+    ]  # seed 0 only
     assert statistics.missing(two_seeds).empty
 
 
-def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
+def test_duplicate_runs_and_other_tables_are_rejected(two_seeds):
     with pytest.raises(
         ValueError, match="two runs of dataset digits, .*strategy random, distill True, seed 0"
     ):
@@ -180,7 +180,7 @@ def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
 
 
 def grid(strategies, settings, seeds, accuracy):
-    """A run of one round for each; accuracy(strategy, setting, seed) in percent."""
+    """Runs of one round each; accuracy(strategy, setting, seed) in percent."""
     cells = [(s, i, seed) for s in strategies for i in range(len(settings)) for seed in seeds]
     return table(*(run(s, seed, [accuracy(s, i, seed)], settings[i]) for s, i, seed in cells))
 
@@ -205,7 +205,7 @@ def test_ranks_by_hand():
     assert seeds.ranks.to_numpy().tolist() == [[3, 1, 2], [2.5, 2.5, 1], [2.5, 2.5, 1], [2, 1, 3]]
     assert seeds.table["strategy"].tolist() == ["coreset", "pcoreset", "random"]
     assert seeds.table["mean_rank"].tolist() == [1.75, 1.75, 2.5]
-    means = statistics.ranking(runs)  # of seeds: 55, 65, 75 and 10, 20, 20
+    means = statistics.ranking(runs)  # means over the seeds: 55, 65, 75 and 10, 20, 20
     assert means.ranks.to_numpy().tolist() == [[3, 2, 1], [3, 1.5, 1.5]]
     assert (means.blocks, means.left_out) == ("settings", 0)
     clap = grid(
@@ -221,7 +221,7 @@ def test_ranks_by_hand():
     assert len(statistics.ranking(table(runs, clap)).ranks) == 3
 
 
-def test_friedman_is_scipys_and_handles_equals():
+def test_friedman_is_scipys_and_handles_ties():
     rng = np.random.default_rng(0)
     names = ["random", "coreset", "badge", "pcoreset"]
     scores = {(s, seed): rng.normal(names.index(s)) for s in names for seed in range(8)}
@@ -296,7 +296,7 @@ def test_firsts_by_hand():
     assert count.loc["random", ["first", "tied", "of"]].tolist() == [1, 2, 8]
     assert count.loc["coreset", "mean_lead"] == pytest.approx(-10 / 4)
     assert count.index[0] == "pcoreset"
-    assert statistics.firsts(runs, distill=False).empty  # nobody to be ahead of
+    assert statistics.firsts(runs, distill=False).empty  # a single strategy
 
 
 def test_gain_figures_show_the_gains(two_seeds):
