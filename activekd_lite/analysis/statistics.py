@@ -136,7 +136,7 @@ def curves_frame(results: Results, value: str = "accuracy_pct") -> pd.DataFrame:
     return _intervals(table.groupby(keys, sort=False)[value], keys)
 
 
-def _intervals(groups, keys: list[str]) -> pd.DataFrame:
+def _intervals(groups: pd.api.typing.SeriesGroupBy, keys: list[str]) -> pd.DataFrame:
     """The columns `keys`, mean, half_width and n of each group of a pandas groupby."""
     rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
     return pd.DataFrame(rows, columns=[*keys, "mean", "half_width", "n"])
