@@ -1,4 +1,4 @@
-"""What figures show is what went in; each has a table and words; pages need no network."""
+"""Figures show their input, have a table and an alternative text, and need no network."""
 
 import base64
 import io
@@ -13,11 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
-from activekd_lite import kcenter
+from activekd_lite import kcenter, plots
 from activekd_lite.analysis import metrics, statistics
 from activekd_lite.plots import base as figures
-from activekd_lite.plots import maps
-from activekd_lite.plots import runs as plots
+from activekd_lite.plots.maps import CORNERS, GROUND, SIDE
 from activekd_lite.utils.images import ImageFiles
 
 NAMES = ["cat", "dog", "<script>alert(1)</script>", "eel"]
@@ -82,7 +81,7 @@ def every_figure(probs, xy, images, comparisons):
     }
 
 
-def test_every_figure_has_a_table_words_and_the_template(every_figure):
+def test_every_figure_has_a_table_an_alternative_text_and_the_template(every_figure):
     runs = {
         "Figure",
         "curves_frame",
@@ -91,7 +90,8 @@ def test_every_figure_has_a_table_words_and_the_template(every_figure):
         "gain_intervals",
         "query_montage",
         "loop_picture",
-    }  # need runs: see the sweep's tests
+        "report",
+    }  # these need runs: see test_sweep_plots_cli.py
     assert set(every_figure) == set(plots.__all__) - runs
     for name, figure in every_figure.items():
         assert len(figure.table), name
@@ -119,7 +119,7 @@ def test_a_page_is_live_described_and_needs_no_network(every_figure, tmp_path):
     assert len(page) > 1_000_000  # plotly.js is inside
 
 
-def test_in_a_notebook_the_words_are_the_plain_text(every_figure, monkeypatch):
+def test_in_a_notebook_the_alternative_text_is_the_plain_text(every_figure, monkeypatch):
     shown = {}
     monkeypatch.setattr(IPython.display, "display", lambda bundle, **rest: shown.update(bundle))
     monkeypatch.setattr(pio.renderers, "default", "plotly_mimetype")
@@ -192,26 +192,24 @@ def test_the_corners_of_the_simplex_are_certainty():
     )
     figure = plots.simplex(probs, ["eel", "cat", "dog"], NAMES, picks={"p": [0, 2]})
     at = figure.table.set_index("index")
-    assert set(at.index) == {0, 1, 3, 4, 5}  # image 2 has nothing on the three
-    reach = 0.0151 * maps.SIDE
+    assert set(at.index) == {0, 1, 3, 4, 5}  # image 2 has no probability on the three classes
+    reach = 0.0151 * SIDE
     for image, corner in ((3, 0), (0, 1), (1, 2)):
-        assert (
-            np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - maps.CORNERS[corner])) <= reach
-        )
-    expected = maps.CORNERS.T @ np.array([0.1, 0.3, 0.3]) / 0.7
+        assert np.hypot(*(at.loc[image, ["x", "y"]].to_numpy(float) - CORNERS[corner])) <= reach
+    expected = CORNERS.T @ np.array([0.1, 0.3, 0.3]) / 0.7
     assert np.hypot(*(at.loc[4, ["x", "y"]].to_numpy(float) - expected)) <= reach
     picks = next(t for t in figure.data if t.name == "p")
-    assert picks.customdata.flatten().tolist() == [0]  # image 2 is not there
+    assert picks.customdata.flatten().tolist() == [0]  # image 2 is not shown
     hover = next(t for t in figure.data if t.name == "predicted eel")
     assert hover.customdata.tolist() == [[3, 100, 0, 0], [5, 60, 20, 20]]
     rest = plots.simplex(probs, ["cat", "rest", "dog"], NAMES)
     assert len(rest.table) == 6
-    assert np.hypot(*(rest.table.loc[2, ["x", "y"]].to_numpy(float) - maps.CORNERS[1])) <= reach
+    assert np.hypot(*(rest.table.loc[2, ["x", "y"]].to_numpy(float) - CORNERS[1])) <= reach
 
 
 @pytest.mark.parametrize("corners", [["cat", "dog"], ["cat", "cat", "dog"], ["cat", "dog", "cow"]])
-def test_corners_that_are_none_are_refused(probs, corners):
-    with pytest.raises(ValueError, match="three different ones of cat, dog"):
+def test_bad_corners_are_rejected(probs, corners):
+    with pytest.raises(ValueError, match="three different names of cat, dog"):
         plots.simplex(probs, corners, NAMES)
 
 
@@ -245,7 +243,7 @@ def test_fifty_thousand_points_are_drawn_by_webgl_and_stay_small():
         dense = [t for t in figure.data if t.customdata is not None]
         assert {t.type for t in dense} == {"scattergl"}
         assert sum(len(t.x) for t in dense) == points * 50_000
-        assert len(figure.to_json()) < 25 * points * 50_000  # bytes a point
+        assert len(figure.to_json()) < 25 * points * 50_000  # bytes per point
         assert "table" not in figure.layout.meta
 
 
@@ -268,7 +266,7 @@ def test_picks_are_numbered_in_their_order(every_figure):
     assert [list(t.text) for t in dots] == [["1", "2"], ["1", "2"]]
 
 
-def test_errors_are_coloured_and_what_is_right_is_not(every_figure):
+def test_only_errors_are_coloured(every_figure):
     heat = every_figure["confusions"].data[0]
     assert np.isnan(np.diag(heat.z)).all()
     assert heat.z[0][1] == pytest.approx(16.7)
@@ -285,7 +283,7 @@ def test_rows_of_pictures_show_the_pictures_they_name(every_figure, images):
         plots.image_rows({"none": []}, images)
 
 
-def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparisons):
+def test_the_matrix_counts_wins_and_stars_significant_differences(every_figure, comparisons):
     heat = every_figure["win_tie_loss"].data[0]
     assert list(heat.x) == ["a", "b", "c"]
     assert heat.text[0][1] == "+1.0 *<br>8/0/0"  # a beats b by about 1 in every seed
@@ -300,15 +298,18 @@ def test_the_matrix_says_who_won_and_stars_what_is_sure(every_figure, comparison
     assert (six["p"] < 0.05).all()
     assert "*" not in "".join(
         plots.win_tie_loss(six).data[0].text.ravel()
-    )  # not after Holm's correction
+    )  # not significant after Holm's correction
     few = plots.win_tie_loss(
         metrics.paired_comparisons(pd.DataFrame({"a": [2.0, 3, 4, 5], "b": [1.0, 1, 1, 1]}))
     )
-    assert few.layout.title.subtitle.text == "4 pairs are too few for a star; 6 can have one"
-    assert "4 paired runs cannot show" in few.alt
+    assert (
+        few.layout.title.subtitle.text
+        == "4 paired runs are too few for a star; at least 6 are needed"
+    )
+    assert "4 paired runs are too few" in few.alt
 
 
-def test_critical_differences_join_what_is_not_told_apart():
+def test_critical_differences_join_strategies_that_do_not_differ():
     ranks = pd.DataFrame(
         [[1, 2, 3, 4]] * 5 + [[2, 1, 3, 4]] * 5, columns=list("abcd")
     )  # means 1.5, 1.5, 3, 4; difference 1.48
@@ -317,12 +318,14 @@ def test_critical_differences_join_what_is_not_told_apart():
     assert [(d.name, d.x[0]) for d in dots] == [("a", 1.5), ("b", 1.5), ("c", 3), ("d", 4)]
     assert len({(d.marker.color, d.marker.symbol) for d in dots}) == 4
     assert [[round(x) for x in bar.x] for bar in bars] == [[1, 2], [3, 4]]
-    assert "Not told apart: a, b; c, d." in figure.alt
+    assert "Not significantly different: a, b; c, d." in figure.alt
     ruler = figure.layout.shapes[0]
     assert ruler.x1 - ruler.x0 == pytest.approx(statistics.nemenyi_critical_difference(4, 10))
     many = pd.DataFrame([range(1, 13)], columns=[f"s{i}" for i in range(12)])
     figure = plots.critical_differences(statistics.Ranking(many, "settings", 0))
-    assert "1 settings cannot tell 12 strategies apart" in figure.layout.title.subtitle.text
+    assert (
+        "1 settings are too few to distinguish 12 strategies" in figure.layout.title.subtitle.text
+    )
     assert len({(d.marker.color, d.marker.symbol) for d in figure.data[:12]}) == 12
 
 
@@ -346,4 +349,4 @@ def test_picks_lie_above_points_that_webgl_draws():
         assert "scatter" not in kinds[kinds.index("scattergl") :]
     small = plots.picks_on_map(xy, {"p": [5], "q": [8999]}, labeled=[0])
     assert {t.type for t in small.data} == {"scatter"}
-    assert len(small.data[0].x) <= maps.GROUND
+    assert len(small.data[0].x) <= GROUND

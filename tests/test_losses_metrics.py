@@ -39,7 +39,7 @@ def test_accuracy_and_calibration_by_hand():
     probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.4, 0.6], [0.3, 0.7]])
     labels = torch.tensor([0, 1, 1, 1])
     assert metrics.accuracy_pct(probs, labels) == 75.0
-    # five bins: 0.6 and 0.7 share [0.6, 0.8): |0.6 + 0.7 - 2|; 0.9 and 0.8 share [0.8, 1]: |0.9 + 0.8 - 1|
+    # bins of 0.2: 0.6 and 0.7 share one, |0.6 + 0.7 - 2|; so do 0.9 and 0.8, |0.9 + 0.8 - 1|
     assert metrics.calibration_error_pct(probs, labels, bins=5) == pytest.approx(
         100 * (0.7 + 0.7) / 4, abs=1e-4
     )
@@ -107,14 +107,16 @@ def test_paired_comparisons_are_scipys_test_and_counts_by_hand():
     assert row["difference"] == pytest.approx(0.5)
     assert row["p"] == pytest.approx(
         4 / 8
-    )  # gaps 1, 0, 0.5: the 0 has no sign, and of four ways two are all of one sign
+    )  # differences 1, 0, 0.5: two of the four sign patterns are as extreme
     low, high = stats.ttest_rel([3, 4, 5], [2, 4, 4.5]).confidence_interval(0.95)
     assert row["half_width"] == pytest.approx((high - low) / 2)
-    assert table.loc[("a", "c"), "p"] == pytest.approx(2 / 8)  # 2, 2, 2: all three signs alike
+    assert table.loc[("a", "c"), "p"] == pytest.approx(
+        2 / 8
+    )  # 2, 2, 2: only equal signs are as extreme
     assert table["least"].tolist() == [3 * 2 / 8] * 3
     single = metrics.paired_comparisons(values[["a", "b"]].head(1))
     assert single[["p", "p_holm"]].isna().all(axis=None)
-    with pytest.raises(ValueError, match="1 methods in 4 whole paired runs"):
+    with pytest.raises(ValueError, match="1 methods in 4 complete paired runs"):
         metrics.paired_comparisons(values[["a"]])
 
 
@@ -133,7 +135,7 @@ def test_the_permutation_test_is_the_enumeration_of_all_signs():
         assert metrics.permutation_p(gap) == pytest.approx(expected)
         assert metrics.permutation_p(np.multiply(gap, -1e-12)) == pytest.approx(
             expected
-        )  # neither sign nor unit matters
+        )  # independent of sign and unit
     assert metrics.permutation_p([0.0, 0.0]) == 1
     assert np.isnan(metrics.permutation_p([1.0]))
 
@@ -146,7 +148,7 @@ def test_the_permutation_test_agrees_with_scipys_t_test_on_a_bell_curve():
     assert metrics.permutation_p(gap) == p  # seeded
 
 
-def test_so_few_runs_can_give_so_small_a_p():
+def test_the_smallest_p_value_depends_on_the_number_of_runs():
     for n in (2, 5, 9, 14):
         assert (
             metrics.permutation_p(np.arange(1.0, n + 1))
@@ -158,7 +160,7 @@ def test_so_few_runs_can_give_so_small_a_p():
         {"a": np.arange(6) * 2.0, "b": np.arange(6) * 1.0 - 1, "c": -np.arange(6) * 3.0 - 9}
     )
     table = metrics.paired_comparisons(values)
-    assert (table["p_holm"] == table["least"]).all()  # all three are as sure as six runs can be
+    assert (table["p_holm"] == table["least"]).all()  # the smallest that six runs allow
     assert table["least"][0] == pytest.approx(3 * 2 / 64)
     assert [metrics.runs_needed(m) for m in (1, 3, 15)] == [6, 7, 10]
     for m in (1, 3, 15):
@@ -172,28 +174,26 @@ def test_holm_by_hand():
     assert len(metrics.holm([])) == 0
 
 
-def test_no_difference_at_all_is_no_finding():
+def test_equal_methods_have_a_p_value_of_1():
     same = pd.DataFrame({"a": [1.0, 2.0], "b": [1.0, 2.0]})
     assert metrics.paired_comparisons(same)["p"].tolist() == [1.0]
 
 
-def test_the_verdict_names_the_best_and_what_can_be_luck():
+def test_the_verdict_names_the_best_and_which_leads_are_significant():
     rng = np.random.default_rng(0)
     luck = rng.normal(size=(8, 1)) + 0.1 * rng.normal(size=(8, 3))
     values = pd.DataFrame(
         luck + np.array([80, 85, 85.05]), columns=["random", "coreset", "pcoreset"]
     )
-    said = metrics.verdict(values)
-    assert said.startswith("Over 8 paired runs pcoreset has the highest mean")
-    assert "ahead of random by more than luck explains" in said
-    assert "its lead over coreset can be luck" in said
-    assert "says nothing about luck" in metrics.verdict(values.head(1))
-    few = metrics.verdict(values.head(5))
-    assert (
-        "5 paired runs cannot show that any difference is more than luck (smallest p for 3 comparisons: 0.19); 7 can"
-        in few
+    assert metrics.verdict(values) == (
+        "pcoreset has the highest mean over 8 paired runs (85.4): "
+        "significantly ahead of random; not significantly ahead of coreset."
     )
-    assert "can be luck" not in few
+    assert "a single run per method" in metrics.verdict(values.head(1))
+    few = metrics.verdict(values.head(5))
+    assert "5 paired runs are too few" in few
+    assert "for 3 comparisons is 0.19); at least 7 are needed" in few
+    assert "ahead of" not in few
 
 
 def test_confusions_by_hand():
@@ -217,10 +217,10 @@ def test_perplexity_by_hand():
     assert metrics.perplexity(torch.tensor([9, 0])) == pytest.approx(1)
     assert metrics.perplexity(torch.tensor([[2, 2], [4, 0]])) == pytest.approx(
         2**0.5
-    )  # half of the images have 1 bit
+    )  # half of the images have an entropy of 1 bit
     assert metrics.perplexity(torch.tensor([[1, 1], [6, 0], [0, 0]])) == pytest.approx(
         2**0.25
-    )  # rows by their weight
+    )  # rows are weighted by their sums
     assert np.isnan(metrics.perplexity(torch.zeros(2, 2)))
 
 
@@ -236,7 +236,7 @@ def test_chance_errors_keep_what_is_missed_and_forget_the_true_class():
     dealt = metrics.chance_errors(errors, torch.Generator().manual_seed(0))
     assert torch.equal(dealt.sum(dim=1), errors.sum(dim=1))
     assert dealt.diagonal().sum() == 0
-    # class 1 is a wrong answer 9000 times, class 2 6000 times: 60 % and 40 % where both may be given, else all is class 2
+    # class 1 is a wrong answer 9000 times, class 2 6000 times: 60 % and 40 % if both are possible
     assert dealt[0].tolist() == pytest.approx([0, 5400, 3600, 0], abs=150)
     assert dealt[1].tolist() == [0, 0, 3000, 0]
     assert dealt[3].tolist() == pytest.approx([0, 1800, 1200, 0], abs=100)
@@ -284,7 +284,7 @@ def test_balls_by_hand():
     assert metrics.balls(points, groups, share=0.9)[1].tolist() == [
         2,
         0,
-    ]  # 0.9 of three members: all
+    ]  # 0.9 of three members is all of them
 
 
 def test_explained_share_by_hand():
@@ -308,7 +308,7 @@ def test_explained_share_is_what_k_means_reports():
 
 def test_same_errors_by_hand():
     labels, one, two = torch.tensor([[0, 0, 0, 1, 2, 2], [1, 1, 2, 1, 0, 1], [1, 2, 2, 0, 2, 1]])
-    # both are wrong of images 0, 1, 2 and 5, and differ in the second
+    # both are wrong on images 0, 1, 2 and 5, and differ on one of them
     assert (
         metrics.same_error_pct(one, two, labels) == metrics.same_error_pct(two, one, labels) == 75
     )

@@ -1,4 +1,4 @@
-"""The report says what the tables say, and as plainly what cannot be told; its page needs no network."""
+"""The report states what the tables show and what they cannot; its page needs no network."""
 
 import re
 
@@ -12,75 +12,69 @@ from activekd_lite.plots import comparisons, report
 
 
 def gain_rows(*rows, value="aulc_pct"):
-    return pd.DataFrame([("digits", s, value, mean, half, 5, 0) for s, mean, half in rows],
-                        columns=["setting", "strategy", "value", "mean", "half_width", "n", "left_out"])  # fmt: skip
+    columns = ["setting", "strategy", "value", "mean", "half_width", "n", "left_out"]
+    rows = [("digits", strategy, value, mean, half, 5, 0) for strategy, mean, half in rows]
+    return pd.DataFrame(rows, columns=columns)
 
 
-def test_the_gain_names_where_plain_learning_wins_and_what_is_open():
-    said = report.gain_said(
-        gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5)), ["aulc_pct"]
-    )
-    assert said == (
-        "Mean of the rounds: the teacher adds +1.0 points on average, beyond the 95 % interval for 1 of 3 strategies; "
-        "plain learning is ahead for badge (-2.0 ± 0.5); it cannot be told from 0 for coreset."
-    )
-    single = report.gain_said(gain_rows(("random", 4.0, np.nan), value="last_pct"), ["last_pct"])
-    assert (
-        single
-        == "Last round: the teacher adds +4.0 points, from a single seed, which says nothing about luck."
-    )
+def test_the_gain_names_strategies_that_lose_and_those_that_are_unclear():
+    gains = gain_rows(("random", 4.0, 1.0), ("badge", -2.0, 0.5), ("coreset", 1.0, 1.5))
+    text = report.describe_gain(gains, ["aulc_pct"])
+    assert text.startswith("Mean of the rounds:")
+    assert "+1.0 points on average" in text
+    assert "above 0 for 1 of 3 strategies" in text
+    assert "without a teacher is better for badge (-2.0 ± 0.5);" in text
+    assert "includes 0 for coreset." in text
+    gains = gain_rows(("random", 4.0, np.nan), value="last_pct")
+    single = report.describe_gain(gains, ["last_pct"])
+    assert single.startswith("Last round:")
+    assert "+4.0 points, but a single seed" in single
 
 
-def test_pairs_that_hold_are_named_the_better_first():
+def test_significant_pairs_are_listed_with_the_better_strategy_first():
     a = np.arange(10.0)
     noise = np.array([1, -1, 1, -1, 1, -1, 1, -1, 1, -1]) / 10
-    sure = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + 2 + noise, "c": a + noise}))
-    assert report.pairs_said(sure) == (
-        "2 of 3 differences hold after Holm's correction (10 paired seeds): b over a (+2.0); b over c (+2.0)."
-    )
-    luck = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + noise}))
-    assert report.pairs_said(luck).startswith(
-        "none of 1 differences holds after Holm's correction (10 paired seeds)"
-    )
-    few = metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a + 9}).head(5))
-    assert report.pairs_said(few).startswith(
-        "5 paired runs cannot show that any difference is more than luck"
-    )
-    assert "nothing about luck" in report.pairs_said(
-        metrics.paired_comparisons(pd.DataFrame({"a": a, "b": a}).head(1))
-    )
+
+    def describe(**columns):
+        return report.describe_pairs(metrics.paired_comparisons(pd.DataFrame(columns)))
+
+    clear = describe(a=a, b=a + 2 + noise, c=a + noise)
+    assert "(10 paired seeds): 2 of 3: b over a (+2.0); b over c (+2.0)." in clear
+    assert "(10 paired seeds): none of 1." in describe(a=a, b=a + noise)
+    assert describe(a=a[:5], b=a[:5] + 9).startswith("5 paired runs are too few")
+    assert "Only one seed" in describe(a=a[:1], b=a[:1])
 
 
-def test_ranks_say_what_they_rank_over_and_when_they_cannot_tell():
-    def said(ranks, blocks, names="abcd"):
-        return report.ranks_said(
-            statistics.Ranking(pd.DataFrame(ranks, columns=list(names)), blocks, 1)
-        )
+def test_ranks_state_their_blocks_and_when_these_are_too_few():
+    def describe(ranks, blocks):
+        frame = pd.DataFrame(ranks, columns=list("abcd"))
+        return report.describe_ranks(statistics.Ranking(frame, blocks, 1))
 
-    clear = said([[1, 2, 3, 4]] * 10, "paired seeds")
-    assert "Over 10 paired seeds a has the best mean rank by AULC (1.00); c, d ranks lower" in clear
-    assert "1 seed that lacks a strategy is left out" in clear
-    assert "says nothing of other data" in clear
-    few = said([[1, 2, 3, 4]] * 2, "settings")
-    assert "2 settings cannot tell 4 strategies apart" in few
-    assert "takes settings as independent" in few
-    even = said([[1, 2, 3, 4], [4, 3, 2, 1]] * 5, "paired seeds")
-    assert "can be luck (Friedman's test, p = 1)" in even
+    clear = describe([[1, 2, 3, 4]] * 10, "paired seeds")
+    assert "a has the best mean rank by AULC (1.00) over 10 paired seeds" in clear
+    assert "Significantly lower: c, d (critical difference 1.48" in clear
+    assert "lack a strategy: 1." in clear
+    assert "nothing about other data" in clear
+    few = describe([[1, 2, 3, 4]] * 2, "settings")
+    assert "2 settings are too few to distinguish 4 strategies" in few
+    assert "assumes independent settings" in few
+    even = describe([[1, 2, 3, 4], [4, 3, 2, 1]] * 5, "paired seeds")
+    assert "do not differ significantly (Friedman's test, p = 1)" in even
 
 
-def test_firsts_say_the_count_and_its_weakness():
-    firsts = pd.DataFrame([("pcoreset", 9, 1, 15, 8, 12, -0.1)],
-                          columns=["strategy", "first", "tied", "of", "after_2", "of_after_2", "mean_lead"])  # fmt: skip
-    assert report.firsts_said(firsts) == (
-        "First most often: pcoreset, in 9 of 15 comparisons (60 %), level with another in 1, 8 of 12 after the first two "
-        "rounds; on average -0.1 points from the best other. Rounds of a run hang together, so these are far fewer "
-        "than 15 independent draws."
-    )
+def test_firsts_give_the_counts_and_a_caveat():
+    columns = ["strategy", "first", "tied", "of", "after_2", "of_after_2", "mean_lead"]
+    firsts = pd.DataFrame([("pcoreset", 9, 1, 15, 8, 12, -0.1)], columns=columns)
+    text = report.describe_firsts(firsts)
+    assert text.startswith("pcoreset is first most often")
+    for fact in ("9 of 15 comparisons (60 %)", "tied for first in 1", "8 of 12", "-0.1 points"):
+        assert fact in text
+    assert "15 independent comparisons" in text
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
-    """Two teachers on one data set, a second data set, a run that is cut short, one that failed, a strategy of odd name."""
+    """Two teachers, two data sets, an incomplete run, a failed one, a strategy with an odd name."""
     rng, runs = np.random.default_rng(0), []
     clap, shapes = SETTING | {"teacher": "clap"}, SETTING | {"dataset": "shapes"}
     for setting, level in ((SETTING, 80), (clap, 85), (PLAIN, 50), (shapes, 40)):
@@ -98,7 +92,7 @@ def page(tmp_path_factory):
 
 def test_the_page_has_each_setting_with_its_findings(page):
     assert re.findall(r"<h2>(.*?)</h2>", page) == [
-        "In short",
+        "Summary",
         "digits, zero-shot",
         "digits, clap",
         "shapes",
@@ -106,18 +100,14 @@ def test_the_page_has_each_setting_with_its_findings(page):
     ]
     assert "48 runs, 190 trainings." in page
     assert "stopped after 2 of 4 trainings" in page
-    short = page[page.index("In short") : page.index("<nav>")]
-    assert "1 of 1 differences hold after Holm's correction (6 paired seeds)" in short.replace(
-        "&#x27;", "'"
-    )
-    assert "5 paired runs cannot show" in short  # of clap, where a seed is left out
+    short = page[page.index("<h2>Summary") : page.index("<nav>")]
+    assert "(6 paired seeds): 1 of 1: &lt;b&gt;mine&lt;/b&gt; over random (+" in short
+    assert "5 paired runs are too few" in short  # clap: one seed is incomplete
     assert "in 9 of 9 comparisons (100 %)" in page  # three settings, three rounds after the first
-    assert (
-        page.count("teacher alone 71.2") == 1
-    )  # of the zero-shot teacher of digits, the others were not given
+    assert page.count("teacher alone 71.2") == 1  # given for one setting only
 
 
-def test_the_page_needs_no_network_and_is_safe_from_names(page):
+def test_the_page_needs_no_network_and_escapes_names(page):
     own = page[page.index("</head>") :]
     assert not [link for link in ("src=", "https://", "http://") if link in own]
     assert "<b>mine" not in own
@@ -125,13 +115,13 @@ def test_the_page_needs_no_network_and_is_safe_from_names(page):
     assert len(page) > 1_000_000  # plotly.js is inside
 
 
-def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_path):
+def test_a_page_with_one_strategy_compares_nothing(tmp_path):
     runs = table(run("random", 0, [50.0, 60.0], PLAIN), run("random", 1, [50.0, 61.0], PLAIN))
     text = report.write(
         runs.drop(columns="calibration_error_pct"), tmp_path / "report.html"
     ).read_text()
-    assert "nobody to be ahead of" in text
-    assert "who beats whom" not in text
+    assert "only one strategy" in text
+    assert "pairwise comparisons" not in text
     assert "What the teacher adds" not in text
     shapes = PLAIN | {"dataset": "shapes"}
     apart = [run(s, seed, [seed, 50.0]) for s in ("random", "badge") for seed in (0, 1)]
@@ -143,32 +133,40 @@ def test_a_page_of_one_plain_strategy_says_that_there_is_nobody_to_compare(tmp_p
     text = report.write(
         table(*apart, run("random", 0, [1.0, 2.0], shapes)), tmp_path / "apart.html"
     ).read_text()
-    assert "No ranks over settings: 3 strategies in 0 seeds that have them all" in text
+    assert "No ranks over settings: 3 strategies in 0 seeds that have all of them" in text
     with pytest.raises(ValueError, match="a table of no runs"):
         report.write([], tmp_path / "none.html")
 
 
 @pytest.fixture
 def measured():
-    """Two strategies with a teacher that learns and without, three seeds, three rounds, with all that a run records."""
+    """Two strategies, with a teacher that learns and without, three seeds, three rounds."""
     made = [
         run(strategy, seed, [50.0, 60.0, 70.0 + seed], setting)
-        for setting in (SETTING | {"teacher": "clap"}, PLAIN) for strategy in ("random", "pcoreset") for seed in range(3)
-    ]  # fmt: skip
+        for setting in (SETTING | {"teacher": "clap"}, PLAIN)
+        for strategy in ("random", "pcoreset")
+        for seed in range(3)
+    ]
     frame = table(*made)
     ahead = frame["strategy"] == "pcoreset"
-    return frame.assign(
-        teacher_accuracy_pct=(80.0 + frame["round"] + 2 * ahead * frame["round"]).where(frame["distill"]),
-        label_imbalance=0.1 * frame["round"] + 0.05 * ahead, device="cpu, 2 threads, AVX2",
-        seconds_teacher=1.0 * frame["distill"], seconds_train=2.0 + ahead, seconds_predict=0.5,
-        seconds_select=np.where(frame["round"] < 2, 0.25, 0), query_indices=[[1, 2] if r < 2 else [] for r in frame["round"]],
-    ).assign(seconds=lambda t: t.filter(like="seconds_").sum(axis=1))  # fmt: skip
+    taught = 80.0 + frame["round"] + 2 * ahead * frame["round"]
+    frame = frame.assign(
+        teacher_accuracy_pct=taught.where(frame["distill"]),
+        label_imbalance=0.1 * frame["round"] + 0.05 * ahead,
+        device="cpu, 2 threads, AVX2",
+        seconds_teacher=1.0 * frame["distill"],
+        seconds_train=2.0 + ahead,
+        seconds_predict=0.5,
+        seconds_select=np.where(frame["round"] < 2, 0.25, 0),
+        query_indices=[[1, 2] if r < 2 else [] for r in frame["round"]],
+    )
+    return frame.assign(seconds=frame.filter(like="seconds_").sum(axis=1))
 
 
-def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_line(measured):
+def test_a_teacher_that_learns_has_a_curve_and_a_fixed_one_a_line(measured):
     figure = comparisons.learning_curves(measured)
     assert list(figure.data[-1].y) == [80, 82, 84]  # the mean over both strategies
-    assert "the teacher 80 at 10 to 84 at 30" in figure.alt
+    assert "teacher, mean over strategies: from 80 at 10 to 84 at 30" in figure.alt
     assert figure.table.query("strategy == 'teacher'")["mean"].tolist() == [80, 82, 84]
     assert not figure.layout.shapes
     still = measured.assign(
@@ -178,10 +176,10 @@ def test_the_curve_of_a_teacher_that_learns_is_drawn_and_of_one_that_does_not_a_
     )
     figure = comparisons.learning_curves(
         still, teacher_accuracy_pct=60.0
-    )  # what was recorded goes first
+    )  # the recorded value takes precedence
     assert len(figure.data) == 4
     assert [shape.y0 for shape in figure.layout.shapes] == pytest.approx([77.7])
-    assert "the teacher's own accuracy is 77.7" in figure.alt
+    assert "teacher alone: 77.7" in figure.alt
     old = measured.drop(columns="teacher_accuracy_pct")
     assert [
         shape.y0
@@ -208,20 +206,20 @@ def test_seconds_by_strategy_stage_and_round(measured):
     assert rounds["random, no distillation"].tolist() == [2.75, 2.75, 2.5]
     of_runs = measured.assign(
         seconds=[{"train": s - 1, "select": 1} for s in measured["seconds"]]
-    )  # as RunResults have it
+    )  # as in RunResults
     assert statistics.round_seconds(of_runs).equals(rounds)
     assert statistics.stage_seconds(measured.drop(columns="seconds_train")).empty
     assert statistics.round_seconds(measured.drop(columns="seconds")).empty
 
 
-def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path):
+def test_the_page_covers_teacher_class_balance_and_seconds(measured, tmp_path):
     text = report.write(measured, tmp_path / "new.html").read_text()
     assert "goes from 80.0 % at 10 labels to 84.0 % at 30" in text
     assert (
-        "With the teacher, at 30 labels, random (0.200) is the most balanced, pcoreset (0.250) the least"
+        "With the teacher, at 30 labels: random (0.200) is most balanced, pcoreset (0.250) least"
         in text
     )
-    assert "Computed on cpu, 2 threads, AVX2" in text
+    assert "Computed on: cpu, 2 threads, AVX2" in text
     assert "recorded" not in text[text.index("</head>") :]
     lacking = [
         "teacher_accuracy_pct",
@@ -229,20 +227,20 @@ def test_the_page_tells_of_teacher_class_balance_and_seconds(measured, tmp_path)
         *(f"seconds_{stage}" for stage in statistics.STAGES),
     ]
     text = report.write(measured.drop(columns=lacking), tmp_path / "old.html").read_text()
-    for said in (
+    for sentence in (
         "test accuracy was not recorded",
         "Class counts were not recorded",
         "Seconds per stage were not recorded",
     ):
-        assert text.count(said) == 1
+        assert text.count(sentence) == 1
     assert "Seconds of each round" in text
     assert (
-        report.seconds_said(measured.filter(regex="^(?!seconds)"))
-        == "time was not recorded in these runs."
+        report.describe_seconds(measured.filter(regex="^(?!seconds)"))
+        == "Time was not recorded in these runs."
     )
 
 
-def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured):
+def test_another_selection_source_is_another_setting(measured):
     both = table(
         measured.assign(selection_source=None),
         measured[measured["distill"]].assign(selection_source="kd"),
@@ -254,4 +252,4 @@ def test_runs_that_select_by_another_source_are_a_setting_of_their_own(measured)
     assert [part["distill"].nunique() for part in statistics.settings(both).values()] == [
         2,
         2,
-    ]  # each with the plain ones
+    ]  # each with the runs without a teacher

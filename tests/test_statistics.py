@@ -1,12 +1,12 @@
-"""Tables of runs against hand-worked ones and scipy; what is incomplete is left out and said."""
+"""Tables of runs against hand-worked ones and scipy; incomplete runs are left out and listed."""
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
+from activekd_lite import plots
 from activekd_lite.analysis import statistics
-from activekd_lite.plots import runs as plots
 
 SETTING = {
     "dataset": "digits",
@@ -20,16 +20,15 @@ PLAIN = SETTING | {"vlm": None, "teacher": "none"}
 
 
 def run(strategy, seed, accuracies, setting=SETTING, **other):
-    """A run's rows, as `loop.tidy` makes them."""
+    """The rows of a run in the tidy table."""
     known = (
         setting
         | {"strategy": strategy, "distill": setting["teacher"] != "none", "seed": seed}
         | other
     )
-    return pd.DataFrame([
-        known | {"round": r, "labeled_count": 10 * (r + 1), "accuracy_pct": a, "calibration_error_pct": 100 - a}
-        for r, a in enumerate(accuracies)
-    ])  # fmt: skip
+    values = [(r, 10 * (r + 1), a, 100 - a) for r, a in enumerate(accuracies)]
+    columns = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct"]
+    return pd.DataFrame([known | dict(zip(columns, row, strict=True)) for row in values])
 
 
 def table(*runs):
@@ -100,30 +99,36 @@ def test_parquet_and_pickled_missing_names_are_the_same(two_seeds, tmp_path):
     )
 
 
-def test_a_plain_run_goes_with_each_teacher_of_its_data_and_student(two_seeds):
+def test_a_run_without_teacher_belongs_to_each_teacher_of_its_data_and_student(two_seeds):
     clap, other = SETTING | {"teacher": "clap"}, PLAIN | {"student": "linear", "vlm": "RN50"}
     more = table(
-        two_seeds, run("random", 0, [66.0, 70, 86], clap), run("random", 0, [50.0, 50, 50], SETTING | {"student": "linear"}),
-        run("random", 0, [0.0, 0, 0], other), run("random", 0, [1.0, 1, 1], PLAIN | {"dataset": "shapes"}),
-    )  # fmt: skip
+        two_seeds,
+        run("random", 0, [66.0, 70, 86], clap),
+        run("random", 0, [50.0, 50, 50], SETTING | {"student": "linear"}),
+        run("random", 0, [0.0, 0, 0], other),
+        run("random", 0, [1.0, 1, 1], PLAIN | {"dataset": "shapes"}),
+    )
     found = statistics.settings(more)
     assert list(found) == [
-        "digits, zero-shot, tiny-clip, tiny-cnn", "digits, clap, tiny-clip, tiny-cnn", "digits, zero-shot, tiny-clip, linear",
-        "digits, no teacher, RN50, linear", "shapes",
-    ]  # fmt: skip
+        "digits, zero-shot, tiny-clip, tiny-cnn",
+        "digits, clap, tiny-clip, tiny-cnn",
+        "digits, zero-shot, tiny-clip, linear",
+        "digits, no teacher, RN50, linear",
+        "shapes",
+    ]
     assert [of["distill"].mean() for of in found.values()] == [12 / 24, 3 / 15, 1, 0, 0]
     gain = statistics.gains(more).set_index(["setting", "strategy", "value"])["mean"]
     assert gain["digits, clap, tiny-clip, tiny-cnn", "random", "last_pct"] == 86 - 70
     assert not any(
         "linear" in name for name, *_ in gain.index
-    )  # its plain run learnt from another model's features
-    with pytest.raises(ValueError, match="5 settings .digits, zero-shot.* are not to be mixed"):
+    )  # its run without teacher used the features of another model
+    with pytest.raises(ValueError, match="5 settings .digits, zero-shot.* cannot be combined"):
         plots.learning_curves(more)
-    with pytest.raises(ValueError, match="are not to be mixed"):
+    with pytest.raises(ValueError, match="cannot be combined"):
         plots.aulc_intervals(more)
 
 
-def test_what_is_incomplete_is_left_out_and_said(two_seeds):
+def test_incomplete_seeds_are_left_out_and_listed(two_seeds):
     cut = two_seeds.query("not (strategy == 'pcoreset' and distill and seed == 1 and round == 2)")
     gone = cut.query("not (strategy == 'random' and not distill and seed == 0)")
     lacking = statistics.missing(gone).set_index(["strategy", "distill", "seed"])
@@ -145,11 +150,11 @@ def test_what_is_incomplete_is_left_out_and_said(two_seeds):
     assert statistics.leads(gone).query("strategy == 'pcoreset'")["lead"].tolist() == [
         6,
         0,
-    ]  # of seed 0 alone
+    ]  # seed 0 only
     assert statistics.missing(two_seeds).empty
 
 
-def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
+def test_duplicate_runs_and_other_tables_are_rejected(two_seeds):
     with pytest.raises(
         ValueError, match="two runs of dataset digits, .*strategy random, distill True, seed 0"
     ):
@@ -159,28 +164,36 @@ def test_the_same_run_twice_and_tables_of_something_else_are_refused(two_seeds):
     with pytest.raises(ValueError, match="a table of no runs"):
         statistics.aulc([])
     with pytest.raises(
-        ValueError, match="value = 'accuracy': one of first_pct, aulc_pct, last_pct"
+        ValueError, match="value = 'accuracy': expected one of first_pct, aulc_pct, last_pct"
     ):
         statistics.paired(two_seeds, "accuracy")
     with pytest.raises(ValueError, match="value = 'accuracy'"):
         statistics.summary(two_seeds, "accuracy")
     with pytest.raises(ValueError, match="no run without distillation"):
         statistics.paired(two_seeds[two_seeds["distill"]], distill=False)
-    with pytest.raises(ValueError, match="blocks = 'round': one of dataset, setting, seed"):
+    with pytest.raises(
+        ValueError, match="blocks = 'round': expected one of dataset, setting, seed"
+    ):
         statistics.ranking(two_seeds, "round")
     with pytest.raises(ValueError, match="1 strategies in 2 seeds"):
         statistics.ranking(two_seeds[two_seeds["strategy"] == "random"], "seed")
 
 
 def grid(strategies, settings, seeds, accuracy):
-    """A run of one round for each; accuracy(strategy, setting, seed) in percent."""
-    return table(*(run(s, seed, [accuracy(s, i, seed)], setting) for s in strategies for i, setting in enumerate(settings)
-                   for seed in seeds))  # fmt: skip
+    """Runs of one round each; accuracy(strategy, setting, seed) in percent."""
+    cells = [(s, i, seed) for s in strategies for i in range(len(settings)) for seed in seeds]
+    return table(*(run(s, seed, [accuracy(s, i, seed)], settings[i]) for s, i, seed in cells))
 
 
 def test_ranks_by_hand():
-    scores = {("random", 0): [50, 60], ("coreset", 0): [70, 60], ("pcoreset", 0): [60, 90],
-              ("random", 1): [10, 10], ("coreset", 1): [10, 30], ("pcoreset", 1): [40, 0]}  # fmt: skip
+    scores = {
+        ("random", 0): [50, 60],
+        ("coreset", 0): [70, 60],
+        ("pcoreset", 0): [60, 90],
+        ("random", 1): [10, 10],
+        ("coreset", 1): [10, 30],
+        ("pcoreset", 1): [40, 0],
+    }
     settings = [SETTING, SETTING | {"dataset": "shapes"}]
     runs = grid(
         ["random", "coreset", "pcoreset"],
@@ -192,7 +205,7 @@ def test_ranks_by_hand():
     assert seeds.ranks.to_numpy().tolist() == [[3, 1, 2], [2.5, 2.5, 1], [2.5, 2.5, 1], [2, 1, 3]]
     assert seeds.table["strategy"].tolist() == ["coreset", "pcoreset", "random"]
     assert seeds.table["mean_rank"].tolist() == [1.75, 1.75, 2.5]
-    means = statistics.ranking(runs)  # of seeds: 55, 65, 75 and 10, 20, 20
+    means = statistics.ranking(runs)  # means over the seeds: 55, 65, 75 and 10, 20, 20
     assert means.ranks.to_numpy().tolist() == [[3, 2, 1], [3, 1.5, 1.5]]
     assert (means.blocks, means.left_out) == ("settings", 0)
     clap = grid(
@@ -208,7 +221,7 @@ def test_ranks_by_hand():
     assert len(statistics.ranking(table(runs, clap)).ranks) == 3
 
 
-def test_friedman_is_scipys_and_handles_equals():
+def test_friedman_is_scipys_and_handles_ties():
     rng = np.random.default_rng(0)
     names = ["random", "coreset", "badge", "pcoreset"]
     scores = {(s, seed): rng.normal(names.index(s)) for s in names for seed in range(8)}
@@ -227,7 +240,7 @@ def test_friedman_is_scipys_and_handles_equals():
 
 
 def test_the_critical_difference_is_demsars():
-    """Table 5 (a) and the example of section 3.2.2 of Demsar 2006: 4 classifiers on 14 data sets."""
+    """Table 5 (a) and the example of section 3.2.2 in Demsar 2006: 4 classifiers, 14 data sets."""
     for strategies, q in ((2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (10, 3.164)):
         expected = q * (strategies * (strategies + 1) / (6 * 30)) ** 0.5
         assert statistics.nemenyi_critical_difference(strategies, 30) == pytest.approx(
@@ -258,7 +271,8 @@ def test_firsts_by_hand():
         run("random", 0, [90.0, 70, 70, 70, 70]), run("random", 1, [90.0, 70, 70, 70, 70]),
         run("coreset", 0, [10.0, 71, 60, 80, 69]), run("coreset", 1, [10.0, 71, 80, 60, 69]),
         run("pcoreset", 0, [10.0, 72, 60, 60, 80]), run("pcoreset", 1, [10.0, 68, 60, 60, 80]),
-        run("random", 0, [0.0, 9, 9, 9, 9], shapes), run("pcoreset", 0, [0.0, 8, 10, 12, 14], shapes),
+        run("random", 0, [0.0, 9, 9, 9, 9], shapes),
+        run("pcoreset", 0, [0.0, 8, 10, 12, 14], shapes),
         run("coreset", 0, [99.0, 99, 99, 99, 99], PLAIN),
     )  # fmt: skip
     lead = statistics.leads(runs).set_index(["dataset", "strategy", "round"])["lead"].sort_index()
@@ -282,7 +296,7 @@ def test_firsts_by_hand():
     assert count.loc["random", ["first", "tied", "of"]].tolist() == [1, 2, 8]
     assert count.loc["coreset", "mean_lead"] == pytest.approx(-10 / 4)
     assert count.index[0] == "pcoreset"
-    assert statistics.firsts(runs, distill=False).empty  # nobody to be ahead of
+    assert statistics.firsts(runs, distill=False).empty  # a single strategy
 
 
 def test_gain_figures_show_the_gains(two_seeds):

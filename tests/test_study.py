@@ -1,4 +1,4 @@
-"""The embedded study: whole, paired as promised, and what is written of it is what its table says."""
+"""The embedded study is complete and paired, and texts about it agree with its table."""
 
 import re
 
@@ -18,7 +18,7 @@ def study():
     return sweep.load(sweep.STUDY)
 
 
-def test_every_run_of_its_grid_is_there_with_all_rounds_and_none_else(study):
+def test_every_run_of_the_grid_is_complete_and_there_are_no_others(study):
     runs = sweep.Grid.read(sweep.STUDY / "grid.yaml").runs()
     assert set(study["run"]) == set(runs)
     assert (
@@ -31,7 +31,7 @@ def test_every_run_of_its_grid_is_there_with_all_rounds_and_none_else(study):
     assert sum(path.stat().st_size for path in sweep.STUDY.iterdir()) < 500_000
 
 
-def test_within_a_seed_all_strategies_begin_alike(study):
+def test_within_a_seed_all_strategies_start_equal(study):
     first = study[study["round"] == 0].groupby(["dataset", "teacher", "seed"])
     assert (first["accuracy_pct"].nunique() == 1).all()
     assert (study.groupby(["dataset", "round"])["labeled_count"].nunique() == 1).all()
@@ -69,7 +69,7 @@ def notebook_05():
     lambda: section((ROOT / "README.md").read_text(encoding="utf-8"), "What comes out"),
     lambda: section(notebook_05(), "What we measured"),
 ], ids=["data/study", "README", "notebook 05"])  # fmt: skip
-def test_every_interval_that_is_written_of_it_is_in_its_table(intervals, text):
+def test_every_interval_in_the_texts_is_in_the_table(intervals, text):
     written = INTERVAL.findall(text())
     assert len(written) > 5
     assert set(written) <= intervals, sorted(set(written) - intervals)
@@ -77,7 +77,7 @@ def test_every_interval_that_is_written_of_it_is_in_its_table(intervals, text):
 
 @pytest.fixture(scope="module")
 def intervals(study):
-    """All means, gains and paired differences of all settings, as they are written: with a sign, or "ahead by" without one."""
+    """All means, gains and paired differences of all settings as text, with and without sign."""
     found = {
         statistics.interval_text(r.mean, r.half_width, "+")
         for r in statistics.gains(study).itertuples()

@@ -8,11 +8,10 @@ import torch
 from PIL import Image
 
 import activekd_lite as akd
-from activekd_lite import cli, doctor
+from activekd_lite import cli, doctor, plots
 from activekd_lite.analysis import statistics
 from activekd_lite.experiments import config as protocol
 from activekd_lite.experiments import sweep
-from activekd_lite.plots import runs as plots
 
 SHORT = [
     "--rounds",
@@ -88,15 +87,15 @@ def test_a_folder_of_runs_becomes_one_page(folder, grid_runs, tmp_path, capsys):
     assert str(tmp_path / "page.html") in printed
     assert f"<td>{gain}</td>" in page
     assert "8 runs, 16 trainings." in page
-    assert "2 paired runs cannot show" in page
+    assert "2 paired runs are too few" in page
     assert cli.main(["report", str(tmp_path / "nothing")]) == 2
     assert "no runs under" in capsys.readouterr().err
 
 
-def test_curves_of_two_data_sets_are_refused(grid_runs):
+def test_curves_of_two_data_sets_are_rejected(grid_runs):
     a = grid_runs[0]
     b = akd.RunResult(a.config | {"dataset": "other"}, a.records, a.state, a.student)
-    with pytest.raises(ValueError, match="2 settings .digits; other. are not to be mixed"):
+    with pytest.raises(ValueError, match="2 settings .digits; other. cannot be combined"):
         plots.learning_curves([a, b])
 
 
@@ -110,7 +109,7 @@ def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
     assert (figure.data[1].x[place], figure.data[1].y[place]) == (
         30,
         30,
-    )  # second picture of the second line
+    )  # second image of the second row
     png = base64.b64decode(figure.data[0].source.removeprefix("data:image/png;base64,"))
     canvas = np.array(Image.open(io.BytesIO(png)))
     picture = torch.nn.functional.interpolate(digits.pool.images[index][None].float(), 16)[
@@ -120,7 +119,7 @@ def test_the_montage_shows_each_query_with_its_label(grid_runs, digits):
     assert len(figure.to_json()) < 100_000
 
 
-def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
+def test_the_loop_picture_shows_what_the_run_did(grid_runs, digits):
     with_teacher, plain = (
         next(
             r
@@ -132,16 +131,16 @@ def test_the_loop_picture_says_what_the_run_did(grid_runs, digits):
     figure = plots.loop_picture(
         with_teacher, digits.pool.images, teacher="tiny-clip", teacher_accuracy_pct=81.5
     )
-    said = dict(figure.table.to_numpy())
+    boxes = dict(figure.table.to_numpy())
     asked = torch.tensor(with_teacher.records[0].query_indices)
-    assert said["Oracle"] == ", ".join(map(str, digits.oracle.label(asked).tolist()))
-    assert said["Labels"] == "10, and 3 more"
-    assert f"{with_teacher.records[0].accuracy_pct:.1f} %" in said["Student"]
-    assert said["Teacher"] == "tiny-clip is asked in words test: 81.5 % right"
-    assert all(part in figure.alt for part in said.values())
+    assert boxes["Oracle"] == ", ".join(map(str, digits.oracle.label(asked).tolist()))
+    assert boxes["Labels"] == "10 + 3 new"
+    assert f"{with_teacher.records[0].accuracy_pct:.1f} %" in boxes["Student"]
+    assert boxes["Teacher"] == "tiny-clip prompted with class names test accuracy 81.5 %"
+    assert all(part in figure.alt for part in boxes.values())
     assert len(figure.layout.images) == 4  # pool, strategy, oracle, labels
     assert "Teacher" not in set(plots.loop_picture(plain, digits.pool.images).table["part"])
-    with pytest.raises(ValueError, match="round 1 asked for nothing; rounds 0 to 0 did"):
+    with pytest.raises(ValueError, match="round 1 has no query; rounds 0 to 0 have one"):
         plots.loop_picture(with_teacher, digits.pool.images, round=1)
 
 

@@ -1,4 +1,4 @@
-"""All metrics under one name, `akd.metrics`: scores, paired tests, structure."""
+"""All of `akd.metrics`: scores, paired tests and the structure of predictions."""
 
 from activekd_lite.analysis.paired import (
     cannot_show,

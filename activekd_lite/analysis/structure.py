@@ -5,25 +5,26 @@ from torch import Tensor
 
 
 def confusion_matrix(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """How many images of class i were called j: (C, C) int64, a row a true class. labels, predicted: (N,) classes 0..C-1.
+    """Count how many images of class i were predicted as class j: (C, C) int64, rows true classes.
 
-    Any two answers to the same images can be crossed so: the teacher's first and second choice, the teacher and a student.
+    labels, predicted: (N,) class indices 0..C-1.
+    Any two sets of answers can be compared this way, such as a teacher's first and second choice.
     """
-    labels, predicted = labels.cpu(), predicted.cpu()
-    return torch.bincount(labels * num_classes + predicted, minlength=num_classes**2).view(
-        num_classes, num_classes
-    )
+    cells = labels.cpu() * num_classes + predicted.cpu()
+    return torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def without_diagonal(counts: Tensor) -> Tensor:
-    """The errors of a confusion matrix (C, C): what is right set to 0."""
+    """The errors of a confusion matrix (C, C): its diagonal set to 0."""
     return counts - counts.diagonal().diag()
 
 
 def perplexity(counts: Tensor) -> float:
-    """The effective number of choices, exp(entropy in nats): k equally frequent ones give k, ones that are rare add little.
+    """The effective number of choices, exp(entropy in nats).
 
-    counts: (B,), or (A, B) for the choice within a row: the entropies' mean, rows weighted by their sums. NaN for no counts.
+    k equally frequent choices give k; rare choices add little.
+    counts: (B,); or (A, B), where the rows' entropies are averaged, weighted by the row sums.
+    Returns NaN if all counts are 0.
     """
     counts = counts.double().reshape(-1, counts.shape[-1])
     rows = counts.sum(dim=1, keepdim=True)
@@ -32,90 +33,97 @@ def perplexity(counts: Tensor) -> float:
 
 
 def pairs_for_share(errors: Tensor, share: float = 2 / 3) -> int:
-    """The fewest entries of `errors` (C, C) counts that hold `share` of their sum: `pairs_for_share(errors, 0.5)` = 1 when one
-    confusion is half of all. 0 where there are no errors."""
+    """The fewest entries of `errors` (C, C) that together hold `share` of all errors.
+
+    For example, `pairs_for_share(errors, 0.5)` is 1 if one confusion makes up half of all errors.
+    Returns 0 if there are no errors.
+    """
     held = errors.flatten().sort(descending=True).values.cumsum(0)
     return int((held < share * held[-1] - 1e-9).sum()) + 1 if held[-1] else 0
 
 
 def chance_errors(errors: Tensor, generator: torch.Generator) -> Tensor:
-    """As many errors in each row of `errors` (C, C), each dealt anew to a wrong class by how often that class is a wrong answer
-    at all: what would be left if the wrong answer did not depend on the true class."""
+    """Redraw the errors (C, C) as if the wrong answer did not depend on the true class.
+
+    Each row keeps its number of errors; they are drawn from the wrong classes in proportion to
+    how often each class is a wrong answer overall.
+    """
     weights = errors.double().sum(dim=0).expand(len(errors), -1).clone().fill_diagonal_(0)
-    dealt = torch.zeros_like(errors)
+    redrawn = torch.zeros_like(errors)
     for row, (count, weight) in enumerate(zip(errors.sum(dim=1).tolist(), weights, strict=True)):
         if count:
             drawn = torch.multinomial(weight, count, replacement=True, generator=generator)
-            dealt[row] = torch.bincount(drawn, minlength=len(errors))
-    return dealt
+            redrawn[row] = torch.bincount(drawn, minlength=len(errors))
+    return redrawn
 
 
 def permuted_classes(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Each class's probabilities dealt anew to the images, then rows scaled to sum 1: probs (N, C) -> (N, C).
+    """Permute each class's probabilities over the images, then rescale rows to sum to 1.
 
-    Every class keeps its distribution, up to the scaling; what a row has in two classes at once becomes chance.
+    Each class keeps its distribution, up to the rescaling; dependence between classes is removed.
+    probs: (N, C); returns (N, C).
     """
     order = torch.rand(probs.shape, generator=generator).argsort(dim=0)
-    dealt = probs.cpu().double().gather(0, order)
-    return (dealt / dealt.sum(dim=1, keepdim=True)).to(probs.dtype)
+    permuted = probs.cpu().double().gather(0, order)
+    return (permuted / permuted.sum(dim=1, keepdim=True)).to(probs.dtype)
 
 
 def shuffled_doubt(probs: Tensor, generator: torch.Generator) -> Tensor:
-    """Each row keeps its largest probability where it is, and the others change places: probs (N, C) -> (N, C).
+    """Shuffle each row's probabilities, except for the largest one, which stays in place.
 
-    A classifier with the same answers, as sure of each, that doubts at random.
+    The result gives the same answers with the same confidence, but spreads the rest at random.
+    probs: (N, C); returns (N, C).
     """
-    probs = probs.cpu()
-    rest = torch.ones_like(probs, dtype=torch.bool).scatter_(
-        1, probs.argmax(dim=1, keepdim=True), False
-    )
+    probs, top = probs.cpu(), probs.cpu().argmax(dim=1, keepdim=True)
+    rest = torch.ones_like(probs, dtype=torch.bool).scatter_(1, top, False)
     doubt = probs[rest].view(len(probs), -1)  # (N, C - 1)
     order = torch.rand(doubt.shape, generator=generator).argsort(dim=1)
     return probs.masked_scatter(rest, doubt.gather(1, order))
 
 
 def balls(points: Tensor, groups: Tensor, share: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Each group as a ball: centers (K, C), the means, and radii (K,), which hold `share` of the members (1: all of them).
+    """Describe each group as a ball: its mean, and the radius that holds `share` of its members.
 
-    points: (N, C); groups: (N,) ints; row k is of the k-th smallest of the values that occur in `groups`.
+    points: (N, C); groups: (N,) integers.
+    Returns centers (K, C) and radii (K,); row k belongs to the k-th smallest value in `groups`.
     """
-    centers, place = _means(points, groups)
-    distances = (points.cpu().double() - centers[place]).norm(dim=1)
-    radii = [
-        distances[place == k].quantile(share, interpolation="higher") for k in range(len(centers))
-    ]
+    centers, rows = _means(points, groups)
+    distances = (points.cpu().double() - centers[rows]).norm(dim=1)
+    members = (distances[rows == k] for k in range(len(centers)))
+    radii = [distance.quantile(share, interpolation="higher") for distance in members]
     return centers, torch.stack(radii)
 
 
 def explained_share(points: Tensor, groups: Tensor) -> float:
-    """How far the groups explain the points: 1 - (variance within the groups) / (total variance), from 0 to 1.
+    """The share of variance that the groups explain: 1 - within-group / total variance, 0 to 1.
 
-    points: (N, C); groups: (N,) ints. K random groups already explain about (K - 1) / (N - 1), and k-means, which looks for the
-    groups that explain most, far more: compare with the same k on points that lack the structure. Raises ValueError where all
-    points are equal.
+    points: (N, C); groups: (N,) integers.
+    K random groups already explain about (K - 1) / (N - 1), and k-means, which optimises this
+    share, far more: compare with the same k on points without the structure.
+    Raises ValueError if all points are equal.
     """
-    centers, place = _means(points, groups)
+    centers, rows = _means(points, groups)
     points = points.cpu().double()
     total = (points - points.mean(dim=0)).square().sum()
     if total == 0:
         raise ValueError("all points are equal: there is no variance to explain")
-    return 1 - float((points - centers[place]).square().sum() / total)
+    return 1 - float((points - centers[rows]).square().sum() / total)
 
 
 def _means(points: Tensor, groups: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each group (K, C) float64, and the row of each point's own (N,)."""
-    names, place = groups.cpu().unique(return_inverse=True)
-    sums = torch.zeros(len(names), points.shape[1], dtype=torch.float64).index_add(
-        0, place, points.cpu().double()
-    )
-    return sums / torch.bincount(place)[:, None], place
+    """The mean of each group (K, C) float64, and the row (N,) in it of each point's group."""
+    values, rows = groups.cpu().unique(return_inverse=True)
+    sums = torch.zeros(len(values), points.shape[1], dtype=torch.float64)
+    sums.index_add_(0, rows, points.cpu().double())
+    return sums / torch.bincount(rows)[:, None], rows
 
 
 def same_error_pct(predicted: Tensor, other: Tensor, labels: Tensor) -> float:
-    """Of the images that both get wrong, the percent with the same wrong answer; NaN where there is none.
+    """Of the images that both classifiers get wrong, the percentage with the same wrong answer.
 
-    predicted, other, labels: (N,) classes. Wrong answers that have nothing to do with each other agree in about 100 / (C - 1).
+    predicted, other, labels: (N,) class indices. Unrelated errors agree in about 100 / (C - 1) %.
+    Returns NaN if no image is wrong for both.
     """
     predicted, other, labels = predicted.cpu(), other.cpu(), labels.cpu()
-    both = (predicted != labels) & (other != labels)
-    return 100.0 * (predicted == other)[both].double().mean().item()
+    both_wrong = (predicted != labels) & (other != labels)
+    return 100.0 * (predicted == other)[both_wrong].double().mean().item()

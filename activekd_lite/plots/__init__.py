@@ -1,4 +1,4 @@
-"""Plotly figures, all by one name. Each is a `base.Figure` with its data and its words."""
+"""All of `akd.plots`: functions that return a `Figure` with its data and an alternative text."""
 
 from activekd_lite.analysis.statistics import curves_frame
 from activekd_lite.plots import report

@@ -1,8 +1,8 @@
-"""What all figures share: the house template, their data as a table, a sentence for who cannot see them, pictures on hover.
+"""What all figures share: template, data table, alternative text, and images shown on hover.
 
-Sentence, pictures and a table that is not too long are inside `layout.meta`, so they go where the figure goes: into a
-notebook, a page, a widget. Colours are Okabe and Ito's and three of Tol's, told apart by colour-blind readers; what has a
-colour has a marker of its own as well.
+The alternative text, the hover images and a table that is not too long are stored in `layout.meta`,
+so they travel with the figure into notebooks, pages and widgets. The colours (Okabe and Ito's, and
+three of Tol's) suit colour-blind readers, and every colour has its own marker.
 """
 
 import base64
@@ -20,76 +20,80 @@ import plotly.io as pio
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from plotly.offline import get_plotlyjs
 from torch import Tensor
 
 from activekd_lite.utils.files import write_atomic
 from activekd_lite.utils.images import ImageFiles
 
-COLOURS = (
-    "#0072B2",
-    "#D55E00",
-    "#009E73",
-    "#CC79A7",
-    "#E69F00",
-    "#56B4E9",
-    "#000000",
-    "#999933",
-    "#882255",
-    "#44AA99",
+COLOURS = tuple(
+    "#0072B2 #D55E00 #009E73 #CC79A7 #E69F00 #56B4E9 #000000 #999933 #882255 #44AA99".split()
 )
-MARKERS = (
-    "circle",
-    "square",
-    "diamond",
-    "triangle-up",
-    "cross",
-    "x",
-    "star",
-    "pentagon",
-    "hexagram",
-    "triangle-down",
+MARKERS = tuple(
+    "circle square diamond triangle-up cross x star pentagon hexagram triangle-down".split()
 )
 INK, PALE = "#222222", "#D4D4D4"
-SEQUENTIAL = "Cividis"  # for numbers: its order is seen in grey and by colour-blind readers, too
-AXIS = dict(
-    gridcolor="#E6E6E6",
-    linecolor="#444444",
-    zerolinecolor="#CFCFCF",
-    title_standoff=10,
-    automargin=True,
-)
+SEQUENTIAL = "Cividis"  # for numbers: readable in grey and by colour-blind readers
+GRID = dict(gridcolor="#E6E6E6", linecolor="#444444", zerolinecolor="#CFCFCF")
+AXIS = dict(**GRID, title_standoff=10, automargin=True)
 PLOTLY = "application/vnd.plotly.v1+json"
-UPLOAD = "sendChartToCloud"  # plotly 7 adds a button of this name, which sends the figure's data to Plotly Cloud
+UPLOAD = "sendChartToCloud"  # a button of plotly 7 that sends the figure's data to Plotly Cloud
 CONFIG = {"responsive": True, "displaylogo": False, "modeBarButtonsToRemove": [UPLOAD]}
 TEMPLATE = go.layout.Template(
     layout=dict(
-        colorway=COLOURS, font=dict(size=16, color=INK, family="Helvetica, Arial, sans-serif"), height=520, hovermode="closest",
-        title=dict(x=0.01, xanchor="left", font_size=19), margin=dict(t=64, r=20, b=60, l=70), paper_bgcolor="white",
-        plot_bgcolor="white", xaxis=AXIS, yaxis=AXIS, hoverlabel=dict(font_size=15),
-        coloraxis=dict(colorscale=SEQUENTIAL), modebar=dict(remove=[UPLOAD]),
+        colorway=COLOURS,
+        coloraxis=dict(colorscale=SEQUENTIAL),
+        font=dict(size=16, color=INK, family="Helvetica, Arial, sans-serif"),
+        title=dict(x=0.01, xanchor="left", font_size=19),
+        height=520,
+        margin=dict(t=64, r=20, b=60, l=70),
+        paper_bgcolor="white",
+        plot_bgcolor="white",
+        xaxis=AXIS,
+        yaxis=AXIS,
+        hovermode="closest",
+        hoverlabel=dict(font_size=15),
+        modebar=dict(remove=[UPLOAD]),
     )
-)  # fmt: skip
+)
 pio.templates["activekd"] = TEMPLATE  # for plotly.express: px.line(..., template="activekd")
-NAMED = 12  # more groups have no legend: hover names them
-SHOWN_ROWS = 200  # a longer table stays in Python
-PNG_WIDTH = 1000  # pixels of the static picture that goes beside a live figure
+NAMED = 12  # with more groups the legend is omitted: names are shown on hover
+SHOWN_ROWS = 200  # a longer table is kept in Python, but not in pages
+PNG_WIDTH = 1000  # pixels of the static image saved with a live figure
+HERE = Path(__file__).parent
 
 
 class Figure(go.Figure):
-    """A plotly figure with the house template: `Figure(px.line(frame, ...), table=frame, alt="Accuracy rises to 90 %.")`.
+    """A plotly figure with the package's template, a data table and an alternative text.
 
-    table: what it shows, as a DataFrame; alt: the same in a sentence or two: what a screen reader says, and its plain text.
-    pictures: of `picture_sheet`, shown on hover in a saved page, for points whose customdata[0] is a pool index. linked: how
-    many traces a panel has, where trace i + linked shows the points of trace i again: hovering one rings the other.
+    `Figure(px.line(frame, ...), table=frame, alt="Accuracy rises to 90 %.")`
+
+    Parameters
+    ----------
+    table
+        The data shown.
+    alt
+        The same in a sentence or two, for screen readers and as plain text.
+    pictures
+        A `picture_sheet`. In a saved page, hovering a point whose customdata[0] is a pool index
+        shows its image.
+    linked
+        Number of traces per panel, where trace i + linked shows the points of trace i again.
+        Hovering a point in one panel rings it in the others.
     """
 
     table: pd.DataFrame | None = None
 
     def __init__(
-        self, data=None, layout=None, *args, table: pd.DataFrame | None = None, alt: str = "", pictures: dict | None = None,
-        linked: int | None = None, **kwargs,
-    ):  # fmt: skip
+        self,
+        data=None,
+        layout=None,
+        *args,
+        table: pd.DataFrame | None = None,
+        alt: str = "",
+        pictures: dict | None = None,
+        linked: int | None = None,
+        **kwargs,
+    ):
         super().__init__(data, layout, *args, **kwargs)
         if alt:
             meta = {"alt": alt, "pictures": pictures, "linked": linked}
@@ -103,14 +107,12 @@ class Figure(go.Figure):
         return (self.layout.meta or {}).get("alt", "")
 
     def write_page(self, path: str | os.PathLike) -> None:
-        """A page of its own, plotly.js inside: it opens without a network."""
-        title, script = self.layout.title.text or "figure", f"<script>{get_plotlyjs()}</script>"
-        write_atomic(
-            Path(path), PAGE.format(title=html.escape(title), head=script, body=html_of(self))
-        )
+        """Save the figure as a page that includes plotly.js and opens without a network."""
+        page = render("page.html", title=self.layout.title.text or "figure", figure=html_of(self))
+        write_atomic(Path(path), page)
 
     def _ipython_display_(self) -> None:
-        """As plotly does it, but the plain text and the picture's description are `alt`."""
+        """Display like plotly, with `alt` as the plain text and the image description."""
         from IPython.display import display
 
         bundle = self._repr_mimebundle_(width=PNG_WIDTH)
@@ -120,53 +122,69 @@ class Figure(go.Figure):
         display(bundle | {"text/plain": self.alt}, raw=True, metadata=described)
 
 
-def fewer_colours(png: str) -> str:
-    """A PNG in base64 with 256 colours: a third of the size, and a notebook holds many."""
-    file = io.BytesIO()
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
-        file, format="png", optimize=True
-    )
-    return base64.b64encode(file.getvalue()).decode()
+def render(template: str, **fields) -> str:
+    """Fill a page template of this folder; strings are escaped unless the template says `safe`."""
+    from jinja2 import Environment, FileSystemLoader
+    from plotly.offline import get_plotlyjs
+
+    pages = Environment(loader=FileSystemLoader(HERE), autoescape=True)
+    return pages.get_template(template).render(plotly_js=get_plotlyjs(), **fields)
 
 
 def html_of(figure: go.Figure | dict) -> str:
-    """A figure, or its JSON, as part of a page that has loaded plotly.js: live, described, pictures on hover, table below."""
+    """A live figure (or its JSON) for a page that has loaded plotly.js, followed by its table."""
     fields = figure if isinstance(figure, dict) else json.loads(figure.to_json())
     meta = fields["layout"].get("meta") or {}
-    live = pio.to_html(
-        fields, config=CONFIG, include_plotlyjs=False, full_html=False, validate=False, auto_play=False, post_script=HOVER,
-    )  # fmt: skip
-    return f'<div role="img" aria-label="{html.escape(meta.get("alt", "figure"))}">{live}</div>\n{table_of(meta)}'
+    part = dict(include_plotlyjs=False, full_html=False, validate=False, auto_play=False)
+    hover = (HERE / "hover.js").read_text(encoding="utf-8")
+    live = pio.to_html(fields, config=CONFIG, post_script=hover, **part)
+    alt = html.escape(meta.get("alt", "figure"))
+    return f'<div role="img" aria-label="{alt}">{live}</div>\n{table_of(meta)}'
 
 
 def table_of(meta: Mapping) -> str:
-    """The table in a figure's `layout.meta` as HTML, folded; empty where there is none."""
+    """The table in a figure's `layout.meta` as folded HTML; "" if there is none."""
     if "table" not in meta:
         return ""
     table = pd.DataFrame(meta["table"]["data"], columns=meta["table"]["columns"])
     rows = table.to_html(index=False, na_rep="", border=0)
-    return f'<details><summary>The data of this figure</summary><div style="overflow-x: auto">{rows}</div></details>'
+    summary = "<summary>Data of this figure</summary>"
+    return f'<details>{summary}<div style="overflow-x: auto">{rows}</div></details>'
+
+
+def fewer_colours(png: str) -> str:
+    """Reduce a base64 PNG to 256 colours, a third of the size: a notebook holds many of them."""
+    file, dither = io.BytesIO(), Image.Dither.NONE
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    reduced = picture.quantize(256, method=Image.Quantize.MEDIANCUT, dither=dither)
+    reduced.save(file, format="png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
 
 
 def picture_sheet(
     images: Tensor | ImageFiles, *, side: int = 48, most: int = 2000, budget_bytes: int = 60_000
 ) -> dict:
-    """Small pictures of the images (N, 3, H, W) uint8, or of `most` of them spread evenly, on one sheet; JSON-ready.
+    """Small versions of the images, at most `most` of them evenly spaced, on one JSON-ready sheet.
 
-    "sheet": a data URI; "side": pixels of a picture, as many up to `side` as fit budget_bytes (at least 8); "columns" of the
-    sheet; "step": image i is picture i / step, where that is a whole number.
+    images: (N, 3, H, W) uint8.
+
+    Returns
+    -------
+    dict
+        - "sheet": a data URI
+        - "side": pixels per image, at most `side` and at least 8, reduced to fit budget_bytes
+        - "columns": images per row
+        - "step": image i is at place i / step, if that is a whole number
     """
     if len(images) == 0:
-        raise ValueError("no images to make pictures of")
+        raise ValueError("no images to put on the sheet")
     step = -(-len(images) // most)
     small = squares(images, range(0, len(images), step), min(side, images.shape[-1]))
     columns = int(np.ceil(np.sqrt(len(small))))
-    while (
-        len(sheet := data_uri(tiled(small, columns), quality=70)) > budget_bytes
-        and small.shape[-1] > 8
-    ):
+    sheet = data_uri(tiled(small, columns), quality=70)
+    while len(sheet) > budget_bytes and small.shape[-1] > 8:
         small = F.interpolate(small.float(), max(8, small.shape[-1] * 3 // 4), mode="area").byte()
+        sheet = data_uri(tiled(small, columns), quality=70)
     return {"sheet": sheet, "side": small.shape[-1], "columns": columns, "step": step}
 
 
@@ -175,89 +193,35 @@ def colour(place: int) -> str:
 
 
 def marker(place: int) -> str:
-    """Colours and markers go round at different places, so 100 groups have a pair of their own."""
+    """The marker of a group; shifted against the colours, so that 100 pairs are distinct."""
     return MARKERS[(place + place // len(COLOURS)) % len(MARKERS)]
 
 
 def squares(images: Tensor | ImageFiles, indices: Sequence[int], side: int) -> Tensor:
-    """The images `indices` as (n, 3, side, side) uint8; small ones are enlarged with hard pixels, large ones averaged."""
+    """Resize the images `indices` to (n, 3, side, side) uint8.
+
+    Enlarging repeats pixels, shrinking averages them.
+    """
     if isinstance(images, ImageFiles):
         return images.squares(torch.as_tensor(indices), side)
     mode = "nearest" if images.shape[-1] <= side else "area"
-    parts = torch.as_tensor(indices).split(256)
-    return torch.cat(
-        [
-            F.interpolate(images[part].cpu().float(), (side, side), mode=mode).byte()
-            for part in parts
-        ]
-    )
+    parts = (images[part].cpu().float() for part in torch.as_tensor(indices).split(256))
+    return torch.cat([F.interpolate(part, (side, side), mode=mode).byte() for part in parts])
 
 
 def tiled(pictures: Tensor, columns: int) -> np.ndarray:
-    """(n, 3, S, S) uint8, row by row, as one picture (rows S, columns S, 3); white where there is none."""
+    """Arrange (n, 3, S, S) uint8 row by row in one image (rows S, columns S, 3), padded white."""
     n, _, s, _ = pictures.shape
     rows = -(-n // columns)
     canvas = torch.full((rows * columns, 3, s, s), 255, dtype=torch.uint8)
     canvas[:n] = pictures
-    return (
-        canvas.view(rows, columns, 3, s, s)
-        .permute(0, 3, 1, 4, 2)
-        .reshape(rows * s, columns * s, 3)
-        .numpy()
-    )
+    grid = canvas.view(rows, columns, 3, s, s).permute(0, 3, 1, 4, 2)
+    return grid.reshape(rows * s, columns * s, 3).numpy()
 
 
 def data_uri(picture: np.ndarray, quality: int | None = None) -> str:
-    """(H, W, 3) uint8 inside a string, what a browser can show without a file: as PNG, or with a quality (1-100) as WebP."""
+    """Encode (H, W, 3) uint8 as a data URI: PNG, or WebP if a quality (1-100) is given."""
     file, kind = io.BytesIO(), "png" if quality is None else "webp"
-    Image.fromarray(picture).save(
-        file, format=kind, **({} if quality is None else {"quality": quality, "method": 4})
-    )
+    options = {} if quality is None else {"quality": quality, "method": 4}
+    Image.fromarray(picture).save(file, format=kind, **options)
     return f"data:image/{kind};base64," + base64.b64encode(file.getvalue()).decode()
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; margin: 1rem auto; max-width: 1100px;
-padding: 0 1rem }} table {{ border-collapse: collapse }} td, th {{ padding: 0.2em 0.8em; text-align: right }}</style>
-{head}</head><body>
-{body}
-</body></html>
-"""
-
-# Runs in the page once a figure is drawn; plotly puts the figure's id in the place of {plot_id}.
-HOVER = """
-(function () {
-  const figure = document.getElementById('{plot_id}'), meta = figure.layout.meta || {}, pictures = meta.pictures;
-  const add = (css) => { const e = document.createElement('div'); document.body.appendChild(e);
-    e.style.cssText = 'position:absolute;pointer-events:none;display:none;z-index:1000;' + css; return e; };
-  const tip = add('border:2px solid #222;background-color:#fff;background-repeat:no-repeat;');
-  const rings = {};
-  function showPicture(point, event) {
-    const index = point.customdata && point.customdata[0];
-    if (!pictures || index === undefined || index % pictures.step) return;
-    const tile = index / pictures.step, size = 96, c = pictures.columns;
-    Object.assign(tip.style, { display: 'block', width: size + 'px', height: size + 'px',
-      backgroundImage: 'url(' + pictures.sheet + ')', backgroundSize: c * size + 'px auto',
-      backgroundPosition: -(tile % c) * size + 'px ' + -Math.floor(tile / c) * size + 'px',
-      imageRendering: pictures.side < 32 ? 'pixelated' : 'auto',
-      left: event.pageX + 18 + 'px', top: Math.max(window.scrollY, event.pageY - size - 18) + 'px' });
-  }
-  function ringOther(point) {
-    if (!meta.linked) return;
-    const traces = figure._fullData, box = figure.getBoundingClientRect();
-    traces.forEach((other, place) => {
-      if (place === point.curveNumber || place % meta.linked !== point.curveNumber % meta.linked) return;
-      const axis = (name) => figure._fullLayout[name[0] + 'axis' + name.slice(1)];
-      const xaxis = axis(other.xaxis), yaxis = axis(other.yaxis);
-      rings[place] = rings[place] || add('width:18px;height:18px;border:3px solid #000;border-radius:50%;' +
-        'box-sizing:border-box;');
-      Object.assign(rings[place].style, { display: 'block',
-        left: window.scrollX + box.left + xaxis._offset + xaxis.l2p(other.x[point.pointNumber]) - 9 + 'px',
-        top: window.scrollY + box.top + yaxis._offset + yaxis.l2p(other.y[point.pointNumber]) - 9 + 'px' });
-    });
-  }
-  figure.on('plotly_hover', (e) => { showPicture(e.points[0], e.event); ringOther(e.points[0]); });
-  figure.on('plotly_unhover', () => [tip, ...Object.values(rings)].forEach((e) => { e.style.display = 'none'; }));
-})();
-"""

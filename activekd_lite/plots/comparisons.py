@@ -1,4 +1,4 @@
-"""Figures of many runs: curves, areas, gains, wins and losses, ranks, firsts; what `statistics` and `metrics` count, drawn."""
+"""Figures of many runs, drawn from the tables of `statistics` and `metrics`."""
 
 import numpy as np
 import pandas as pd
@@ -12,17 +12,23 @@ from activekd_lite.analysis.statistics import (
     aulc,
     curves_frame,
     gains,
+    interval_text,
     one_setting,
     teacher_curve,
 )
 from activekd_lite.plots.base import INK, PALE, Figure, colour, marker
 
-AXES = {"accuracy_pct": "test accuracy (%)", "calibration_error_pct": "calibration error (%)",
-        "covering_radius": "covering radius in probability space", "teacher_accuracy_pct": "teacher's test accuracy (%)",
-        "ce_accuracy_pct": "test accuracy of the ce head (%)", "kd_accuracy_pct": "test accuracy of the kd head (%)",
-        "label_imbalance": "class imbalance of the labels",
-        "query_imbalance": "class imbalance of the query",
-        "label_imbalance_ratio": "largest class count over smallest"}  # fmt: skip
+AXES = {
+    "accuracy_pct": "test accuracy (%)",
+    "calibration_error_pct": "calibration error (%)",
+    "covering_radius": "covering radius in probability space",
+    "teacher_accuracy_pct": "teacher's test accuracy (%)",
+    "ce_accuracy_pct": "test accuracy of the ce head (%)",
+    "kd_accuracy_pct": "test accuracy of the kd head (%)",
+    "label_imbalance": "class imbalance of the labels",
+    "query_imbalance": "class imbalance of the query",
+    "label_imbalance_ratio": "largest / smallest class count",
+}
 TEACHER = "#555555"
 
 
@@ -33,242 +39,277 @@ def learning_curves(
     teacher_accuracy_pct: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Test accuracy against labels: a colour and marker for each strategy, dashed without distillation, bars over seeds.
+    """Plot test accuracy, or another recorded value, against the number of labels in one setting.
 
-    The teacher's own accuracy is dotted where the runs recorded it: a line, or for a teacher that learns a curve.
-    value: a field of `RoundRecord`. teacher_accuracy_pct: drawn as a line where the runs did not record it.
-    Raises ValueError where the runs are of several settings (data sets, teachers, students): give one of
-    `statistics.settings(results)`; and where no run recorded `value`.
+    Each strategy has a colour and a marker; curves without distillation are dashed; bars are 95 %
+    intervals over the seeds. The teacher's own accuracy is dotted.
+
+    Parameters
+    ----------
+    value
+        A field of `RoundRecord`.
+    teacher_accuracy_pct
+        Drawn as a line if the runs did not record the teacher's accuracy.
+
+    Raises
+    ------
+    ValueError
+        If the runs belong to several settings (pass one of `statistics.settings(results)`), or if
+        no run recorded `value`.
     """
     table, axis = one_setting(results), AXES.get(value, value)
-    curves, said, lines = curves_frame(table, value), [], []
-    strategies = list(dict.fromkeys(curves["strategy"]))
-    for (strategy, distill), curve in curves.groupby(["strategy", "distill"], sort=False):
-        name = f"{strategy}{'' if distill else ', no distillation'}"
-        said.append(_ends(name, curve))
-        lines.append(_strategy_line(curve, name, strategies.index(strategy), axis))
-    taught = teacher_curve(table) if value == "accuracy_pct" else curves.head(0)
-    if learns := len(taught) and np.ptp(taught["mean"]) > 1e-6:
-        said.append(_ends("the teacher", taught))
-        lines.append(_teacher_line(taught))
-    shown = pd.concat([curves, taught], ignore_index=True) if len(taught) else curves
-    level = taught["mean"].iloc[0] if len(taught) else teacher_accuracy_pct
-    if not learns and level is not None:
-        said.append(f"the teacher's own accuracy is {level:.3g}")
-    figure = Figure(
-        lines, table=shown, alt=f"{axis} against the number of labels. {'; '.join(said)}."
-    )
-    if not learns and level is not None:
-        figure.add_hline(
-            level, line_dash="dot", line_color=TEACHER, annotation_text=f"teacher alone {level:.1f}"
-        )
-    figure.update_xaxes(title="labels")
-    figure.update_yaxes(title=axis)
-    title = (
-        title
-        or f"{table['dataset'].iloc[0]}: {'learning curves' if value == 'accuracy_pct' else axis}"
-    )
+    curves = shown = curves_frame(table, value)
+    lines, level = _strategy_lines(curves, axis), teacher_accuracy_pct
+    taught = teacher_curve(table) if value == "accuracy_pct" else pd.DataFrame()
+    if len(taught):
+        shown = pd.concat([curves, taught], ignore_index=True)
+        level = taught["mean"].iloc[0]
+        if np.ptp(taught["mean"]) > 1e-6:  # a teacher that learns has a curve
+            lines, level = [*lines, (_teacher_line(taught), taught)], None
+    phrases = [_endpoints(line.name, curve) for line, curve in lines]
+    phrases += [] if level is None else [f"teacher alone: {level:.3g}"]
+    alt = f"{axis} by number of labels. {'; '.join(phrases)}."
+    figure = Figure([line for line, _ in lines], table=shown, alt=alt)
+    if level is not None:
+        look = dict(line_dash="dot", line_color=TEACHER)
+        figure.add_hline(level, **look, annotation_text=f"teacher alone {level:.1f}")
+    figure.update_xaxes(title="labels").update_yaxes(title=axis)
+    subject = "learning curves" if value == "accuracy_pct" else axis
+    title = title or f"{table['dataset'].iloc[0]}: {subject}"
     return figure.update_layout(title=title, hovermode="x unified")
 
 
-def _strategy_line(curve: pd.DataFrame, name: str, place: int, axis: str) -> go.Scatter:
-    strategy, distill = curve["strategy"].iloc[0], curve["distill"].iloc[0]
-    return go.Scatter(
-        x=curve["labeled_count"], y=curve["mean"], mode="lines+markers", name=name, legendgroup=strategy,
-        error_y=dict(array=curve["half_width"], visible=bool((curve["n"] > 1).all()), thickness=1, width=3),
-        line=dict(color=colour(place), dash="solid" if distill else "dash"),
-        marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
-        hovertemplate="%{y:.1f}" if "(%)" in axis else "%{y:.3f}",
-    )  # fmt: skip
+def _strategy_lines(curves: pd.DataFrame, axis: str) -> list[tuple[go.Scatter, pd.DataFrame]]:
+    """One trace per strategy and side, each with its curve."""
+    strategies, lines = list(dict.fromkeys(curves["strategy"])), []
+    for (strategy, distill), curve in curves.groupby(["strategy", "distill"], sort=False):
+        place = strategies.index(strategy)
+        several = bool((curve["n"] > 1).all())
+        line = go.Scatter(
+            x=curve["labeled_count"],
+            y=curve["mean"],
+            mode="lines+markers",
+            name=f"{strategy}{'' if distill else ', no distillation'}",
+            legendgroup=strategy,
+            error_y=dict(array=curve["half_width"], visible=several, thickness=1, width=3),
+            line=dict(color=colour(place), dash="solid" if distill else "dash"),
+            marker=dict(symbol=marker(place) + ("" if distill else "-open"), size=9),
+            hovertemplate="%{y:.1f}" if "(%)" in axis else "%{y:.3f}",
+        )
+        lines.append((line, curve))
+    return lines
 
 
 def _teacher_line(taught: pd.DataFrame) -> go.Scatter:
-    return go.Scatter(
-        x=taught["labeled_count"], y=taught["mean"], mode="lines", name="teacher, mean over strategies",
-        line=dict(color=TEACHER, dash="dot", width=3), hovertemplate="%{y:.1f}",
-    )  # fmt: skip
+    name, line = "teacher, mean over strategies", dict(color=TEACHER, dash="dot", width=3)
+    x, y = taught["labeled_count"], taught["mean"]
+    return go.Scatter(x=x, y=y, mode="lines", name=name, line=line, hovertemplate="%{y:.1f}")
 
 
-def _ends(name: str, curve: pd.DataFrame) -> str:
-    first, last = curve.iloc[0], curve.iloc[-1]
-    return f"{name} {first['mean']:.3g} at {first['labeled_count']} to {last['mean']:.3g} at {last['labeled_count']}"
+def _endpoints(name: str, curve: pd.DataFrame) -> str:
+    ends = (f"{r.mean:.3g} at {r.labeled_count}" for r in curve.iloc[[0, -1]].itertuples())
+    return f"{name}: from {' to '.join(ends)}"
 
 
 def aulc_intervals(results: Results, title: str = "") -> Figure:
-    """Mean accuracy over the rounds (AULC) of each strategy with and without the teacher: mean and 95 % interval over the seeds
-    of one setting. Runs that were cut short are left out."""
+    """Plot the mean accuracy over the rounds (AULC) of each strategy of one setting.
+
+    With and without the teacher, with 95 % intervals over the seeds. Incomplete runs are left out.
+    """
     runs = aulc(one_setting(results)).query("whole")
     runs["series"] = np.where(runs["distill"], "with teacher", "without")
     groups = runs.groupby(["strategy", "series"], sort=False)["aulc_pct"]
     rows = [(*key, *mean_interval(values), len(values)) for key, values in groups]
     table = pd.DataFrame(rows, columns=["group", "series", "mean", "half_width", "n"])
-    return interval_dots(
-        table,
-        x_title="mean accuracy over the rounds (%)",
-        title=title or "Area under the learning curve",
-    )
+    title = title or "Area under the learning curve"
+    return interval_dots(table, x_title="mean accuracy over the rounds (%)", title=title)
 
 
 def gain_intervals(results: Results, title: str = "") -> Figure:
-    """What distillation adds to each strategy of one setting: at first, over the rounds and in the end, paired by seed."""
+    """Plot what distillation adds to each strategy of one setting, paired by seed.
+
+    In the first round, on average over the rounds, and in the last round.
+    Raises ValueError if no strategy has a seed with both sides.
+    """
     table = gains(one_setting(results)).rename(columns={"strategy": "group", "value": "series"})
     if table.empty:
         raise ValueError(
-            "no strategy has a seed with distillation and the same seed without: there is no gain to show"
+            "no gain to show: no strategy has the same seed with and without distillation"
         )
     table = table.drop(columns="setting").replace({"series": VALUES})
     title = title or "What the teacher adds (points, paired by seed)"
-    figure = interval_dots(table, x_title="with the teacher minus without (points)", title=title)
+    figure = interval_dots(table, x_title="with teacher minus without (points)", title=title)
     return figure.add_vline(0, line_dash="dot")
 
 
 def interval_dots(table: pd.DataFrame, *, x_title: str, title: str = "") -> Figure:
-    """Means with their intervals, a line for each `group`, a colour and marker for each `series`.
+    """Plot means with intervals: one line per `group`, one colour and marker per `series`.
 
-    table: columns group, series, mean, half_width (NaN: none) and n.
+    table: columns group, series, mean, half_width (NaN: no interval) and n.
     """
     groups, series = (list(dict.fromkeys(table[name])) for name in ("group", "series"))
     dots = []
     for place, name in enumerate(series):
-        of = table[table["series"] == name]
+        part = table[table["series"] == name]
         shift = (place - (len(series) - 1) / 2) * min(0.25, 0.8 / len(series))
-        dots.append(go.Scatter(
-            x=of["mean"], y=[groups.index(g) + shift for g in of["group"]], mode="markers", name=str(name),
-            error_x=dict(array=of["half_width"], thickness=2, width=5), customdata=of[["half_width", "n"]].to_numpy(),
-            marker=dict(color=colour(place), symbol=marker(place), size=11), text=of["group"].astype(str),
+        trace = go.Scatter(
+            x=part["mean"],
+            y=[groups.index(group) + shift for group in part["group"]],
+            mode="markers",
+            name=str(name),
+            error_x=dict(array=part["half_width"], thickness=2, width=5),
+            customdata=part[["half_width", "n"]].to_numpy(),
+            marker=dict(color=colour(place), symbol=marker(place), size=11),
+            text=part["group"].astype(str),
             hovertemplate="%{text}: %{x:.1f} ± %{customdata[0]:.1f} (n = %{customdata[1]})",
-        ))  # fmt: skip
-    said = "; ".join(
-        f"{r.group}{f' ({r.series})' if len(series) > 1 else ''} {r.mean:.1f}"
-        + (f" ± {r.half_width:.1f}" if np.isfinite(r.half_width) else "")
-        for r in table.itertuples()
-    )
-    figure = Figure(dots, table=table, alt=f"{x_title}: {said}.")
+        )
+        dots.append(trace)
+    several = len(series) > 1
+    names = table["group"].astype(str) + (" (" + table["series"] + ")" if several else "")
+    rows = zip(names, table["mean"], table["half_width"], strict=True)
+    values = "; ".join(f"{name} {interval_text(mean, half)}" for name, mean, half in rows)
+    figure = Figure(dots, table=table, alt=f"{x_title}: {values}.")
+    span, places = [len(groups) - 0.5, -0.5], list(range(len(groups)))
     figure.update_xaxes(title=x_title)
-    figure.update_yaxes(
-        tickvals=list(range(len(groups))),
-        ticktext=[str(g) for g in groups],
-        range=[len(groups) - 0.5, -0.5],
-    )
-    return figure.update_layout(
-        title=title, height=170 + 52 * len(groups), showlegend=len(series) > 1
-    )
+    figure.update_yaxes(tickvals=places, ticktext=[str(group) for group in groups], range=span)
+    return figure.update_layout(title=title, height=170 + 52 * len(groups), showlegend=several)
 
 
 def win_tie_loss(table: pd.DataFrame, title: str = "") -> Figure:
-    """Each row against each column, from `metrics.paired_comparisons`: the mean difference (row - column) as colour and
-    number, wins/ties/losses over the paired runs, and a star where it is more than luck (Holm-corrected p < 0.05). Where there
-    are too few runs for any star, it says so."""
+    """Compare each strategy (row) with each other one (column).
+
+    Colour and number are the mean difference, row - column; below it are wins/ties/losses over the
+    paired runs. A star marks a significant difference (Holm-corrected p < 0.05); the subtitle says
+    if there are too few runs for one.
+    table: from `metrics.paired_comparisons`.
+    """
     names = list(dict.fromkeys([*table["a"], *table["b"]]))
-    size = len(names)
-    z, text = np.full((size, size), np.nan), np.full((size, size), "", dtype=object)
+    z, text = _cells(table, names)
+    size, n, most = len(names), int(table["n"].iloc[0]), max(1e-9, np.nanmax(np.abs(z)))
+    wins = [
+        f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}"
+        for r in table[table["p_holm"] < 0.05].itertuples()
+    ]
+    finding, note = f"Significant: {', '.join(wins) or 'none'}", "* significant"
+    if table["least"].iloc[0] >= 0.05:
+        finding, needed = cannot_show(n, len(table)), runs_needed(len(table))
+        note = f"{n} paired runs are too few for a star; at least {needed} are needed"
+    look = dict(colorscale="RdBu", zmin=-most * 1.6, zmax=most * 1.6, colorbar_title="points")
+    hover = "%{y} vs. %{x}: %{text}<extra></extra>"
+    heat = go.Heatmap(
+        z=z, x=names, y=names, text=text, texttemplate="%{text}", **look, hovertemplate=hover
+    )
+    alt = f"Paired differences between {size} strategies. {finding}."
+    figure = Figure(heat, table=table, alt=alt)
+    figure.update_yaxes(autorange="reversed", title="row ...", showgrid=False)
+    figure.update_xaxes(title="... minus column", showgrid=False)
+    title = title or "Mean difference in points, wins/ties/losses"
+    return figure.update_layout(title=_with_note(title, note), height=210 + 62 * size, margin_t=90)
+
+
+def _cells(table: pd.DataFrame, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """The matrices of `win_tie_loss`: rounded differences and the text of each cell."""
+    shape = (len(names), len(names))
+    z, text = np.full(shape, np.nan), np.full(shape, "", dtype=object)
     for r in table.round({"difference": 1}).itertuples():
         i, j, star = names.index(r.a), names.index(r.b), " *" if r.p_holm < 0.05 else ""
         z[i, j], z[j, i] = r.difference, 0.0 - r.difference
         text[i, j] = f"{z[i, j] + 0.0:+.1f}{star}<br>{r.wins}/{r.ties}/{r.losses}"
         text[j, i] = f"{z[j, i]:+.1f}{star}<br>{r.losses}/{r.ties}/{r.wins}"
-    most = max(1e-9, np.nanmax(np.abs(z)))
-    sure, n = table[table["p_holm"] < 0.05], int(table["n"].iloc[0])
-    beats = [
-        f"{r.a} over {r.b}" if r.difference > 0 else f"{r.b} over {r.a}" for r in sure.itertuples()
-    ]
-    said, note = f"More than luck: {', '.join(beats) or 'none'}", "* more than luck"
-    if table["least"].iloc[0] >= 0.05:
-        said, note = (
-            cannot_show(n, len(table)),
-            f"{n} pairs are too few for a star; {runs_needed(len(table))} can have one",
-        )
-    heat = go.Heatmap(
-        z=z, x=names, y=names, text=text, texttemplate="%{text}", zmin=-most * 1.6, zmax=most * 1.6, colorscale="RdBu",
-        colorbar_title="points", hovertemplate="%{y} against %{x}: %{text}<extra></extra>",
-    )  # fmt: skip
-    figure = Figure(
-        heat, table=table, alt=f"Differences between {size} strategies, paired. {said}."
-    )
-    figure.update_yaxes(autorange="reversed", title="this ...")
-    figure.update_xaxes(title="... minus this")
-    figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
-    title = title or "Mean difference in points, wins/ties/losses"
-    return figure.update_layout(title=_with_note(title, note), height=210 + 62 * size, margin_t=90)
+    return z, text
 
 
 def critical_differences(ranking: Ranking, title: str = "") -> Figure:
-    """Mean ranks of the strategies, the best (1) at the left; grey bars below join those that are not told apart, and a ruler
-    above shows how far ranks must be apart (Nemenyi's critical difference). ranking: of `statistics.ranking`."""
+    """Plot the mean ranks of the strategies, best first, in a critical-difference diagram.
+
+    Grey bars join strategies that do not differ significantly; the ruler above shows Nemenyi's
+    critical difference. ranking: from `statistics.ranking`.
+    """
     table, width, groups = ranking.table, ranking.critical_difference, ranking.groups
-    size, n, mean = len(table), len(ranking.ranks), table["mean_rank"].tolist()
-    order = list(ranking.ranks.columns)  # colours as in the other figures of these runs
-    lines = [go.Scatter(
-        x=[r.mean_rank], y=[r.Index], mode="markers+text", text=[f"{r.mean_rank:.1f}"], textposition="top center",
-        name=r.strategy, marker=dict(color=colour(order.index(r.strategy)), symbol=marker(order.index(r.strategy)), size=14),
-        hovertemplate=f"{r.strategy}: mean rank {r.mean_rank:.2f} of {n} {ranking.blocks}<extra></extra>",
-    ) for r in table.itertuples()]  # fmt: skip
-    for lane, group in enumerate(groups):
-        ends = (
-            mean[table["strategy"].tolist().index(group[0])],
-            mean[table["strategy"].tolist().index(group[-1])],
-        )
-        lines.append(go.Scatter(
-            x=[ends[0] - 0.04, ends[1] + 0.04], y=[size - 0.25 + 0.35 * lane] * 2, mode="lines",
-            line=dict(color="#888888", width=7),
-            hovertemplate=f"not told apart: {', '.join(group)}<extra></extra>",
-        ))  # fmt: skip
+    size, blocks = len(table), f"{len(ranking.ranks)} {ranking.blocks}"
     joined = "; ".join(", ".join(group) for group in groups) or "none"
     ranks = ", ".join(f"{r.strategy} {r.mean_rank:.2f}" for r in table.itertuples())
-    said = f"Mean ranks over {n} {ranking.blocks}: {ranks}. Critical difference {width:.2f}. Not told apart: {joined}."
-    figure = Figure(lines, table=table, alt=said)
+    alt = f"Mean ranks over {blocks}: {ranks}. Critical difference: {width:.2f}. "
+    alt += f"Not significantly different: {joined}."
+    figure = Figure([*_rank_dots(ranking), *_rank_bars(ranking)], table=table, alt=alt)
+    note = f"{blocks} are too few to distinguish {size} strategies"
     if width < size - 1:
-        figure.add_shape(
-            type="line", x0=1, x1=1 + width, y0=-1, y1=-1, line=dict(color=INK, width=3)
+        note = f"over {blocks}; grey: not significantly different"
+        ruler = dict(color=INK, width=3)
+        figure.add_shape(type="line", x0=1, x1=1 + width, y0=-1, y1=-1, line=ruler)
+        place = dict(x=1, y=-1, xanchor="left", yanchor="bottom", showarrow=False)
+        figure.add_annotation(**place, text=f"critical difference {width:.2f}")
+    bottom, span = size - 0.25 + 0.35 * len(groups), [0.7, size + 0.3]
+    figure.update_xaxes(title="mean rank (1: always best)", range=span, dtick=1, zeroline=False)
+    names = dict(tickvals=list(range(size)), ticktext=table["strategy"].tolist())
+    figure.update_yaxes(**names, range=[bottom, -1.7], gridcolor=PALE)
+    title, height = _with_note(title or "Mean ranks", note), round(200 + 40 * (bottom + 1.7))
+    return figure.update_layout(title=title, height=height, showlegend=False, margin_t=90)
+
+
+def _rank_dots(ranking: Ranking) -> list[go.Scatter]:
+    blocks, dots = f"{len(ranking.ranks)} {ranking.blocks}", []
+    order = list(ranking.ranks.columns)  # for the colours of the other figures of these runs
+    for r in ranking.table.itertuples():
+        place = order.index(r.strategy)
+        dot = go.Scatter(
+            x=[r.mean_rank],
+            y=[r.Index],
+            mode="markers+text",
+            text=[f"{r.mean_rank:.1f}"],
+            textposition="top center",
+            name=r.strategy,
+            marker=dict(color=colour(place), symbol=marker(place), size=14),
+            hovertemplate=f"{r.strategy}: mean rank {r.mean_rank:.2f} over {blocks}<extra></extra>",
         )
-        figure.add_annotation(x=1, y=-1, xanchor="left", yanchor="bottom", showarrow=False,
-                              text=f"critical difference {width:.2f}")  # fmt: skip
-        note = f"over {n} {ranking.blocks}; grey: not told apart"
-    else:
-        note = f"{n} {ranking.blocks} cannot tell {size} strategies apart"
-    bottom = size - 0.25 + 0.35 * len(groups)
-    figure.update_xaxes(
-        title="mean rank (1: always the best)", range=[0.7, size + 0.3], dtick=1, zeroline=False
-    )
-    figure.update_yaxes(
-        tickvals=list(range(size)),
-        ticktext=table["strategy"].tolist(),
-        range=[bottom, -1.7],
-        gridcolor=PALE,
-    )
-    title = title or "Who ranks first?"
-    return figure.update_layout(
-        title=_with_note(title, note),
-        height=round(200 + 40 * (bottom + 1.7)),
-        showlegend=False,
-        margin_t=90,
-    )
+        dots.append(dot)
+    return dots
+
+
+def _rank_bars(ranking: Ranking) -> list[go.Scatter]:
+    mean, bars = ranking.table.set_index("strategy")["mean_rank"], []
+    for lane, group in enumerate(ranking.groups):
+        bar = go.Scatter(
+            x=[mean[group[0]] - 0.04, mean[group[-1]] + 0.04],
+            y=[len(mean) - 0.25 + 0.35 * lane] * 2,
+            mode="lines",
+            line=dict(color="#888888", width=7),
+            hovertemplate=f"not significantly different: {', '.join(group)}<extra></extra>",
+        )
+        bars.append(bar)
+    return bars
 
 
 def first_counts(table: pd.DataFrame, title: str = "") -> Figure:
-    """How often each strategy is first, and tied for first, of how many comparisons. table: of `statistics.firsts`."""
-    bars = [go.Bar(
-        y=table["strategy"], x=table[column], name=name, orientation="h", marker=dict(color=shade, pattern_shape=pattern),
-        text=table[column].where(table[column] > 0, "").astype(str), textposition="inside", insidetextanchor="end",
-        hovertemplate=f"%{{y}}: {name} in %{{x}}<extra></extra>",
-    ) for column, name, shade, pattern in (
-        ("first", "first", colour(0), ""), ("tied", "tied for first", PALE, "/"),
-    ) if column == "first" or table[column].any()]  # fmt: skip
+    """Plot how often each strategy is first or tied for first. table: from `statistics.firsts`."""
+    bars, looks = [], [("first", "first", colour(0), ""), ("tied", "tied for first", PALE, "/")]
+    for column, name, shade, pattern in looks:
+        if column == "tied" and not table["tied"].any():
+            continue
+        bar = go.Bar(
+            y=table["strategy"],
+            x=table[column],
+            name=name,
+            orientation="h",
+            marker=dict(color=shade, pattern_shape=pattern),
+            text=table[column].where(table[column] > 0, "").astype(str),
+            textposition="inside",
+            insidetextanchor="end",
+            hovertemplate=f"%{{y}}: {name} in %{{x}}<extra></extra>",
+        )
+        bars.append(bar)
     most, chance = int(table["of"].max()), table["of"].max() / len(table)
-    said = "; ".join(
+    counts = "; ".join(
         f"{r.strategy} {r.first} of {r.of}" + (f", tied in {r.tied}" if r.tied else "")
         for r in table.itertuples()
     )
-    figure = Figure(bars, table=table, alt=f"First in so many rounds of settings: {said}.")
-    figure.add_vline(
-        chance, line_dash="dot", annotation_text="if all were equal", annotation_position="top"
-    )
-    figure.update_xaxes(title=f"first, of {most} comparisons (a round of a setting each)")
+    figure = Figure(bars, table=table, alt=f"Rounds in which each strategy is first: {counts}.")
+    label = dict(annotation_text="if all were equal", annotation_position="top")
+    figure.add_vline(chance, line_dash="dot", **label)
+    figure.update_xaxes(title=f"times first, of {most} rounds of all settings")
     figure.update_yaxes(autorange="reversed")
-    title = title or "Who is first, how often?"
-    return figure.update_layout(
-        title=title, barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1
-    )
+    look = dict(barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1)
+    return figure.update_layout(title=title or "How often each strategy is first", **look)
 
 
 def _with_note(title: str, note: str) -> dict:

@@ -1,7 +1,8 @@
-"""Pictures of probability space: the triangle of three classes, maps side by side, what strategies pick on them.
+"""Figures of probability space: the simplex of three classes, maps, and picks on them.
 
-Points by the thousand are drawn by WebGL, so that 50,000 stay responsive; fewer are not, as a page has few WebGL contexts. What
-WebGL draws lies above all else, so what is to be seen on top of it is drawn by it, too.
+Figures with thousands of points are drawn by WebGL, so that 50,000 stay responsive; smaller ones
+are not, since a page can hold only a few WebGL contexts. WebGL draws above SVG, so whatever lies on
+top of WebGL points is drawn by WebGL too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,6 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from activekd_lite.plots.base import (
@@ -27,25 +27,42 @@ from activekd_lite.plots.base import (
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.utils.seeding import uniforms
 
-DENSE = 8000  # points in a figure from which on WebGL draws them
-GROUND = 1500  # points that draw the ground of a small map
-SIDE = 10_000  # of a map, in whole steps: two bytes a coordinate keep notebooks small
+DENSE = 8000  # a figure with at least this many points is drawn by WebGL
+GROUND = 1500  # background points of a small map, at most
+SIDE = 10_000  # of a map, in integer steps: two bytes per coordinate keep notebooks small
 CORNERS = SIDE * np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(0.75)]])  # of the triangle
 HIDDEN = dict(showgrid=False, zeroline=False, showticklabels=False, ticks="")
 Array = Tensor | np.ndarray
+Picks = Mapping[str, Sequence[int]]
 
 
 def simplex(
-    probs: Array, corners: Sequence[str | int], classnames: Sequence[str], groups: Array | None = None,
-    group_names: Sequence[str] | None = None, *, images: Tensor | ImageFiles | None = None,
-    picks: Mapping[str, Sequence[int]] | None = None, title: str = "",
-) -> Figure:  # fmt: skip
-    """Predictions in the triangle of three classes: a corner is certainty, the middle is doubt among all three.
+    probs: Array,
+    corners: Sequence[str | int],
+    classnames: Sequence[str],
+    groups: Array | None = None,
+    group_names: Sequence[str] | None = None,
+    *,
+    images: Tensor | ImageFiles | None = None,
+    picks: Picks | None = None,
+    title: str = "",
+) -> Figure:
+    """Plot predictions in the triangle of three classes: certain at the corners, unsure inside.
 
-    probs: (N, C); corners: three class names or positions, or "rest", which groups all others. Without "rest" only images
-    with at least half of their probability on the three are shown, scaled to sum to 1. Points, which pile up in the corners,
-    are moved by up to 1.5 % of a side. groups (N,) colour, default: the predicted class, -1: pale, others; picks: name -> pool
-    indices.
+    Parameters
+    ----------
+    probs
+        (N, C). Unless a corner is "rest", only images with at least half of their probability on
+        the three classes are shown, rescaled to sum to 1. Points are jittered by up to 1.5 % of a
+        side, since they pile up in the corners.
+    corners
+        Three class names or indices; "rest" combines all other classes.
+    groups, group_names
+        (N,) group of each point, -1 for the pale "others"; default: the predicted class.
+    images
+        Shown on hover in a saved page.
+    picks
+        Name -> pool indices to mark.
     """
     probs = np.asarray(torch.as_tensor(probs).cpu(), dtype=np.float64)
     columns, xy, names = triangle(probs, corners, classnames)
@@ -53,219 +70,233 @@ def simplex(
     shown = np.flatnonzero(mass >= 0.5)
     if groups is None:
         groups, group_names = probs.argmax(axis=1), [f"predicted {c}" for c in classnames]
-    weights = columns / np.maximum(mass, 1e-12)[:, None]
-    sure = [
-        f"{((weights[shown, k] > 0.9).mean() if len(shown) else 0):.0%} at {name}"
-        for k, name in enumerate(names)
-    ]
-    alt = f"Triangle of {', '.join(names)} with {len(shown)} of {len(probs)} images; within 10 % of a corner: {', '.join(sure)}."
-    figure = Figure(
-        table=_points_table(xy, groups, group_names, shown),
-        alt=alt,
-        pictures=picture_sheet(images) if images is not None else None,
+    sheet = picture_sheet(images) if images is not None else None
+    table, alt = (
+        _points_table(xy, groups, group_names, shown),
+        _corner_shares(columns, shown, names),
     )
+    figure = Figure(table=table, alt=alt, pictures=sheet)
     add_triangle(figure, names)
     hover = "".join(f"<br>{name} %{{customdata[{k + 1}]}} %" for k, name in enumerate(names))
     add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
-    add_picks(
-        figure,
-        xy,
-        len(shown),
-        {
-            n: [i for i in np.asarray(p).tolist() if mass[i] >= 0.5]
-            for n, p in (picks or {}).items()
-        },
-    )
+    marked = {name: [int(i) for i in p if mass[int(i)] >= 0.5] for name, p in (picks or {}).items()}
+    add_picks(figure, xy, len(shown), marked)
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
     figure.update_yaxes(**HIDDEN, range=[-0.1 * SIDE, 0.98 * SIDE], scaleanchor="x")
     rest = "" if len(shown) == len(probs) else f" ({len(shown)} of {len(probs)} images)"
-    return figure.update_layout(
-        title=(title or f"Between {', '.join(names)}") + rest,
-        height=620,
-        legend_itemsizing="constant",
+    title = (title or f"Between {', '.join(names)}") + rest
+    return figure.update_layout(title=title, height=620, legend_itemsizing="constant")
+
+
+def _corner_shares(columns: np.ndarray, shown: np.ndarray, names: Sequence[str]) -> str:
+    """The alternative text of a simplex: how many images are almost certain of each corner."""
+    weights = columns[shown] / np.maximum(columns[shown].sum(axis=1), 1e-12)[:, None]
+    shares = (weights > 0.9).mean(axis=0) if len(shown) else np.zeros(3)
+    near = ", ".join(f"{share:.0%} at {name}" for share, name in zip(shares, names, strict=True))
+    return (
+        f"Triangle of {', '.join(names)} with {len(shown)} of {len(columns)} images. "
+        f"Within 10 % of a corner: {near}."
     )
 
 
 def maps(
-    panels: Mapping[str, Array], groups: Array, group_names: Sequence[str], *, images: Tensor | ImageFiles | None = None,
-    picks: Mapping[str, Sequence[int]] | None = None, title: str = "",
-) -> Figure:  # fmt: skip
-    """The same N points in panels side by side, name -> (N, 2): one colour and marker for each of `groups` (N,) in all (-1:
-    pale, others).
+    panels: Mapping[str, Array],
+    groups: Array,
+    group_names: Sequence[str],
+    *,
+    images: Tensor | ImageFiles | None = None,
+    picks: Picks | None = None,
+    title: str = "",
+) -> Figure:
+    """Plot the same N points in panels side by side, coloured by group.
 
-    In a saved page hovering a point shows its picture and rings it in the other panels. picks: name -> pool indices.
+    In a saved page, hovering a point shows its image and rings the point in the other panels.
+
+    Parameters
+    ----------
+    panels
+        Name -> coordinates (N, 2).
+    groups, group_names
+        (N,) group of each point, -1 for the pale "others".
+    images
+        Shown on hover in a saved page.
+    picks
+        Name -> pool indices to mark.
     """
-    arrays = {
-        name: np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32) for name, xy in panels.items()
-    }
+    arrays = {name: _coordinates(xy) for name, xy in panels.items()}
     if len({len(xy) for xy in arrays.values()}) != 1:
-        raise ValueError(
-            f"panels of {', '.join(f'{k}: {len(v)}' for k, v in arrays.items())} points; the same are needed in all"
-        )
+        sizes = ", ".join(f"{name}: {len(xy)}" for name, xy in arrays.items())
+        raise ValueError(f"panels of {sizes} points; all panels need the same points")
     count, picks = len(next(iter(arrays.values()))), picks or {}
-    present = np.unique(np.asarray(torch.as_tensor(groups).cpu()))
-    table = pd.concat(
-        [_points_table(xy, groups, group_names).assign(panel=name) for name, xy in arrays.items()]
-    )
-    alt = f"{count} points in {len(arrays)} panels ({', '.join(arrays)}), coloured by {len(present)} groups."
-    figure = Figure(
-        table=table,
-        alt=alt,
-        linked=len(present) + len(picks),
-        pictures=picture_sheet(images) if images is not None else None,
-    )
+    present = len(np.unique(_integers(groups)))
+    tables = [_points_table(xy, groups, group_names).assign(panel=k) for k, xy in arrays.items()]
+    alt = f"{count} points in {len(arrays)} panels ({', '.join(arrays)}), in {present} groups."
+    sheet, linked = None if images is None else picture_sheet(images), present + len(picks)
+    figure = Figure(table=pd.concat(tables), alt=alt, linked=linked, pictures=sheet)
     figure.set_subplots(1, len(arrays), subplot_titles=list(arrays), horizontal_spacing=0.04)
+    everything, dense = np.arange(count), count * len(arrays)
     for column, xy in enumerate(map(in_steps, arrays.values()), 1):
-        add_groups(
-            figure,
-            xy,
-            groups,
-            group_names,
-            np.arange(count),
-            row=1,
-            col=column,
-            dense=count * len(arrays),
-        )
-        add_picks(figure, xy, count * len(arrays), picks, row=1, col=column)
-    figure.update_xaxes(**HIDDEN)
-    figure.update_yaxes(**HIDDEN)
-    return figure.update_layout(
-        title=title, height=600, margin=dict(l=20), legend_itemsizing="constant"
-    )
+        at = dict(row=1, col=column)
+        add_groups(figure, xy, groups, group_names, everything, dense=dense, **at)
+        add_picks(figure, xy, dense, picks, **at)
+    figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
+    layout = dict(height=600, margin=dict(l=20), legend_itemsizing="constant")
+    return figure.update_layout(title=title, **layout)
 
 
 def picks_on_map(
     xy: Array,
-    picks: Mapping[str, Sequence[int]],
+    picks: Picks,
     labeled: Sequence[int] | None = None,
     *,
     columns: int = 3,
     title: str = "",
 ) -> Figure:
-    """The same map (N, 2) once for each strategy: its picks in colour, numbered in pick order, what is labelled as a cross, and
-    GROUND points at most as the ground."""
-    xy = in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
+    """Plot each strategy's picks on the same map (N, 2), numbered in pick order.
+
+    Crosses mark the labelled images; at most GROUND points are drawn as the background.
+    """
+    xy = in_steps(_coordinates(xy))
     columns = min(columns, len(picks))
     rows = -(-len(picks) // columns)
-    table = pd.DataFrame(
-        [(name, t, int(i)) for name, p in picks.items() for t, i in enumerate(p, 1)],
-        columns=["strategy", "pick", "index"],
-    )
+    entries = [(name, t, int(i)) for name, p in picks.items() for t, i in enumerate(p, 1)]
+    table = pd.DataFrame(entries, columns=["strategy", "pick", "index"])
     table = table.assign(x=xy[table["index"], 0], y=xy[table["index"], 1])
-    alt = f"A map of {len(xy)} images, once for each of {', '.join(picks)}, with the picks of each."
+    alt = f"A map of {len(xy)} images with the picks of {', '.join(picks)}, one panel each."
     figure = Figure(table=table, alt=alt)
-    figure.set_subplots(
-        rows,
-        columns,
-        subplot_titles=list(picks),
-        horizontal_spacing=0.02,
-        vertical_spacing=0.1 / rows,
-    )
-    ground = xy[:: -(-len(xy) // GROUND)]
+    spacing = dict(horizontal_spacing=0.02, vertical_spacing=0.1 / rows)
+    figure.set_subplots(rows, columns, subplot_titles=list(picks), **spacing)
+    known = None if labeled is None else xy[np.asarray(labeled)]
     for place, (name, indices) in enumerate(picks.items()):
         at = dict(row=place // columns + 1, col=place % columns + 1)
-        indices = [int(i) for i in indices]
-        dots = dict(mode="markers", marker=dict(size=3, color=PALE), hoverinfo="skip")
-        figure.add_scatter(x=ground[:, 0], y=ground[:, 1], **dots, **at)
-        if labeled is not None:
-            known = xy[np.asarray(labeled)]
-            cross = dict(symbol="x-thin", size=9, line=dict(width=2, color=INK))
-            figure.add_scatter(
-                x=known[:, 0],
-                y=known[:, 1],
-                mode="markers",
-                marker=cross,
-                hovertemplate="labelled<extra></extra>",
-                **at,
-            )
-        figure.add_scatter(
-            x=xy[indices, 0], y=xy[indices, 1], mode="markers+text" if len(indices) <= 12 else "markers",
-            text=[str(t) for t in range(1, len(indices) + 1)], textposition="top center", textfont_size=12, customdata=indices,
-            marker=dict(size=12, color=colour(place), symbol=marker(place), line=dict(width=1.5, color=INK)),
-            hovertemplate=f"{name}, pick %{{text}}: image %{{customdata}}<extra></extra>", **at,
-        )  # fmt: skip
-    figure.update_xaxes(**HIDDEN)
-    figure.update_yaxes(**HIDDEN)
-    return figure.update_layout(
-        title=title, height=90 + 300 * rows, showlegend=False, margin=dict(l=20, b=20)
+        for trace in _pick_panel(xy, name, place, [int(i) for i in indices], known):
+            figure.add_trace(trace, **at)
+    figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
+    layout = dict(height=90 + 300 * rows, showlegend=False, margin=dict(l=20, b=20))
+    return figure.update_layout(title=title, **layout)
+
+
+def _pick_panel(
+    xy: np.ndarray, name: str, place: int, indices: list[int], known: np.ndarray | None
+) -> list[go.Scatter]:
+    """Background, labelled images `known` (n, 2) and picks of one panel."""
+    ground = xy[:: -(-len(xy) // GROUND)]
+    pale = dict(mode="markers", marker=dict(size=3, color=PALE), hoverinfo="skip")
+    traces = [go.Scatter(x=ground[:, 0], y=ground[:, 1], **pale)]
+    if known is not None:
+        cross = dict(symbol="x-thin", size=9, line=dict(width=2, color=INK))
+        look = dict(mode="markers", marker=cross, hovertemplate="labelled<extra></extra>")
+        traces.append(go.Scatter(x=known[:, 0], y=known[:, 1], **look))
+    edge = dict(width=1.5, color=INK)
+    dots = go.Scatter(
+        x=xy[indices, 0],
+        y=xy[indices, 1],
+        mode="markers+text" if len(indices) <= 12 else "markers",
+        text=[str(t) for t in range(1, len(indices) + 1)],
+        textposition="top center",
+        textfont_size=12,
+        customdata=indices,
+        marker=dict(size=12, color=colour(place), symbol=marker(place), line=edge),
+        hovertemplate=f"{name}, pick %{{text}}: image %{{customdata}}<extra></extra>",
     )
+    return [*traces, dots]
 
 
 def pick_by_pick(
     xy: Array, points: Array, labeled: Sequence[int], picks: Sequence[int], *, title: str = ""
 ) -> Figure:
-    """Greedy picks one by one, under a slider: colour is an image's distance to the nearest centre, the ring the next pick.
+    """Animate greedy picks under a slider: colour is the distance to the nearest centre.
 
-    xy: (N, 2) where to draw; points: (N, C) where distances are measured (Euclidean); labeled: the first centres, pool
-    indices; picks: in their order. The covering radius, the largest distance, is in the slider's labels and the table.
+    A ring marks the next pick. The covering radius, the largest of these distances, is in the
+    slider's labels and in the table.
+
+    Parameters
+    ----------
+    xy
+        (N, 2) coordinates to draw.
+    points
+        (N, C), between which Euclidean distances are measured.
+    labeled
+        Pool indices of the first centres.
+    picks
+        Pool indices in pick order.
     """
-    xy = in_steps(np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32))
-    points = torch.as_tensor(points).double().cpu()
+    xy, points = in_steps(_coordinates(xy)), torch.as_tensor(points).double().cpu()
     labeled, picks = np.asarray(labeled).tolist(), np.asarray(picks).tolist()
-    nearest = torch.cdist(points, points[labeled]).amin(dim=1)
-    distances = [nearest]
+    distances = [torch.cdist(points, points[labeled]).amin(dim=1)]
     for pick in picks:
         distances.append(torch.minimum(distances[-1], (points - points[pick]).norm(dim=1)))
     radii = [d.max().item() for d in distances]
-    scale = 250 / max(radii[0], 1e-12)  # a byte a point and step
+    scale = 250 / max(radii[0], 1e-12)  # one byte per point and step
     colours = [(d * scale).round().byte().numpy() for d in distances]
-    table = pd.DataFrame(
-        {"picks": range(len(radii)), "next": [*picks, None], "covering_radius": radii}
-    )
-    alt = f"A map of {len(xy)} images under {len(picks)} picks; the covering radius falls from {radii[0]:.2f} to {radii[-1]:.2f}."
-
-    def step(t: int) -> list[go.Scatter]:
-        centers, ring = xy[labeled + picks[:t]], xy[picks[t : t + 1]]
-        kind = kind_of(len(xy))
-        return [
-            kind(x=xy[:, 0], y=xy[:, 1], mode="markers", customdata=np.arange(len(xy)),
-                 hovertemplate="image %{customdata}<extra></extra>",
-                 marker=dict(size=6, color=colours[t], coloraxis="coloraxis")),
-            kind(x=centers[:, 0], y=centers[:, 1], mode="markers", name="labelled or picked", hoverinfo="skip",
-                       marker=dict(symbol="x-thin", size=11, line=dict(width=3, color=COLOURS[1]))),
-            kind(x=ring[:, 0], y=ring[:, 1], mode="markers", name="next pick", hoverinfo="skip",
-                       marker=dict(symbol="circle-open", size=20, line=dict(width=4, color=COLOURS[3]))),
-        ]  # fmt: skip
-
-    frames = [
-        go.Frame(
-            name=str(t),
-            data=[dict(marker=dict(color=colours[t])), *(dict(x=s.x, y=s.y) for s in step(t)[1:])],
-        )
-        for t in range(len(radii))
-    ]
-    figure = Figure(step(0), table=table, alt=alt, frames=frames)
+    columns = {"picks": range(len(radii)), "next": [*picks, None], "covering_radius": radii}
+    alt = f"A map of {len(xy)} images and {len(picks)} picks. "
+    alt += f"The covering radius falls from {radii[0]:.2f} to {radii[-1]:.2f}."
+    steps = [_step_traces(xy, labeled + picks[:t], picks[t : t + 1]) for t in range(len(radii))]
+    frames = [_frame(t, colours[t], traces) for t, traces in enumerate(steps)]
+    first = [_distance_trace(xy, colours[0]), *steps[0]]
+    figure = Figure(first, table=pd.DataFrame(columns), alt=alt, frames=frames)
     ticks = np.linspace(0, radii[0], 5)
+    bar = dict(title="distance", tickvals=ticks * scale, ticktext=[f"{v:.2f}" for v in ticks])
     figure.update_layout(
-        coloraxis=dict(cmin=0, cmax=250, colorscale=SEQUENTIAL, colorbar=dict(
-            title="distance", tickvals=ticks * scale, ticktext=[f"{v:.2f}" for v in ticks])),
-        sliders=[_slider([f"{t}: radius {r:.2f}" for t, r in enumerate(radii)])], updatemenus=[_play_button()],
-        title=title or "Pick by pick: what is far from every centre?", height=680, margin=dict(l=20),
+        coloraxis=dict(cmin=0, cmax=250, colorscale=SEQUENTIAL, colorbar=bar),
+        sliders=[_slider([f"{t}: radius {r:.2f}" for t, r in enumerate(radii)])],
+        updatemenus=[_play_button()],
+        title=title or "Greedy picks, one by one",
+        height=680,
+        margin=dict(l=20),
         legend=dict(orientation="h", y=1.02, yanchor="bottom", x=1, xanchor="right"),
-    )  # fmt: skip
-    figure.data[0].showlegend = False
-    figure.update_xaxes(**HIDDEN)
-    return figure.update_yaxes(**HIDDEN)
+    )
+    return figure.update_xaxes(**HIDDEN).update_yaxes(**HIDDEN)
+
+
+def _distance_trace(xy: np.ndarray, colours: np.ndarray) -> go.Scatter:
+    return kind_of(len(xy))(
+        x=xy[:, 0],
+        y=xy[:, 1],
+        mode="markers",
+        customdata=np.arange(len(xy)),
+        showlegend=False,
+        hovertemplate="image %{customdata}<extra></extra>",
+        marker=dict(size=6, color=colours, coloraxis="coloraxis"),
+    )
+
+
+def _step_traces(xy: np.ndarray, centers: list[int], following: list[int]) -> list[go.Scatter]:
+    """The centres, and the next pick (none after the last one)."""
+    kind, look = kind_of(len(xy)), dict(mode="markers", hoverinfo="skip")
+    cross = dict(symbol="x-thin", size=11, line=dict(width=3, color=COLOURS[1]))
+    ring = dict(symbol="circle-open", size=20, line=dict(width=4, color=COLOURS[3]))
+    marks = ((centers, "labelled or picked", cross), (following, "next pick", ring))
+    return [
+        kind(x=xy[indices, 0], y=xy[indices, 1], name=name, marker=mark, **look)
+        for indices, name, mark in marks
+    ]
+
+
+def _frame(step: int, colours: np.ndarray, traces: Sequence[go.Scatter]) -> go.Frame:
+    changes = [dict(marker=dict(color=colours)), *(dict(x=t.x, y=t.y) for t in traces)]
+    return go.Frame(name=str(step), data=changes)
 
 
 def triangle(
     probs: np.ndarray, corners: Sequence[str | int], classnames: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """What a triangle shows of probs (N, C): the probabilities (N, 3) of the corners, where to draw them (N, 2) in int16 steps,
-    moved by up to 1.5 % of a side, and the three names."""
+    """Project probs (N, C) onto a triangle.
+
+    Returns the probabilities of the corners (N, 3), int16 coordinates (N, 2) jittered by up to
+    1.5 % of a side, and the names of the corners.
+    """
     columns, names = _corner_columns(corners, list(classnames), probs)
     weights = columns / np.maximum(columns.sum(axis=1), 1e-12)[:, None]
     angle, reach = uniforms(0, np.arange(len(probs)), 2).T
-    jitter = (
-        0.015
-        * np.sqrt(reach)[:, None]
-        * np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
-    )
+    direction = np.stack([np.cos(2 * np.pi * angle), np.sin(2 * np.pi * angle)], axis=1)
+    jitter = 0.015 * np.sqrt(reach)[:, None] * direction
     return columns, (weights @ CORNERS + SIDE * jitter).round().astype(np.int16), names
 
 
 def most_mixed_up(probs: Tensor) -> list[int]:
-    """The three classes that probs (N, C) mix up most: the pair that shares the most, and who shares most with it."""
+    """The pair of classes that probs (N, C) confuse most, and the class most confused with it."""
     together = probs.T @ probs  # (C, C)
     together.fill_diagonal_(0)
     a, b = divmod(int(together.argmax()), len(together))
@@ -277,120 +308,128 @@ def most_mixed_up(probs: Tensor) -> list[int]:
 def _corner_columns(
     corners: Sequence[str | int], classnames: list[str], probs: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """(N, 3) and the three names."""
+    """The probabilities (N, 3) and names of three corners."""
     corners = [c if isinstance(c, str) else classnames[int(c)] for c in corners]
     if len(corners) != 3 or len(set(corners)) != 3 or not set(corners) <= {*classnames, "rest"}:
         known = ", ".join(classnames[:20]) + (", ..." if len(classnames) > 20 else "")
         raise ValueError(
-            f"corners {list(corners)}; three different ones of {known}, or 'rest' for all others, are needed"
+            f"corners {list(corners)}: expected three different names of {known}, "
+            "or 'rest' for all other classes"
         )
     columns = {c: probs[:, classnames.index(c)] for c in corners if c != "rest"}
     columns["rest"] = 1 - sum(columns.values())
-    return np.stack([columns[c] for c in corners], axis=1).clip(0), list(corners)
+    return np.stack([columns[c] for c in corners], axis=1).clip(0), corners
 
 
 def main_components(points: Tensor) -> np.ndarray:
-    """A map (N, 2) of points (N, F) that takes no time: along the two directions in which they vary most."""
+    """A quick map (N, 2) of points (N, F): their first two principal components."""
+    from sklearn.decomposition import PCA
+
     return PCA(2, random_state=0).fit_transform(points.cpu().numpy())
 
 
 def kind_of(points: int) -> type:
+    """The trace type for a figure of so many points."""
     return go.Scattergl if points >= DENSE else go.Scatter
 
 
 def in_steps(xy: np.ndarray) -> np.ndarray:
-    """A map (N, 2) moved and scaled, its proportions kept, to int16 steps from 0 to SIDE; float32 if some are NaN."""
+    """Shift and scale a map (N, 2) to int16 steps from 0 to SIDE, keeping its proportions.
+
+    float32 if some coordinates are NaN.
+    """
     low, high = np.nanmin(xy, axis=0), np.nanmax(xy, axis=0)
     steps = ((xy - low) * (SIDE / max(1e-12, (high - low).max()))).round()
     return steps.astype(np.float32 if np.isnan(steps).any() else np.int16)
+
+
+def _coordinates(xy: Array) -> np.ndarray:
+    return np.asarray(torch.as_tensor(xy).cpu(), dtype=np.float32)
+
+
+def _integers(groups: Array) -> np.ndarray:
+    return np.asarray(torch.as_tensor(groups).cpu())
 
 
 def _points_table(
     xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray | None = None
 ) -> pd.DataFrame:
     shown = np.arange(len(xy)) if shown is None else shown
-    groups = np.asarray(torch.as_tensor(groups).cpu())[shown]
-    return pd.DataFrame(
-        {
-            "index": shown,
-            "group": [_named(g, names) for g in groups],
-            "x": xy[shown, 0],
-            "y": xy[shown, 1],
-        }
-    )
+    named = [_group_name(group, names) for group in _integers(groups)[shown]]
+    return pd.DataFrame({"index": shown, "group": named, "x": xy[shown, 0], "y": xy[shown, 1]})
 
 
-def _named(group: int, names: Sequence[str]) -> str:
+def _group_name(group: int, names: Sequence[str]) -> str:
     return "others" if group < 0 else str(names[group])
 
 
 def triangle_lines() -> list[tuple[float, float, float, float, str]]:
-    """(x0, y0, x1, y1, kind) each: "half", where a class has one half (who crosses it has changed sides), and "edge"."""
+    """The lines of a triangle as (x0, y0, x1, y1, kind).
+
+    kind: "edge", or "half", along which a class has a probability of one half.
+    """
     halves = [(CORNERS[k] + CORNERS[[(k + 1) % 3, (k + 2) % 3]]) / 2 for k in range(3)]
     edges = [CORNERS[[k, (k + 1) % 3]] for k in range(3)]
-    kinds = ["half"] * 3 + ["edge"] * 3
-    return [
-        (*line.ravel().tolist(), kind) for line, kind in zip([*halves, *edges], kinds, strict=True)
-    ]
+    kinds = [*((line, "half") for line in halves), *((line, "edge") for line in edges)]
+    return [(*line.ravel().tolist(), kind) for line, kind in kinds]
 
 
 def corner_labels(names: Sequence[str]) -> list[tuple[float, float, str, bool]]:
-    """(x, y, name, does it stand below?) of each corner."""
-    return [
-        (x, y, name, k < 2)
-        for k, ((x, y), name) in enumerate(zip(CORNERS.tolist(), names, strict=True))
-    ]
+    """(x, y, name, whether the label goes below) of each corner."""
+    return [(*CORNERS[k].tolist(), name, k < 2) for k, name in enumerate(names)]
 
 
 def add_triangle(figure: Figure, names: Sequence[str]) -> None:
-    looks = {
-        "half": dict(color="#DDDDDD", width=1, dash="dot"),
-        "edge": dict(color="#444444", width=1.5),
-    }
+    """Add the lines and corner labels of a triangle."""
+    half, edge = dict(color="#DDDDDD", width=1, dash="dot"), dict(color="#444444", width=1.5)
+    looks, plain = {"half": half, "edge": edge}, dict(hoverinfo="skip", showlegend=False)
     for x0, y0, x1, y1, kind in triangle_lines():
-        figure.add_scatter(
-            x=[x0, x1],
-            y=[y0, y1],
-            mode="lines",
-            hoverinfo="skip",
-            showlegend=False,
-            line=looks[kind],
-        )
+        figure.add_scatter(x=[x0, x1], y=[y0, y1], mode="lines", line=looks[kind], **plain)
     for x, y, name, below in corner_labels(names):
         side = dict(yanchor="top", yshift=-12) if below else dict(yanchor="bottom", yshift=12)
         figure.add_annotation(x=x, y=y, text=f"<b>{name}</b>", showarrow=False, **side)
 
 
 def add_groups(
-    figure: Figure, xy: np.ndarray, groups: Array, names: Sequence[str], shown: np.ndarray, *,
-    numbers: np.ndarray | None = None, hover: str = "", row: int | None = None, col: int | None = None,
+    figure: Figure,
+    xy: np.ndarray,
+    groups: Array,
+    names: Sequence[str],
+    shown: np.ndarray,
+    *,
+    numbers: np.ndarray | None = None,
+    hover: str = "",
+    row: int | None = None,
+    col: int | None = None,
     dense: int | None = None,
-) -> None:  # fmt: skip
-    """A trace for each group that occurs, the same in every panel; customdata: pool index, then `numbers` (N, k)."""
-    groups = np.asarray(torch.as_tensor(groups).cpu())
-    kind = kind_of(dense or len(shown))
-    present, size = (
-        np.unique(groups[shown]),
-        7 if (dense or len(shown)) < 3000 else 5 if len(shown) < DENSE else 3,
-    )
-    whole = np.uint16 if len(xy) < 2**16 else np.int32
-    places = {
-        group: place for place, group in enumerate(g for g in np.unique(groups) if g >= 0)
-    }  # the same in all panels
+) -> None:
+    """Add one trace for each group of the points `shown`, in the same order in every panel.
+
+    customdata: pool index, then `numbers` (N, k). dense: number of points in the whole figure.
+    """
+    groups, total = _integers(groups), dense or len(shown)
+    present = np.unique(groups[shown])
+    size = 7 if total < 3000 else 5 if len(shown) < DENSE else 3
+    integer = np.uint16 if len(xy) < 2**16 else np.int32
+    order = np.unique(groups[groups >= 0]).tolist()  # colours are the same in all panels
     for group in present:
-        style = dict(color=PALE)
+        look, name = dict(color=PALE), _group_name(group, names)
         if group >= 0:
-            style = dict(color=colour(places[group]), symbol=marker(places[group]), opacity=0.75)
+            place = order.index(group)
+            look = dict(color=colour(place), symbol=marker(place), opacity=0.75)
         members = shown[groups[shown] == group]
-        custom = (
-            members[:, None] if numbers is None else np.column_stack([members, numbers[members]])
+        columns = [members] if numbers is None else [members, numbers[members]]
+        trace = kind_of(total)(
+            x=xy[members, 0],
+            y=xy[members, 1],
+            mode="markers",
+            name=name,
+            legendgroup=str(group),
+            showlegend=len(present) <= NAMED and col in (None, 1),
+            customdata=np.column_stack(columns).astype(integer),
+            marker=dict(size=size, **look),
+            hovertemplate=f"{name}<br>image %{{customdata[0]}}{hover}<extra></extra>",
         )
-        trace = kind(
-            x=xy[members, 0], y=xy[members, 1], mode="markers", name=_named(group, names),
-            legendgroup=str(group), showlegend=len(present) <= NAMED and col in (None, 1), customdata=custom.astype(whole),
-            marker=dict(size=size, **style),
-            hovertemplate=f"{_named(group, names)}<br>image %{{customdata[0]}}{hover}<extra></extra>",
-        )  # fmt: skip
         figure.add_trace(trace, row=row, col=col)
 
 
@@ -398,55 +437,46 @@ def add_picks(
     figure: Figure,
     xy: np.ndarray,
     dense: int,
-    picks: Mapping[str, Sequence[int]],
+    picks: Picks,
     row: int | None = None,
     col: int | None = None,
 ) -> None:
+    """Add one trace of ringed points for each entry of picks. dense: points in the figure."""
     for place, (name, indices) in enumerate(picks.items()):
-        indices = [int(i) for i in indices]
+        indices, symbol = [int(i) for i in indices], marker(place) + "-open"
         trace = kind_of(dense)(
-            x=xy[indices, 0], y=xy[indices, 1], mode="markers", name=name, legendgroup=f"picks {name}",
-            showlegend=col in (None, 1), customdata=np.array(indices)[:, None],
-            marker=dict(symbol=marker(place) + "-open", size=15, color=INK, line_width=2.5),
+            x=xy[indices, 0],
+            y=xy[indices, 1],
+            mode="markers",
+            name=name,
+            legendgroup=f"picks {name}",
+            showlegend=col in (None, 1),
+            customdata=np.array(indices)[:, None],
+            marker=dict(symbol=symbol, size=15, color=INK, line_width=2.5),
             hovertemplate=f"{name}: image %{{customdata[0]}}<extra></extra>",
-        )  # fmt: skip
+        )
         figure.add_trace(trace, row=row, col=col)
 
 
+STILL = dict(duration=0, redraw=False)
+AT_ONCE = dict(mode="immediate", frame=STILL, transition=dict(duration=0))
+
+
 def _slider(labels: Sequence[str]) -> dict:
-    still = dict(
-        mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0)
-    )
     steps = [
-        dict(method="animate", args=[[str(t)], still], label=label)
+        dict(method="animate", args=[[str(t)], AT_ONCE], label=label)
         for t, label in enumerate(labels)
     ]
-    return dict(
-        steps=steps,
-        currentvalue=dict(prefix="picks made ", font_size=16),
-        pad=dict(t=20, l=110),
-        x=0,
-        len=1,
-        font_size=11,
-    )
+    value, pad = dict(prefix="picks made ", font_size=16), dict(t=20, l=110)
+    return dict(steps=steps, currentvalue=value, pad=pad, x=0, len=1, font_size=11)
 
 
 def _play_button() -> dict:
-    play = dict(
-        frame=dict(duration=900, redraw=False), transition=dict(duration=0), fromcurrent=True
-    )
-    stop = dict(mode="immediate", frame=dict(duration=0, redraw=False), transition=dict(duration=0))
+    frame = dict(duration=900, redraw=False)
+    play = dict(frame=frame, transition=dict(duration=0), fromcurrent=True)
     buttons = [
         dict(label="play", method="animate", args=[None, play]),
-        dict(label="stop", method="animate", args=[[None], stop]),
+        dict(label="stop", method="animate", args=[[None], AT_ONCE]),
     ]
-    return dict(
-        type="buttons",
-        direction="left",
-        buttons=buttons,
-        x=0,
-        y=0,
-        xanchor="left",
-        yanchor="top",
-        pad=dict(t=40),
-    )
+    place = dict(x=0, y=0, xanchor="left", yanchor="top", pad=dict(t=40))
+    return dict(type="buttons", direction="left", buttons=buttons, **place)

@@ -1,361 +1,358 @@
-"""The statistics of many runs as one page that opens without a network: figures, tables, and sentences computed from them.
+"""The statistics of many runs as one self-contained page: figures, tables and generated sentences.
 
-A sentence says what holds after correction, and as plainly where nothing can be told or where plain learning wins.
+A sentence claims a difference only if it is significant after correction, and says just as clearly
+where the data cannot tell or where learning without a teacher is better.
 """
 
-import html
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
 from activekd_lite.analysis import statistics
 from activekd_lite.analysis.paired import cannot_show, paired_comparisons
 from activekd_lite.analysis.statistics import VALUES, Ranking, Results
 from activekd_lite.plots import comparisons
-from activekd_lite.plots.base import PAGE, Figure, html_of
+from activekd_lite.plots.base import Figure, html_of, render
 from activekd_lite.utils.files import write_atomic
 
 SIDES = {True: "With the teacher", False: "Without a teacher"}
 Accuracies = Mapping[tuple[str, str], float]
+Parts = list[tuple[str, str]]  # (kind, content), as in report.html
 
 
 def write(
-    results: Results, path: str | os.PathLike, *, teacher_accuracy_pct: Accuracies | None = None,
+    results: Results,
+    path: str | os.PathLike,
+    *,
+    teacher_accuracy_pct: Accuracies | None = None,
     failed: Mapping[str, str] | None = None,
-) -> Path:  # fmt: skip
-    """Write the page and return its path. results: see `statistics`; teacher_accuracy_pct: of (data set, teacher), drawn as a
-    line; failed: name of a run -> why it has no results. Raises ValueError for no runs, OSError where it cannot be written."""
+) -> Path:
+    """Write the report and return its path.
+
+    Parameters
+    ----------
+    results
+        As in `statistics`.
+    teacher_accuracy_pct
+        By (data set, teacher); drawn as a line if the runs did not record it.
+    failed
+        Name of a failed run -> reason.
+
+    Raises
+    ------
+    ValueError
+        If there are no runs.
+    OSError
+        If the page cannot be written.
+    """
     table, path = statistics.tidy_table(results), Path(path)
     parts = statistics.settings(table)
-    links = "".join(
-        f'<li><a href="#s{i}">{html.escape(name)}</a></li>'
-        for i, name in enumerate([*parts, "All settings"])
+    levels, settings = teacher_accuracy_pct or {}, []
+    for name, part in parts.items():
+        taught = part.loc[part["distill"], ["dataset", "teacher"]]
+        level = levels.get(tuple(taught.iloc[0])) if len(taught) else None
+        shown = one_setting(part, level)
+        settings.append({"name": name, "summary": summarize(part), "parts": shown})
+    page = render(
+        "report.html",
+        title="Results of these runs",
+        overview=overview(table, parts, failed or {}),
+        settings=settings,
+        all_settings=all_settings(table, len(parts)),
     )
-    body = [
-        "<h1>What these runs say</h1>",
-        what_was_run(table, parts, failed or {}),
-        in_short(parts),
-        f"<nav><ul>{links}</ul></nav>",
-    ]
-    for i, (name, part) in enumerate(parts.items()):
-        key = (
-            tuple(part[part["distill"]].iloc[0][["dataset", "teacher"]])
-            if part["distill"].any()
-            else None
-        )
-        body += [
-            f'<section id="s{i}"><h2>{html.escape(name)}</h2>',
-            *one_setting(part, (teacher_accuracy_pct or {}).get(key)),
-        ]
-        body.append("</section>")
-    body += [
-        f'<section id="s{len(parts)}"><h2>All settings</h2>',
-        *all_settings(table, len(parts)),
-        HOW_TO_READ,
-        "</section>",
-    ]
-    head = f"<style>{STYLE}</style><script>{get_plotlyjs()}</script>"
-    write_atomic(path, PAGE.format(title="What these runs say", head=head, body="\n".join(body)))
+    write_atomic(path, page)
     return path
 
 
-def what_was_run(
+def overview(
     table: pd.DataFrame, parts: Mapping[str, pd.DataFrame], failed: Mapping[str, str]
-) -> str:
-    """How many runs of what, and which are missing."""
-    rows = []
-    for name, part in parts.items():
-        runs, counts = statistics.aulc(part), part["labeled_count"]
-        rows.append({
-            "setting": name, "strategies": runs["strategy"].nunique(), "seeds": runs["seed"].nunique(),
-            "runs with a teacher": int(runs["distill"].sum()), "without": int((~runs["distill"]).sum()),
-            "trainings a run": runs["rounds"].max(), "labels": f"{counts.min()} to {counts.max()}",
-        })  # fmt: skip
-    said, gone = (
-        [_p(f"{len(statistics.aulc(table))} runs, {len(table)} trainings.")],
+) -> Parts:
+    """How many runs there are of each kind, and which are missing."""
+    rows, absent = (
+        [_setting_row(name, part) for name, part in parts.items()],
         statistics.missing(table),
     )
-    if len(gone):
-        short = [
-            "no run" if r.rounds == 0 else f"stopped after {r.rounds} of {r.of} trainings"
-            for r in gone.itertuples()
+    shown = [_table(pd.DataFrame(rows))]
+    shown.append(("text", f"{len(statistics.aulc(table))} runs, {len(table)} trainings."))
+    if len(absent):
+        stopped = [
+            f"stopped after {r.rounds} of {r.of} trainings" if r.rounds else "no run"
+            for r in absent.itertuples()
         ]
         columns = ["dataset", "teacher", "vlm", "student", "strategy", "seed"]
-        said.append(
-            _p(
-                f"Missing, or cut short, are {len(gone)} of the runs. Comparisons leave their seeds out:",
-                "warn",
-            )
-        )
-        said.append(_table(gone[columns].assign(what=short)))
+        warning = f"Missing or incomplete runs: {len(absent)}. Comparisons leave out their seeds:"
+        shown += [("warning", warning), _table(absent[columns].assign(problem=stopped))]
     if failed:
-        said.append(_p(f"Failed: {len(failed)}", "warn"))
-        said.append(_table(pd.DataFrame({"run": list(failed), "why": list(failed.values())})))
-    return "\n".join([_table(pd.DataFrame(rows)), *said])
+        reasons = pd.DataFrame({"run": list(failed), "reason": list(failed.values())})
+        shown += [("warning", f"Failed runs: {len(failed)}"), _table(reasons)]
+    return shown
 
 
-def in_short(parts: Mapping[str, pd.DataFrame]) -> str:
-    lines = []
-    for name, part in parts.items():
-        said = [] if (gain := statistics.gains(part)).empty else [gain_said(gain, ["aulc_pct"])]
-        said += [
-            f"{SIDES[distill]}: {pairs_said(pairs)}" for distill, pairs in _pairs(part).items()
-        ]
-        lines.append(f"<li><b>{html.escape(name)}.</b> {html.escape(' '.join(said))}</li>")
-    return f"<h2>In short</h2><ul>{''.join(lines)}</ul>"
+def _setting_row(name: str, part: pd.DataFrame) -> dict:
+    runs, counts = statistics.aulc(part), part["labeled_count"]
+    return {
+        "setting": name,
+        "strategies": runs["strategy"].nunique(),
+        "seeds": runs["seed"].nunique(),
+        "runs with a teacher": int(runs["distill"].sum()),
+        "without": int((~runs["distill"]).sum()),
+        "trainings per run": runs["rounds"].max(),
+        "labels": f"{counts.min()} to {counts.max()}",
+    }
 
 
-def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -> list[str]:
-    """Curves, areas, gain, wins and losses, ranks, calibration, class balance and seconds of a setting, each with its
-    sentence."""
-    curves = comparisons.learning_curves(part, teacher_accuracy_pct=teacher_accuracy_pct)
-    said = curves_said(statistics.curves_frame(part))
-    shown = ["<h3>Learning curves</h3>", _p(said), _figure(curves, legend=True), *_teacher(part)]
-    areas = statistics.summary(part).drop(columns="data set")
-    shown += ["<h3>Area under the learning curve</h3>", _p(areas_said(part)), _table(areas)]
-    shown.append(_figure(comparisons.aulc_intervals(part), wide=False, legend=True))
-    if len(gain := statistics.gains(part)):
-        dots = comparisons.gain_intervals(part)
-        shown += [
-            "<h3>What the teacher adds</h3>",
-            _p(gain_said(gain)),
-            _figure(dots, wide=False, legend=True),
-        ]
+def summarize(part: pd.DataFrame) -> str:
+    """The main findings of one setting: the gain, and the significant differences on each side."""
+    gain = statistics.gains(part)
+    sentences = [describe_gain(gain, ["aulc_pct"])] if len(gain) else []
     for distill, pairs in _pairs(part).items():
-        shown += [
-            f"<h3>{SIDES[distill]}: who beats whom</h3>",
-            _p(pairs_said(pairs)),
-            _figure(comparisons.win_tie_loss(pairs)),
-        ]
+        sentences.append(f"{SIDES[distill]}: {describe_pairs(pairs)}")
+    return " ".join(sentences)
+
+
+def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -> Parts:
+    """All figures and tables of a setting, each with a sentence."""
+    curves = comparisons.learning_curves(part, teacher_accuracy_pct=teacher_accuracy_pct)
+    shown = [
+        ("heading", "Learning curves"),
+        ("text", describe_curves(statistics.curves_frame(part))),
+    ]
+    shown += [_figure(curves, legend=True), *_teacher(part)]
+    areas = statistics.summary(part).drop(columns="data set")
+    shown += [("heading", "Area under the learning curve"), ("text", describe_areas(part))]
+    shown += [_table(areas), _figure(comparisons.aulc_intervals(part), wide=False, legend=True)]
+    if len(gain := statistics.gains(part)):
+        shown += [("heading", "What the teacher adds"), ("text", describe_gain(gain))]
+        shown.append(_figure(comparisons.gain_intervals(part), wide=False, legend=True))
+    for distill, pairs in _pairs(part).items():
+        shown += [("heading", f"{SIDES[distill]}: pairwise comparisons")]
+        shown += [("text", describe_pairs(pairs)), _figure(comparisons.win_tie_loss(pairs))]
         shown += _ranks(statistics.ranking(part, "seed", distill=distill))
     if "calibration_error_pct" in part:
         figure = comparisons.learning_curves(part, value="calibration_error_pct")
-        shown += [
-            "<h3>Calibration</h3>",
-            _p(curves_said(figure.table, "calibration error")),
-            _figure(figure, legend=True),
-        ]
+        sentence = describe_curves(figure.table, "calibration error")
+        shown += [("heading", "Calibration"), ("text", sentence), _figure(figure, legend=True)]
     return [*shown, *_class_balance(part), *_seconds(part)]
 
 
-def _teacher(part: pd.DataFrame) -> list[str]:
-    """The teacher's own test accuracy: a sentence, and a figure by strategy where it learns from the labels."""
+def _teacher(part: pd.DataFrame) -> Parts:
+    """The teacher's own test accuracy; with a figure by strategy if it learns from the labels."""
     if not part["distill"].any():
         return []
     taught = statistics.teacher_curve(part)
-    shown = ["<h3>The teacher</h3>", _p(teacher_said(taught))]
+    shown = [("heading", "The teacher"), ("text", describe_teacher(taught))]
     if len(taught) and np.ptp(taught["mean"]) > 1e-6:
         figure = comparisons.learning_curves(part[part["distill"]], value="teacher_accuracy_pct")
         shown.append(_figure(figure, legend=True))
     return shown
 
 
-def _class_balance(part: pd.DataFrame) -> list[str]:
-    head = "<h3>Class balance of the labels</h3>"
+def _class_balance(part: pd.DataFrame) -> Parts:
+    heading = ("heading", "Class balance of the labels")
     if not statistics.recorded(part, "label_imbalance"):
-        return [head, _p("class counts were not recorded in these runs.")]
+        return [heading, ("text", "Class counts were not recorded in these runs.")]
     figure = comparisons.learning_curves(part, value="label_imbalance")
-    return [head, _p(balance_said(figure.table)), _figure(figure, legend=True)]
+    return [heading, ("text", describe_balance(figure.table)), _figure(figure, legend=True)]
 
 
-def _seconds(part: pd.DataFrame) -> list[str]:
+def _seconds(part: pd.DataFrame) -> Parts:
     """Tables of time by strategy and stage, and by round."""
     stages, rounds = statistics.stage_seconds(part), statistics.round_seconds(part)
-    shown = ["<h3>Seconds</h3>", _p(seconds_said(part))]
+    shown = [("heading", "Seconds"), ("text", describe_seconds(part))]
     if len(stages):
-        side = np.where(stages["distill"], "with teacher", "without")
-        shown.append(
-            _table(stages.assign(distill=side).rename(columns={"distill": "teacher?"}).round(3))
-        )
+        stages["distill"] = np.where(stages["distill"], "with teacher", "without")
+        shown.append(_table(stages.rename(columns={"distill": "teacher?"}).round(3)))
     if len(rounds):
-        shown += [
-            _p("seconds of each round, all stages together:"),
-            _table(rounds.rename(columns={"labeled_count": "labels"}).round(2)),
-        ]
+        rounds = rounds.rename(columns={"labeled_count": "labels"}).round(2)
+        shown += [("text", "Seconds of each round, all stages together:"), _table(rounds)]
     return shown
 
 
-def all_settings(table: pd.DataFrame, count: int) -> list[str]:
-    """Firsts as the paper counts them, and ranks over settings, where there are several."""
+def all_settings(table: pd.DataFrame, count: int) -> Parts:
+    """How often each strategy is first, and ranks over settings if there are several."""
     shown = []
-    for distill, words in SIDES.items():
+    for distill, side in SIDES.items():
         firsts = statistics.firsts(table, distill=distill)
-        if len(firsts):
-            figure = comparisons.first_counts(firsts)
-            shown += [
-                f"<h3>{words}: first in x of y</h3>",
-                _p(firsts_said(firsts)),
-                _figure(figure, wide=False),
-            ]
-        if len(firsts) and count > 1:
+        if firsts.empty:
+            continue
+        shown += [("heading", f"{side}: first in x of y"), ("text", describe_firsts(firsts))]
+        shown.append(_figure(comparisons.first_counts(firsts), wide=False))
+        if count > 1:
             try:
                 shown += _ranks(statistics.ranking(table, "setting", distill=distill))
             except ValueError as error:  # each setting lacks a strategy that another has
-                shown.append(_p(f"no ranks over settings: {error}."))
-    return shown or [_p("One strategy only: there is nobody to be ahead of.")]
+                shown.append(("text", f"No ranks over settings: {error}."))
+    return shown or [("text", "There is only one strategy, so there is nothing to compare.")]
 
 
-def curves_said(curves: pd.DataFrame, what: str = "test accuracy") -> str:
-    """From where to where the mean over the strategies goes. curves: of `statistics.curves_frame`."""
-    said = []
-    for distill, of in curves.groupby("distill", sort=False):
-        mean = of.groupby("labeled_count")["mean"].mean()
-        start, end = mean.index[0], mean.index[-1]
-        said.append(
-            f"{SIDES[distill].lower()} from {mean[start]:.1f} % at {start} labels to {mean[end]:.1f} % at {end}"
-        )
-    return f"The mean {what} of all strategies goes {'; '.join(said)}."
+def describe_curves(curves: pd.DataFrame, quantity: str = "test accuracy") -> str:
+    """The mean over the strategies at both ends. curves: from `statistics.curves_frame`."""
+    sides = []
+    for distill, curve in curves.groupby("distill", sort=False):
+        mean = curve.groupby("labeled_count")["mean"].mean().iloc[[0, -1]]
+        ends = " to ".join(f"{value:.1f} % at {count} labels" for count, value in mean.items())
+        sides.append(f"{SIDES[distill].lower()}, from {ends}")
+    return f"Mean {quantity} of all strategies: {'; '.join(sides)}."
 
 
-def teacher_said(taught: pd.DataFrame) -> str:
-    """The teacher's own accuracy, and whether it changes. taught: of `statistics.teacher_curve`."""
+def describe_teacher(taught: pd.DataFrame) -> str:
+    """The teacher's own accuracy, and whether it changes.
+
+    taught: from `statistics.teacher_curve`.
+    """
     if taught.empty:
-        return "the teacher's own test accuracy was not recorded in these runs."
+        return "The teacher's own test accuracy was not recorded in these runs."
     first, last = taught.iloc[0], taught.iloc[-1]
     if np.ptp(taught["mean"]) <= 1e-6:
-        return f"the teacher alone has a test accuracy of {first['mean']:.1f} % in every round: it does not learn from labels."
+        return (
+            f"The teacher's own test accuracy is {first['mean']:.1f} % in every round: "
+            "it does not learn from the labels."
+        )
     return (
-        f"the teacher learns from the labels: its own test accuracy goes from {first['mean']:.1f} % at "
-        f"{first['labeled_count']} labels to {last['mean']:.1f} % at {last['labeled_count']} (mean over the strategies)."
+        "The teacher learns from the labels: its own test accuracy goes from "
+        f"{first['mean']:.1f} % at {first['labeled_count']} labels to "
+        f"{last['mean']:.1f} % at {last['labeled_count']} (mean over the strategies)."
     )
 
 
-def balance_said(curves: pd.DataFrame) -> str:
-    """Whose labels are most and least balanced in the end. curves: of `statistics.curves_frame`, value label_imbalance."""
-    said = [
-        "imbalance is 1 - normalised entropy of the class counts: 0 for equal counts, 1 where all labels are of one class."
+def describe_balance(curves: pd.DataFrame) -> str:
+    """Which strategy's final labels are most and least balanced.
+
+    curves: from `statistics.curves_frame`, with the value label_imbalance.
+    """
+    sentences = [
+        "Imbalance is 1 minus the normalised entropy of the class counts: "
+        "0 if all counts are equal, 1 if all labels are of one class."
     ]
-    for distill, of in curves.groupby("distill", sort=False):
-        last = of[of["labeled_count"] == of["labeled_count"].max()].sort_values(
-            "mean", kind="stable"
-        )
+    for distill, curve in curves.groupby("distill", sort=False):
+        count = curve["labeled_count"].max()
+        last = curve[curve["labeled_count"] == count].sort_values("mean", kind="stable")
         ends = [f"{r['strategy']} ({r['mean']:.3f})" for r in (last.iloc[0], last.iloc[-1])]
-        start = f"{SIDES[distill]}, at {last['labeled_count'].iloc[0]} labels, "
-        said.append(
-            f"{start}{ends[0]} is the most balanced, {ends[1]} the least."
-            if len(last) > 1
-            else f"{start}{ends[0]}."
-        )
-    return " ".join(said)
+        finding = f"{ends[0]} is most balanced, {ends[1]} least" if len(last) > 1 else ends[0]
+        sentences.append(f"{SIDES[distill]}, at {count} labels: {finding}.")
+    return " ".join(sentences)
 
 
-def seconds_said(part: pd.DataFrame) -> str:
-    """What the tables of seconds hold, what was not recorded, and on what it was computed. part: one setting."""
+def describe_seconds(part: pd.DataFrame) -> str:
+    """What the time tables of one setting show, and on which device the runs were computed."""
     if not statistics.recorded(part, "seconds"):
-        return "time was not recorded in these runs."
-    said = "mean seconds per round, over rounds and seeds; select counts only rounds that ask for labels."
+        return "Time was not recorded in these runs."
+    text = "Mean seconds per round, over rounds and seeds; select averages rounds with a query."
     if not statistics.recorded(part, *(f"seconds_{stage}" for stage in statistics.STAGES)):
-        said = "seconds per stage were not recorded in these runs."
+        text = "Seconds per stage were not recorded in these runs."
     devices = sorted(set(part["device"].dropna()) - {""}) if "device" in part else []
-    return said + (f" Computed on {'; '.join(devices)}." if devices else "")
+    return text + (f" Computed on: {'; '.join(devices)}." if devices else "")
 
 
-def areas_said(part: pd.DataFrame) -> str:
-    """How far the strategies lie apart in their mean area. part: one setting."""
-    runs, said = statistics.aulc(part).query("whole"), []
-    for distill, of in runs.groupby("distill", sort=False):
-        mean = of.groupby("strategy", sort=False)["aulc_pct"].mean().sort_values()
-        ends = [
-            f"{name} ({area:.1f})" for name, area in (*mean.tail(1).items(), *mean.head(1).items())
-        ]
-        said += [f"{SIDES[distill]} {' is highest, '.join(ends)} lowest."] if len(mean) > 1 else []
-    text = "Mean test accuracy over the rounds (%), ± the 95 % interval over seeds; the gain is paired by seed."
-    return " ".join([text, *said])
+def describe_areas(part: pd.DataFrame) -> str:
+    """The highest and the lowest mean area under the learning curve in one setting."""
+    sentences = [
+        "Mean test accuracy over the rounds (%) ± 95 % interval over the seeds; "
+        "the gain is paired by seed."
+    ]
+    for distill, runs in statistics.aulc(part).query("whole").groupby("distill", sort=False):
+        mean = runs.groupby("strategy", sort=False)["aulc_pct"].mean().sort_values()
+        low, high = (f"{mean.index[k]} ({mean.iloc[k]:.1f})" for k in (0, -1))
+        if len(mean) > 1:
+            sentences.append(f"{SIDES[distill]}, {high} is highest and {low} lowest.")
+    return " ".join(sentences)
 
 
-def gain_said(gains: pd.DataFrame, values: list[str] | None = None) -> str:
-    """What the teacher adds, for how many strategies beyond their interval, and where plain learning is ahead."""
-    said, several = [], gains["strategy"].nunique() > 1
-    for value in values or list(VALUES):
-        of = gains[gains["value"] == value]
-        more, less = of[of["mean"] - of["half_width"] > 0], of[of["mean"] + of["half_width"] < 0]
-        line = f"{VALUES[value].capitalize()}: the teacher adds {of['mean'].mean():+.1f} points{' on average' if several else ''}"
-        if of["half_width"].isna().all():
-            said.append(f"{line}, from a single seed, which says nothing about luck.")
-            continue
-        line += (
-            f", beyond the 95 % interval for {len(more)} of {len(of)} strategies" if several else ""
-        )
-        ahead = [
-            f"{r.strategy} ({statistics.interval_text(r.mean, r.half_width, '+')})"
-            for r in less.itertuples()
-        ]
-        line += f"; plain learning is ahead for {', '.join(ahead)}" if ahead else ""
-        open_ = [r.strategy for r in of.itertuples() if not abs(r.mean) > r.half_width]
-        line += f"; it cannot be told from 0 for {', '.join(open_)}" if open_ else ""
-        said.append(f"{line}.")
-    return " ".join(said)
+def describe_gain(gains: pd.DataFrame, values: list[str] | None = None) -> str:
+    """What the teacher adds, and for which strategies the interval excludes 0.
+
+    gains: from `statistics.gains`, of one setting.
+    """
+    rows = ((value, gains[gains["value"] == value]) for value in values or VALUES)
+    return " ".join(f"{VALUES[value].capitalize()}: {_gain(table)}." for value, table in rows)
 
 
-def pairs_said(pairs: pd.DataFrame) -> str:
-    """Which differences hold after Holm's correction. pairs: of `metrics.paired_comparisons`."""
+def _gain(table: pd.DataFrame) -> str:
+    several, half_width = len(table) > 1, table["half_width"]
+    text = f"the teacher changes accuracy by {table['mean'].mean():+.1f} points"
+    text += " on average" if several else ""
+    if half_width.isna().all():
+        return f"{text}, but a single seed cannot show whether that is chance"
+    worse = [
+        f"{r.strategy} ({statistics.interval_text(r.mean, r.half_width, '+')})"
+        for r in table[table["mean"] + half_width < 0].itertuples()
+    ]
+    unclear = table.loc[~(table["mean"].abs() > half_width), "strategy"]
+    better = (table["mean"] - half_width > 0).sum()
+    if several:
+        text += f"; the 95 % interval is above 0 for {better} of {len(table)} strategies"
+    text += f"; learning without a teacher is better for {', '.join(worse)}" if worse else ""
+    return text + (f"; the interval includes 0 for {', '.join(unclear)}" if len(unclear) else "")
+
+
+def describe_pairs(pairs: pd.DataFrame) -> str:
+    """The differences that are significant after Holm's correction, largest first.
+
+    pairs: from `metrics.paired_comparisons`.
+    """
     n, count = int(pairs["n"].iloc[0]), len(pairs)
     if n < 2:
-        return "one seed that all strategies have says nothing about luck."
+        return "Only one seed has all strategies, so no difference can be tested."
     if pairs["least"].iloc[0] >= 0.05:
         return f"{cannot_show(n, count)}."
-    sure = pairs[pairs["p_holm"] < 0.05]
-    ahead = [
+    significant = [
         (r.a, r.b, r.difference) if r.difference > 0 else (r.b, r.a, -r.difference)
-        for r in sure.itertuples()
+        for r in pairs[pairs["p_holm"] < 0.05].itertuples()
     ]
-    if not ahead:
-        return f"none of {count} differences holds after Holm's correction ({n} paired seeds): each can be luck."
-    said = "; ".join(
-        f"{a} over {b} ({gap:+.1f})" for a, b, gap in sorted(ahead, key=lambda row: -row[2])
+    ordered = sorted(significant, key=lambda row: -row[2])
+    found = "; ".join(f"{a} over {b} ({difference:+.1f})" for a, b, difference in ordered)
+    text = f"{len(significant) or 'none'} of {count}{': ' if found else ''}{found}"
+    return f"Significant differences after Holm's correction ({n} paired seeds): {text}."
+
+
+def describe_ranks(ranking: Ranking) -> str:
+    """Which strategy ranks best, which rank significantly lower, and what that does not show."""
+    table, width, p = ranking.table, ranking.critical_difference, ranking.friedman_p
+    best, size, blocks = table.iloc[0], len(table), f"{len(ranking.ranks)} {ranking.blocks}"
+    text = (
+        f"{best['strategy']} has the best mean rank by AULC ({best['mean_rank']:.2f}) over {blocks}"
     )
-    return f"{len(ahead)} of {count} differences hold after Holm's correction ({n} paired seeds): {said}."
-
-
-def ranks_said(ranking: Ranking) -> str:
-    """What the ranks over blocks can tell, and of what."""
-    table, width, n = ranking.table, ranking.critical_difference, len(ranking.ranks)
-    best, size = table.iloc[0], len(table)
-    said = f"Over {n} {ranking.blocks} {best['strategy']} has the best mean rank by AULC ({best['mean_rank']:.2f})"
+    friedman = f"Friedman's test, p = {p:.2g}"
     if width > size - 1:
-        said += f", but {n} {ranking.blocks} cannot tell {size} strategies apart: ranks would have to be {width:.2f} apart."
-    elif ranking.friedman_p >= 0.05:
-        said += f". Ranks as uneven as these can be luck (Friedman's test, p = {ranking.friedman_p:.2g})."
+        text += f", but {blocks} are too few to distinguish {size} strategies"
+        text += f": ranks would have to differ by {width:.2f}."
+    elif p >= 0.05:
+        text += f", but the ranks do not differ significantly ({friedman})."
     else:
-        behind = table[table["mean_rank"] - best["mean_rank"] >= width]["strategy"]
-        p = (
-            f" (Friedman's test, p = {ranking.friedman_p:.2g})"
-            if np.isfinite(ranking.friedman_p)
-            else ""
-        )
-        said += f"; {', '.join(behind) or 'no other'} ranks lower by more than the critical difference, {width:.2f}{p}."
-    seeds = (
-        "1 seed that lacks a strategy is"
-        if ranking.left_out == 1
-        else f"{ranking.left_out} seeds that lack a strategy are"
-    )
-    left = f" {seeds} left out." if ranking.left_out else ""
+        lower = table[table["mean_rank"] - best["mean_rank"] >= width]["strategy"]
+        test = f"; {friedman}" if np.isfinite(p) else ""
+        text += f". Significantly lower: {', '.join(lower) or 'none'}"
+        text += f" (critical difference {width:.2f}{test})."
+    if ranking.left_out:
+        text += f" Seeds left out because they lack a strategy: {ranking.left_out}."
     if ranking.blocks == statistics.BLOCKS["seed"]:
-        return said + left + " Seeds are luck within one task: this says nothing of other data."
-    return said + left + " The test takes settings as independent; those that share data are not."
+        return text + " Seeds vary only chance within one task: this says nothing about other data."
+    return text + " The test assumes independent settings; settings that share data are not."
 
 
-def firsts_said(firsts: pd.DataFrame) -> str:
-    """Who is first most often, as arXiv:2506.00910 counts. firsts: of `statistics.firsts`."""
+def describe_firsts(firsts: pd.DataFrame) -> str:
+    """Which strategy is first most often, as counted in arXiv:2506.00910.
+
+    firsts: from `statistics.firsts`.
+    """
     top = firsts.iloc[0]
-    said = f"First most often: {top['strategy']}, in {top['first']} of {top['of']} comparisons "
-    said += f"({100 * top['first'] / top['of']:.0f} %)"
-    said += f", level with another in {top['tied']}" if top["tied"] else ""
-    said += (
-        f", {top['after_2']} of {top['of_after_2']} after the first two rounds"
-        if top["of_after_2"]
-        else ""
+    share = 100 * top["first"] / top["of"]
+    text = f"{top['strategy']} is first most often: in {top['first']} of {top['of']} comparisons"
+    text += f" ({share:.0f} %)" + (f", tied for first in {top['tied']}" if top["tied"] else "")
+    if top["of_after_2"]:
+        text += f"; from round 3 on, in {top['after_2']} of {top['of_after_2']}"
+    return (
+        f"{text}. Its mean lead over the best other strategy is {top['mean_lead']:+.1f} points. "
+        "Rounds of a run depend on each other, so this is weaker evidence than "
+        f"{top['of']} independent comparisons."
     )
-    said += f"; on average {top['mean_lead']:+.1f} points from the best other"
-    return f"{said}. Rounds of a run hang together, so these are far fewer than {top['of']} independent draws."
 
 
 def _pairs(part: pd.DataFrame) -> dict[bool, pd.DataFrame]:
-    """The comparisons with a teacher and without, where two strategies share a whole seed."""
+    """The comparisons with a teacher and without, where two strategies share a complete seed."""
     runs, found = statistics.aulc(part), {}
     for distill in (True, False):
         if (runs["distill"] == distill).any():
@@ -365,48 +362,24 @@ def _pairs(part: pd.DataFrame) -> dict[bool, pd.DataFrame]:
     return found
 
 
-def _ranks(ranking: Ranking) -> list[str]:
+def _ranks(ranking: Ranking) -> Parts:
     if len(ranking.ranks) < 2:
         return []
-    return [_p(ranks_said(ranking)), _figure(comparisons.critical_differences(ranking), wide=False)]
+    figure = comparisons.critical_differences(ranking)
+    return [("text", describe_ranks(ranking)), _figure(figure, wide=False)]
 
 
-def _figure(figure: Figure, *, wide: bool = True, legend: bool = False) -> str:
-    """The figure for a narrow page: its heading is its title; a wide one is scrolled on a phone, its legend goes below."""
+def _figure(figure: Figure, *, wide: bool = True, legend: bool = False) -> tuple[str, str]:
+    """A figure for a narrow page; a wide one can be scrolled on a phone.
+
+    With a legend, the title is dropped (the heading replaces it) and the legend moves below.
+    """
     if legend:
-        figure.update_layout(
-            legend=dict(orientation="h", y=-0.2, yanchor="top", x=0), title_text="", margin_t=36
-        )
-        figure.update_layout(height=580 if wide else figure.layout.height + 20)
-    return f'<div class="scroll"><div class="figure{" wide" * wide}">{html_of(figure)}</div></div>'
+        below = dict(orientation="h", y=-0.2, yanchor="top", x=0)
+        height = 580 if wide else figure.layout.height + 20
+        figure.update_layout(legend=below, title_text="", margin_t=36, height=height)
+    return "figure wide" if wide else "figure", html_of(figure)
 
 
-def _table(table: pd.DataFrame) -> str:
-    return f'<div class="scroll">{table.to_html(index=False, border=0, na_rep="")}</div>'
-
-
-def _p(text: str, kind: str = "") -> str:
-    return f"<p{f' class={kind!r}' if kind else ''}>{html.escape(text[0].upper() + text[1:])}</p>"
-
-
-STYLE = """
-body { color: #222 } h2 { border-top: 2px solid #ddd; padding-top: 1.2rem; margin-top: 2.5rem } h3 { margin: 1.8rem 0 0.4rem }
-p, li { max-width: 46rem } a { color: #0055aa } .warn { color: #a8420a; font-weight: bold }
-.scroll { overflow-x: auto } .wide { min-width: 600px } nav ul { padding-left: 1.2rem }
-table { font-size: 0.95em } th, td { border-bottom: 1px solid #e6e6e6; white-space: nowrap }
-th:first-child, td:first-child { text-align: left }
-"""
-
-HOW_TO_READ = """<h3>How to read this</h3>
-<ul><li><b>Paired.</b> Runs that share a seed share the first labels, the student's first weights and the draws of its batches,
-so differences are taken seed by seed. Only seeds in which a comparison has all its runs count.</li>
-<li><b>Interval.</b> Student's t, 95 %, over the seeds. Intervals of two strategies may overlap although their paired
-difference is sure.</li>
-<li><b>More than luck.</b> A permutation test: if two strategies were equal, each seed's difference could as well have the other
-sign. Its p-value is the share of all such signs that give as large a mean. n seeds cannot give less than 2 / 2<sup>n</sup>.
-Holm's correction then asks for more, the more pairs are compared.</li>
-<li><b>Critical difference.</b> Nemenyi's test after Friedman's, on ranks (Demsar 2006). It takes the blocks it ranks in as
-independent, and is approximate for few of them. It asks one question of all strategies together, so it may find something where
-the corrected test of each pair cannot. "Not told apart" is not "equal".</li>
-<li><b>Class imbalance.</b> 1 - H / log C, H the entropy of the label counts of C classes.</li>
-<li><b>First in x of y.</b> A comparison is a round of a setting, from round 1 on, by mean accuracy over the seeds.</li></ul>"""
+def _table(table: pd.DataFrame) -> tuple[str, str]:
+    return "table", table.to_html(index=False, border=0, na_rep="")

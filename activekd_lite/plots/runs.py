@@ -14,270 +14,261 @@ from activekd_lite.runs.record import RunResult
 from activekd_lite.scores import calibration_error_pct, reliability
 from activekd_lite.utils.images import ImageFiles
 
+ERRORS = [[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]]  # colour scale
+
 
 def reliability_diagram(
     predictions: Mapping[str, Tensor], labels: Tensor, bins: int = 10
 ) -> Figure:
-    """How often predictions of a given confidence are right: a line for each entry name -> probs (N, C); labels (N,).
+    """Plot accuracy against confidence, one line per entry name -> probs (N, C).
 
-    The diagonal is perfect calibration; below it a model is too sure of itself. Empty bins are left out.
+    The diagonal is perfect calibration; below it a model is overconfident. Empty bins are left out.
+    labels: (N,) class indices.
     """
-    lines = [
-        go.Scatter(
-            x=[0, 1], y=[0, 1], mode="lines", name="perfect", line=dict(color="#888888", dash="dot")
-        )
-    ]
-    tables, errors = (
-        [],
-        {name: calibration_error_pct(probs, labels, bins) for name, probs in predictions.items()},
-    )
+    dotted = dict(color="#888888", dash="dot")
+    lines = [go.Scatter(x=[0, 1], y=[0, 1], mode="lines", name="perfect", line=dotted)]
+    tables, errors = [], []
     for place, (name, probs) in enumerate(predictions.items()):
-        table = reliability(probs, labels, bins)
-        table = table[table["count"] > 0]
+        error = calibration_error_pct(probs, labels, bins)
+        table = reliability(probs, labels, bins).query("count > 0")
+        line = go.Scatter(
+            x=table["confidence"],
+            y=table["accuracy"],
+            mode="lines+markers",
+            customdata=table["count"],
+            name=f"{name} (ECE {error:.1f} %)",
+            line_color=colour(place),
+            marker=dict(symbol=marker(place), size=10),
+            hovertemplate="%{y:.0%} of %{customdata} images are correct",
+        )
+        lines.append(line)
         tables.append(table.assign(model=name))
-        lines.append(go.Scatter(
-            x=table["confidence"], y=table["accuracy"], mode="lines+markers", customdata=table["count"],
-            name=f"{name} (ECE {errors[name]:.1f} %)", line_color=colour(place),
-            marker=dict(symbol=marker(place), size=10), hovertemplate="right %{y:.0%} of %{customdata} images",
-        ))  # fmt: skip
-    said = "; ".join(f"{name} {error:.1f} %" for name, error in errors.items())
-    figure = Figure(
-        lines,
-        table=pd.concat(tables, ignore_index=True),
-        alt=f"Share that is right against confidence. Calibration error: {said}.",
-    )
-    figure.update_xaxes(title="confidence", range=[0, 1.02], tickformat=".0%")
-    figure.update_yaxes(title="share that is right", range=[0, 1.02], tickformat=".0%")
-    return figure.update_layout(title="Is it as sure as it is right?", hovermode="x unified")
+        errors.append(f"{name} {error:.1f} %")
+    alt = f"Accuracy by confidence. Expected calibration error: {'; '.join(errors)}."
+    figure = Figure(lines, table=pd.concat(tables, ignore_index=True), alt=alt)
+    axis = dict(range=[0, 1.02], tickformat=".0%")
+    figure.update_xaxes(title="confidence", **axis).update_yaxes(title="accuracy", **axis)
+    return figure.update_layout(title="Calibration", hovermode="x unified")
 
 
 def query_montage(
     result: RunResult, images: Tensor | ImageFiles, *, tile: int = 56, columns: int = 12
 ) -> Figure:
-    """What was asked for, a line of pictures a round, in pick order; the true label on hover.
+    """Show the images of each query in pick order, one row per round; hover for the true label.
 
-    images: (N, 3, H, W) uint8, the pool's. Long queries are cut after `columns` pictures, and the title says so.
+    images: the pool's, (N, 3, H, W) uint8.
+    Longer queries are cut after `columns` images, which the title mentions.
     """
     start = torch.nonzero(result.state.labeled_round == 0).flatten().tolist()
     queries = [record.query_indices for record in result.records if record.query_indices]
     rows = {"start": start} | {f"query {i}": query for i, query in enumerate(queries, 1)}
     labels, classnames = result.state.labels.tolist(), result.config["classnames"]
     captions = {i: classnames[labels[i]] for row in rows.values() for i in row}
-    return image_rows(
-        rows, images, captions, tile=tile, columns=columns, title=f"{result.name}: what was asked"
-    )
+    title = f"{result.name}: labelled images"
+    return image_rows(rows, images, captions, tile=tile, columns=columns, title=title)
 
 
 def image_rows(
-    rows: Mapping[str, Sequence[int] | Tensor], images: Tensor | ImageFiles,
-    captions: Mapping[int, str] | Sequence[str] | None = None, *, tile: int = 56, columns: int = 12, title: str = "",
-) -> Figure:  # fmt: skip
-    """A named row of pictures for each entry: pool indices, in their order; number and caption on hover.
+    rows: Mapping[str, Sequence[int] | Tensor],
+    images: Tensor | ImageFiles,
+    captions: Mapping[int, str] | Sequence[str] | None = None,
+    *,
+    tile: int = 56,
+    columns: int = 12,
+    title: str = "",
+) -> Figure:
+    """Show one row of images per entry, name -> pool indices; hover for index and caption.
 
-    images: (N, 3, H, W) uint8; captions: of the pool indices. Rows are cut after `columns` pictures, and the title says so.
+    images: (N, 3, H, W) uint8; captions: by pool index.
+    Longer rows are cut after `columns` images, which the title mentions.
+    Raises ValueError if all rows are empty.
     """
     rows = {name: [int(i) for i in indices] for name, indices in rows.items()}
     longest = max(map(len, rows.values()), default=0)
     if longest == 0:
-        raise ValueError("no pictures: every row is empty")
+        raise ValueError("no images to show: every row is empty")
     cut, columns = longest > columns, min(columns, longest)
-    shown = [
-        (y, x, index)
-        for y, indices in enumerate(rows.values())
-        for x, index in enumerate(indices[:columns])
-    ]
+    places = [(y, x, i) for y, row in enumerate(rows.values()) for x, i in enumerate(row[:columns])]
+    ys, xs, indices = map(np.array, zip(*places, strict=True))
     canvas = torch.full((len(rows) * columns, 3, tile, tile), 255, dtype=torch.uint8)
-    places = [y * columns + x for y, x, _ in shown]
-    canvas[places, :, 2:-2, 2:-2] = squares(images, [index for _, _, index in shown], tile - 4)
-    said = [
-        f"image {i}: {captions[i]}" if captions is not None else f"image {i}" for _, _, i in shown
-    ]
-    table = pd.DataFrame(
-        {
-            "row": [list(rows)[y] for y, _, _ in shown],
-            "index": [i for *_, i in shown],
-            "image": said,
-        }
-    )
-    alt = (
-        f"{len(rows)} rows of pictures: "
-        + "; ".join(f"{name}, {len(indices)}" for name, indices in rows.items())
-        + "."
-    )
-    dots = go.Scatter(
-        x=[(x + 0.5) * tile for _, x, _ in shown], y=[(y + 0.5) * tile for y, _, _ in shown], mode="markers", text=said,
-        marker=dict(size=tile, opacity=0), showlegend=False, hovertemplate="%{text}<extra></extra>",
-    )  # fmt: skip
+    canvas[ys * columns + xs, :, 2:-2, 2:-2] = squares(images, indices, tile - 4)
+    names = list(rows)
+    text = [f"image {i}" + (f": {captions[i]}" if captions is not None else "") for *_, i in places]
+    table = pd.DataFrame({"row": [names[y] for y in ys], "index": indices, "image": text})
+    sizes = "; ".join(f"{name}, {len(row)}" for name, row in rows.items())
+    look = dict(mode="markers", marker=dict(size=tile, opacity=0), showlegend=False)
+    hover = dict(text=text, hovertemplate="%{text}<extra></extra>")
+    x, y = ((k + 0.5) * tile for k in (xs, ys))
+    dots = go.Scatter(x=x.tolist(), y=y.tolist(), **look, **hover)
     picture = go.Image(source=data_uri(tiled(canvas, columns)), hoverinfo="skip")
-    figure = Figure([picture, dots], table=table, alt=alt)
-    figure.update_yaxes(
-        tickvals=[(y + 0.5) * tile for y in range(len(rows))],
-        ticktext=list(rows),
-        showgrid=False,
-        constraintoward="top",
-    )
+    figure = Figure([picture, dots], table=table, alt=f"{len(rows)} rows of images: {sizes}.")
+    ticks = [(y + 0.5) * tile for y in range(len(rows))]
+    figure.update_yaxes(tickvals=ticks, ticktext=names, showgrid=False, constraintoward="top")
     figure.update_xaxes(visible=False, range=[0, columns * tile], constraintoward="left")
     title += f" (the first {columns} of each)" if cut else ""
-    return figure.update_layout(
-        title=title, height=90 + len(rows) * tile, margin=dict(t=60, r=20, b=20, l=90)
-    )
+    margin = dict(t=60, r=20, b=20, l=90)
+    return figure.update_layout(title=title, height=90 + len(rows) * tile, margin=margin)
 
 
 def confusions(
     matrices: Mapping[str, Tensor | np.ndarray], classnames: Sequence[str], *, title: str = ""
 ) -> Figure:
-    """Who is taken for whom, a panel for each entry name -> (C, C) counts, rows the true class, columns the answer.
+    """Plot confusion matrices side by side, name -> (C, C) counts, rows the true classes.
 
-    Shares of a row in percent; the diagonal, what is right, is left white, so that the errors have the colours.
+    Colours are percentages of a row. The diagonal is left blank, so that errors stand out.
     """
-    panels, tables = {}, []
-    for name, matrix in matrices.items():
-        counts = np.asarray(torch.as_tensor(matrix).cpu(), dtype=np.float64)
-        panels[name] = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        rows, cols = np.nonzero((counts > 0) & ~np.eye(len(counts), dtype=bool))
-        table = pd.DataFrame({"panel": name, "true": [classnames[i] for i in rows], "answer": [classnames[j] for j in cols],
-                              "count": counts[rows, cols].astype(int)})  # fmt: skip
-        tables.append(table.sort_values("count", ascending=False))
-    table = pd.concat(tables, ignore_index=True)
-    said = [
-        f"{n}: {', '.join(f'{r.true} as {r.answer} ({r.count})' for r in t.head(3).itertuples())}"
-        for n, t in zip(panels, tables, strict=True)
+    counts = {k: np.asarray(torch.as_tensor(m).cpu(), np.float64) for k, m in matrices.items()}
+    tables = [_errors(name, matrix, classnames) for name, matrix in counts.items()]
+    worst = [
+        ", ".join(f"{r.true} as {r.answer} ({r.count})" for r in table.head(3).itertuples())
+        for table in tables
     ]
-    figure = Figure(
-        table=table, alt=f"Confusion matrices; the most frequent errors: {'; '.join(said)}."
-    )
-    figure.set_subplots(
-        1, len(panels), subplot_titles=list(panels), horizontal_spacing=0.04, shared_yaxes=True
-    )
-    for column, shares in enumerate(panels.values(), 1):
-        errors = np.where(np.eye(len(shares), dtype=bool), np.nan, shares)
-        text = (
-            np.where(shares >= 1, np.round(shares).astype(int).astype(str), "")
-            if len(shares) <= NAMED
-            else None
-        )
-        heat = go.Heatmap(
-            z=errors.round(1), x=list(classnames), y=list(classnames), coloraxis="coloraxis", xgap=1, ygap=1,
-            hovertemplate="%{y} taken for %{x}: %{z:.0f} %<extra></extra>", text=text,
-            texttemplate="%{text}" if text is not None else None,
-        )  # fmt: skip
-        figure.add_trace(heat, row=1, col=column)
-    small = dict(
-        tickfont_size=15 if len(classnames) <= NAMED else 9,
-        tickmode="linear",
-        type="category",
-        showgrid=False,
-    )
-    figure.update_xaxes(**small, tickangle=-90 if len(classnames) > NAMED else 0)
-    figure.update_yaxes(**small, autorange="reversed")
-    figure.update_layout(
-        coloraxis=dict(
-            colorscale=[[0, "#F7F7F7"], [0.25, "#F6C667"], [1, "#8C2D04"]],
-            cmin=0,
-            colorbar_title="%",
-        )
-    )
-    return figure.update_layout(
-        title=title or "Who is taken for whom", height=560 if len(classnames) <= NAMED else 640
-    )
+    worst = [f"{name}: {errors}" for name, errors in zip(counts, worst, strict=True)]
+    alt = f"Confusion matrices. Most frequent errors: {'; '.join(worst)}."
+    figure = Figure(table=pd.concat(tables, ignore_index=True), alt=alt)
+    panels = dict(subplot_titles=list(counts), horizontal_spacing=0.04, shared_yaxes=True)
+    figure.set_subplots(1, len(counts), **panels)
+    for column, matrix in enumerate(counts.values(), 1):
+        shares = 100 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        figure.add_trace(_error_heatmap(shares, list(classnames)), row=1, col=column)
+    few = len(classnames) <= NAMED
+    axis = dict(tickfont_size=15 if few else 9, tickmode="linear", type="category", showgrid=False)
+    figure.update_xaxes(**axis, tickangle=0 if few else -90)
+    figure.update_yaxes(**axis, autorange="reversed")
+    figure.update_layout(coloraxis=dict(colorscale=ERRORS, cmin=0, colorbar_title="%"))
+    height = 560 if few else 640
+    return figure.update_layout(title=title or "True class and predicted class", height=height)
+
+
+def _errors(name: str, counts: np.ndarray, classnames: Sequence[str]) -> pd.DataFrame:
+    """The errors of a confusion matrix, most frequent first."""
+    rows, cols = np.nonzero((counts > 0) & ~np.eye(len(counts), dtype=bool))
+    columns = {
+        "panel": name,
+        "true": [classnames[i] for i in rows],
+        "answer": [classnames[j] for j in cols],
+        "count": counts[rows, cols].astype(int),
+    }
+    return pd.DataFrame(columns).sort_values("count", ascending=False)
+
+
+def _error_heatmap(shares: np.ndarray, classnames: list[str]) -> go.Heatmap:
+    errors, numbers = np.where(np.eye(len(shares), dtype=bool), np.nan, shares), {}
+    if len(shares) <= NAMED:
+        text = np.where(shares >= 1, np.round(shares).astype(int).astype(str), "")
+        numbers = dict(text=text, texttemplate="%{text}")
+    hover = "%{y} predicted as %{x}: %{z:.0f} %<extra></extra>"
+    look = dict(coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate=hover)
+    return go.Heatmap(z=errors.round(1), x=classnames, y=classnames, **look, **numbers)
+
+
+# Sizes in `loop_picture`, in hundredths of the figure's width
+WIDTH, HEIGHT = 25, 22  # of a box
+ACROSS, UP = 37.5, 32  # from one box to the next
+ARROWS = [
+    ("Pool", "Student", "images"),
+    ("Student", "Strategy", "predictions"),
+    ("Strategy", "Oracle", "query"),
+    ("Oracle", "Labels", "labels"),
+    ("Labels", "Student", "training"),
+]
+TEACHER_ARROWS = [("Pool", "Teacher", "encoded once"), ("Teacher", "Student", "predictions")]
+Box = tuple[tuple[int, int], list[str], Sequence[int]]  # (column, row from below), text, images
 
 
 def loop_picture(
-    result: RunResult, images: Tensor | ImageFiles, *, teacher: str = "", teacher_accuracy_pct: float | None = None,
+    result: RunResult,
+    images: Tensor | ImageFiles,
+    *,
+    teacher: str = "",
+    teacher_accuracy_pct: float | None = None,
     round: int = 0,
-) -> Figure:  # fmt: skip
-    """One turn of the loop as boxes and arrows, with the run's own pictures and numbers.
+) -> Figure:
+    """Draw one round of the loop as boxes and arrows, with the run's own images and numbers.
 
-    images: (N, 3, H, W) uint8, the pool's; teacher: its name; round: which turn, one that asked for labels. At most 10 pictures
-    a box. Raises ValueError for a round that asked for nothing.
+    images: the pool's, (N, 3, H, W) uint8, at most 10 per box; teacher: its name.
+    Raises ValueError if the round has no query.
     """
-    record, config, state = result.records[round], result.config, result.state
-    query, size = record.query_indices, config["pool_size"]
-    if not query:
-        raise ValueError(
-            f"round {round} asked for nothing; rounds 0 to {len(result.records) - 2} did"
-        )
-    answers = textwrap.shorten(
-        ", ".join(config["classnames"][state.labels[i]] for i in query), 30, placeholder=" ..."
-    )
-    before = (
-        torch.nonzero((state.labeled_round >= 0) & (state.labeled_round <= round))
-        .flatten()
-        .tolist()
-    )
-    count, distilled = len(before), config["teacher"] is not None
-    learns = [f"learns from {count} labels", *(["and the teacher"] if distilled else [])]
-    boxes = {  # name: (column, row from below), what is said, pictures
-        "Pool": (
-            (0, 1),
-            [f"{size:,} images,", f"{size - count:,} unlabelled"],
-            range(0, size, -(-size // 10)),
-        ),
-        "Student": ((1, 1), [*learns, f"test: {record.accuracy_pct:.1f} % right"], []),
-        "Strategy": ((2, 1), [f"{config['strategy']} picks {len(query)}"], query),
-        "Oracle": ((2, 0), [answers], query),
-        "Labels": ((1, 0), [f"{count}, and {len(query)} more"], before),
-    }
-    arrows = [("Pool", "Student", "images"), ("Student", "Strategy", "predictions"), ("Strategy", "Oracle", "asks a person"),
-              ("Oracle", "Labels", "answers"), ("Labels", "Student", "train again")]  # fmt: skip
-    if distilled:
-        alone = (
-            [] if teacher_accuracy_pct is None else [f"test: {teacher_accuracy_pct:.1f} % right"]
-        )
-        boxes["Teacher"] = (
-            (0, 0),
-            [*([teacher[:30]] if teacher else []), "is asked in words", *alone],
-            [],
-        )
-        arrows += [("Pool", "Teacher", "encoded once"), ("Teacher", "Student", "answers")]
-    table = pd.DataFrame(
-        [(name, " ".join(said)) for name, (_, said, _) in boxes.items()], columns=["part", "what"]
-    )
-    alt = "; ".join(f"{start} to {end}: {said}" for start, end, said in arrows)
-    figure = Figure(
-        table=table,
-        alt=f"Boxes and arrows. {alt}. {'; '.join(': '.join(row) for row in table.to_numpy())}.",
-    )
-    width, height, across, up = (
-        25,
-        22,
-        37.5,
-        32,
-    )  # of a box, and from one to the next, in hundredths of the figure's width
-    middle = {
-        name: (x * across + width / 2, y * up + height / 2)
-        for name, ((x, y), _, _) in boxes.items()
-    }
-    for number, (name, (_, said, shown)) in enumerate(boxes.items()):
-        (x, y), shown = middle[name], list(shown)[:10]
-        figure.add_shape(type="rect", x0=x - width / 2, x1=x + width / 2, y0=y - height / 2, y1=y + height / 2, layer="below",
-                         fillcolor="#F7F7F7", line=dict(color=colour(number), width=3))  # fmt: skip
-        at = dict(y=y + height / 2 - 1, yanchor="top") if shown else dict(y=y)
-        figure.add_annotation(
-            x=x, **at, showarrow=False, font_size=14, text="<br>".join([f"<b>{name}</b>", *said])
-        )
-        if shown:
-            framed = torch.full((len(shown), 3, 54, 54), 255, dtype=torch.uint8)
-            framed[..., 3:-3, 3:-3] = squares(images, shown, 48)
-            place = dict(
-                xref="x", yref="y", x=x, y=y - height / 2 + 1, xanchor="center", yanchor="bottom"
-            )
-            picture = data_uri(tiled(framed, min(5, len(shown))))
-            figure.add_layout_image(
-                source=picture, **place, sizex=width - 2, sizey=12, sizing="contain"
-            )
-    for start, end, said in arrows:
-        (x0, y0), (x1, y1) = middle[start], middle[end]
-        dx, dy = (
-            np.sign(x1 - x0) * width / 2,
-            np.sign(y1 - y0) * height / 2,
-        )  # from the middle of a box to its edge
-        x0, y0, x1, y1 = x0 + dx, y0 + dy, x1 - dx, y1 - dy
-        figure.add_annotation(x=x1, y=y1, ax=x0, ay=y0, xref="x", yref="y", axref="x", ayref="y", text="", arrowhead=2,
-                              arrowwidth=2, arrowcolor=INK)  # fmt: skip
-        figure.add_annotation(x=(x0 + x1) / 2, y=(y0 + y1) / 2, text=said, showarrow=False, font_size=13, borderpad=1,
-                              bgcolor="white", yshift=0 if dy else 12)  # fmt: skip
-    figure.update_xaxes(visible=False, range=[-1, 2 * across + width + 1], fixedrange=True)
-    figure.update_yaxes(visible=False, range=[-1, up + height + 1], fixedrange=True)
-    title = f"{config['dataset']}, seed {config['seed']}, round {round}: one turn of the loop"
+    boxes, arrows, config = _loop_boxes(result, round), list(ARROWS), result.config
+    if config["teacher"] is not None:
+        lines = [teacher[:30]] if teacher else []
+        lines.append("prompted with class names")
+        if teacher_accuracy_pct is not None:
+            lines.append(f"test accuracy {teacher_accuracy_pct:.1f} %")
+        boxes["Teacher"], arrows = ((0, 0), lines, []), [*ARROWS, *TEACHER_ARROWS]
+    rows = [(name, " ".join(lines)) for name, (_, lines, _) in boxes.items()]
+    labels = "; ".join(f"{start} to {end}: {label}" for start, end, label in arrows)
+    alt = f"Diagram of the loop. {labels}. {'; '.join(': '.join(row) for row in rows)}."
+    figure = Figure(table=pd.DataFrame(rows, columns=["part", "what"]), alt=alt)
+    for number, (name, box) in enumerate(boxes.items()):
+        _draw_box(figure, name, box, images, colour(number))
+    for start, end, label in arrows:
+        _draw_arrow(figure, _middle(boxes[start]), _middle(boxes[end]), label)
+    figure.update_xaxes(visible=False, range=[-1, 2 * ACROSS + WIDTH + 1], fixedrange=True)
+    figure.update_yaxes(visible=False, range=[-1, UP + HEIGHT + 1], fixedrange=True)
+    title = f"The loop: {config['dataset']}, seed {config['seed']}, round {round}"
     return figure.update_layout(title=title, height=540, margin=dict(t=56, r=10, b=10, l=10))
+
+
+def _loop_boxes(result: RunResult, round: int) -> dict[str, Box]:
+    """The boxes of `loop_picture` by name, without the teacher's."""
+    record, config, state = result.records[round], result.config, result.state
+    query, size, classnames = record.query_indices, config["pool_size"], config["classnames"]
+    if not query:
+        last = len(result.records) - 2
+        raise ValueError(f"round {round} has no query; rounds 0 to {last} have one")
+    answers = ", ".join(classnames[state.labels[i]] for i in query)
+    known = (state.labeled_round >= 0) & (state.labeled_round <= round)
+    before = torch.nonzero(known).flatten().tolist()
+    count = len(before)
+    learns = [f"learns from {count} labels"]
+    learns += ["and the teacher"] if config["teacher"] is not None else []
+    accuracy = f"test accuracy {record.accuracy_pct:.1f} %"
+    sample, left = range(0, size, -(-size // 10)), f"{size - count:,} unlabelled"
+    return {
+        "Pool": ((0, 1), [f"{size:,} images,", left], sample),
+        "Student": ((1, 1), [*learns, accuracy], []),
+        "Strategy": ((2, 1), [f"{config['strategy']} picks {len(query)}"], query),
+        "Oracle": ((2, 0), [textwrap.shorten(answers, 30, placeholder=" ...")], query),
+        "Labels": ((1, 0), [f"{count} + {len(query)} new"], before),
+    }
+
+
+def _middle(box: Box) -> tuple[float, float]:
+    (column, row), *_ = box
+    return column * ACROSS + WIDTH / 2, row * UP + HEIGHT / 2
+
+
+def _draw_box(figure: Figure, name: str, box: Box, images: Tensor | ImageFiles, edge: str) -> None:
+    (x, y), (_, lines, indices) = _middle(box), box
+    left, right, bottom, top = x - WIDTH / 2, x + WIDTH / 2, y - HEIGHT / 2, y + HEIGHT / 2
+    look = dict(layer="below", fillcolor="#F7F7F7", line=dict(color=edge, width=3))
+    figure.add_shape(type="rect", x0=left, x1=right, y0=bottom, y1=top, **look)
+    place = dict(y=top - 1, yanchor="top") if len(indices) else dict(y=y)
+    text = "<br>".join([f"<b>{name}</b>", *lines])
+    figure.add_annotation(x=x, **place, showarrow=False, font_size=14, text=text)
+    if len(indices):
+        shown = list(indices)[:10]
+        framed = torch.full((len(shown), 3, 54, 54), 255, dtype=torch.uint8)
+        framed[..., 3:-3, 3:-3] = squares(images, shown, 48)
+        place = dict(xref="x", yref="y", x=x, y=bottom + 1, xanchor="center", yanchor="bottom")
+        source, extent = (
+            data_uri(tiled(framed, min(5, len(shown)))),
+            dict(sizex=WIDTH - 2, sizey=12),
+        )
+        figure.add_layout_image(source=source, **place, **extent, sizing="contain")
+
+
+def _draw_arrow(
+    figure: Figure, start: tuple[float, float], end: tuple[float, float], label: str
+) -> None:
+    """An arrow between the edges of two boxes, given by their middles."""
+    (x0, y0), (x1, y1) = start, end
+    dx, dy = np.sign(x1 - x0) * WIDTH / 2, np.sign(y1 - y0) * HEIGHT / 2
+    x0, y0, x1, y1 = x0 + dx, y0 + dy, x1 - dx, y1 - dy
+    axes = dict(xref="x", yref="y", axref="x", ayref="y")
+    look = dict(text="", arrowhead=2, arrowwidth=2, arrowcolor=INK)
+    figure.add_annotation(x=x1, y=y1, ax=x0, ay=y0, **axes, **look)
+    look = dict(showarrow=False, font_size=13, borderpad=1, bgcolor="white")
+    shift = 0 if dy else 12  # the label of a horizontal arrow goes above it
+    figure.add_annotation(x=(x0 + x1) / 2, y=(y0 + y1) / 2, text=label, yshift=shift, **look)
