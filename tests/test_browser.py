@@ -22,7 +22,7 @@ from activekd_lite.plots import report
 SETUP = """
 import torch
 import activekd_lite as akd
-from activekd_lite.shapes import CLASSNAMES, make_shapes
+from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 
 images, labels = make_shapes(300, 0)
 data = akd.make_dataset("grid", images, labels, images[:40], labels[:40], CLASSNAMES)
@@ -120,9 +120,9 @@ def test_simplex_explorer(browser):
     # lasso on the map, seen by both explorers and the kernel
     grid.lasso(2, 4, 5, 6)
     said = "12 selected."
-    first.locator(".activekd-said").get_by_text(said).wait_for()
+    first.locator(".activekd-summary").get_by_text(said).wait_for()
     notebook.screenshot("simplex-lasso", 1)
-    second.locator(".activekd-said").get_by_text(said).wait_for()
+    second.locator(".activekd-summary").get_by_text(said).wait_for()
     assert notebook.ask(3, "first.selected.tolist()") == inside(2, 4, 5, 6)
     assert notebook.ask(3, "second.selected.tolist()") == inside(2, 4, 5, 6)
     assert (
@@ -136,26 +136,26 @@ def test_simplex_explorer(browser):
     typed = second.get_by_role("textbox", name="selected")
     typed.fill("3, 17")
     typed.press("Enter")
-    first.locator(".activekd-said").get_by_text("2 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("2 selected.").wait_for()
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    first.locator(".activekd-said").get_by_text("3 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("3 selected.").wait_for()
     assert {3, 17} < set(notebook.ask(3, "first.selected.tolist()"))
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("Escape")
-    first.locator(".activekd-said").get_by_text("0 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("0 selected.").wait_for()
 
     # choose corners and colours; a class that stands elsewhere changes places
     first.get_by_role("combobox", name="left").select_option("rest")
-    first.locator(".activekd-said").get_by_text("all 300 images between rest").wait_for()
+    first.locator(".activekd-summary").get_by_text("all 300 images between rest").wait_for()
     before = notebook.ask(3, "first.corners")
     first.get_by_role("combobox", name="right").select_option("rest")
-    first.locator(".activekd-said").get_by_text(f"between {before[1]}, rest").wait_for()
+    first.locator(".activekd-summary").get_by_text(f"between {before[1]}, rest").wait_for()
     assert notebook.ask(3, "first.corners") == [before[1], "rest", before[2]]
-    for colour, shown in (("confidence", "100% sure"), ("prediction", ""), ("cluster", "")):
+    for colour, shown in (("confidence", "100% confidence"), ("prediction", ""), ("cluster", "")):
         first.get_by_role("combobox", name="colour").select_option(colour)
-        first.locator(".activekd-said").get_by_text(f"Colour: {colour}.").wait_for()
+        first.locator(".activekd-summary").get_by_text(f"Colour: {colour}.").wait_for()
         assert shown in first.locator(".akd-key").inner_text()
 
     page.set_viewport_size({"width": 800, "height": 1300})
@@ -205,7 +205,7 @@ def test_stepper(browser):
     assert f"covering radius {radius:.2f}" in left.inner_text()
     notebook.screenshot("stepper", 1)
 
-    out.get_by_role("combobox", name="beside it").select_option("uncertainty")
+    out.get_by_role("combobox", name="compare with").select_option("uncertainty")
     right.get_by_text("uncertainty: 2 of 8 picks").wait_for()
     assert notebook.ask(2, "list(stepper.radii)") == ["pcoreset", "uncertainty"]
     assert "uncertainty" in (
@@ -218,7 +218,7 @@ def test_stepper(browser):
     notebook.close()
 
 
-TWIN = "Run this cell to touch it."
+TWIN = "Run this cell to use the explorer."
 
 
 def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
@@ -373,20 +373,20 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     page, journal = Labelling(notebook, 1, truth), notebook.path.parent / "mine" / "answers.jsonl"
     notebook.output(1).scroll_into_view_if_needed()
     page.shown()
-    assert "teacher" not in page.part("said").inner_text(), (
+    assert "teacher" not in page.part("feedback").inner_text(), (
         "what the teacher says is not shown before the answer"
     )
 
     given = [page.answer()[0] for _ in range(7)]
-    page.says("said", f"You: {truth[given[-1]]}.")
-    assert "teacher" in page.part("said").inner_text()
+    page.says("feedback", f"Your label: {truth[given[-1]]}.")
+    assert "teacher" in page.part("feedback").inner_text()
     for last in given[:-3:-1]:
         before = page.shown()
         page.press("u")
         assert page.shown(other_than=before) == last
-    page.says("said", "Taken back")
+    page.says("feedback", "Undone")
     page.press("s")  # the one undone last is asked again at the end of the query
-    page.says("said", "Skipped")
+    page.says("feedback", "Skipped")
     for _ in range(3):
         page.answer()
     page.says("progress", "8 of 20 labelled, query 1 of 2")
