@@ -1,6 +1,6 @@
-"""The explorers as a hand uses them: JupyterLab on a loopback port, headless Chromium, Playwright's mouse and keyboard.
+"""The explorers in JupyterLab with headless Chromium, used with Playwright's mouse and keyboard.
 
-What is asserted is what the page shows and what reached kernel and disk. Screenshots go to runs/screens/.
+Assertions concern the page, the kernel and the disk. Screenshots go to runs/screens/.
 """
 
 import json
@@ -27,8 +27,10 @@ from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 images, labels = make_shapes(300, 0)
 data = akd.make_dataset("grid", images, labels, images[:40], labels[:40], CLASSNAMES)
 chance = torch.Generator().manual_seed(0)
-probs = (torch.randn(300, 36, generator=chance) + 4 * torch.nn.functional.one_hot(labels, 36)).softmax(1)
-grid = torch.stack([torch.arange(300) % 20, torch.arange(300) // 20], 1).float()  # where image i is on the map
+logits = torch.randn(300, 36, generator=chance) + 4 * torch.nn.functional.one_hot(labels, 36)
+probs = logits.softmax(1)
+# Image i is at (i % 20, i // 20) on the map.
+grid = torch.stack([torch.arange(300) % 20, torch.arange(300) // 20], 1).float()
 state = akd.LabelState.empty(300).with_labels(torch.arange(5), labels[:5], 0)
 akd.widgets  # imported here, so that it is not counted below
 """
@@ -99,7 +101,8 @@ def inside(left, bottom, right, top):
 
 
 def test_simplex_explorer(browser):
-    explorer = 'akd.widgets.SimplexExplorer(data, {"teacher": probs}, layouts={"grid": grid}, selection=selection)'
+    shared = 'layouts={"grid": grid}, selection=selection'
+    explorer = f'akd.widgets.SimplexExplorer(data, {{"teacher": probs}}, {shared})'
     show = [
         f"selection = akd.widgets.Selection()\nfirst = {explorer}\nfirst",
         f"second = {explorer}\nsecond",
@@ -291,13 +294,8 @@ def test_fifty_explorers_leave_nothing_behind(browser):
     notebook.run(0)
     notebook.run(1, 300)
     assert notebook.ask(2, "len(_instances) - alive") == 0
-    assert (
-        notebook.ask(
-            2,
-            "selection.has_trait('indices') and len(selection._trait_notifiers.get('indices', {}).get('change', []))",
-        )
-        == 0
-    )
+    notifiers = "selection._trait_notifiers.get('indices', {}).get('change', [])"
+    assert notebook.ask(2, f"selection.has_trait('indices') and len({notifiers})") == 0
     assert notebook.ask(2, "grown") < 50
     notebook.close()
 
@@ -310,8 +308,8 @@ import activekd_lite as akd
 digits = akd.load_dataset("digits")
 truth = digits.oracle.label(torch.arange(150))
 data = akd.make_dataset(
-    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100], digits.classnames,
-    digits.templates, digits.pool.augmentation, student="tiny-cnn",
+    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100],
+    digits.classnames, digits.templates, digits.pool.augmentation, student="tiny-cnn",
 )
 model = akd.load_vlm(device="cpu")
 cache = akd.TeacherCache.build(model, data.pool, views=2, root="cache", progress=False)
@@ -552,12 +550,14 @@ PATIENT = """
 import pathlib, time
 
 def patient(predictions, state, query_size, *, generator):
-    while len(state.labeled_indices) > 10 and not pathlib.Path("seen").exists():  # the second query waits for whoever watches
+    # The second query waits until the test has seen the first.
+    while len(state.labeled_indices) > 10 and not pathlib.Path("seen").exists():
         time.sleep(0.05)
     return state.unlabeled_indices[:query_size]
 
 viewer = akd.widgets.RunViewer(data)
-result = viewer.run(teacher, strategy=patient, rounds=2, query_size=5, train=akd.TrainConfig(steps=60))
+train = akd.TrainConfig(steps=60)
+result = viewer.run(teacher, strategy=patient, rounds=2, query_size=5, train=train)
 """
 
 

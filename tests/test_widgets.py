@@ -1,4 +1,4 @@
-"""The explorers' Python side: what they compute, what is refused, that nothing is left. Their faces: test_browser.py."""
+"""Python side of the explorers: results, refused arguments, clean-up. Page: test_browser.py."""
 
 import html
 
@@ -46,10 +46,12 @@ def state(small):
 
 @pytest.fixture
 def explorers(small, probs, layout, predictions, state):
+    simplex, stepper = WIDGETS.SimplexExplorer, WIDGETS.PCoreSetStepper
+    layouts = {"line": layout}
     return {
-        "simplex": lambda **more: WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, state=state, **more),
-        "stepper": lambda **more: WIDGETS.PCoreSetStepper(small, predictions, state, budget=6, **more),
-    }  # fmt: skip
+        "simplex": lambda **more: simplex(small, probs, layouts=layouts, state=state, **more),
+        "stepper": lambda **more: stepper(small, predictions, state, budget=6, **more),
+    }
 
 
 @pytest.mark.parametrize("name", ["simplex", "stepper"])

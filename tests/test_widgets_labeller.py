@@ -1,4 +1,4 @@
-"""The journal on disk and the labeller's Python side: what a page sends, what it is shown, what is kept."""
+"""The journal on disk, and the Python side of the labeller: messages from and to the page."""
 
 import dataclasses
 import json
@@ -106,9 +106,17 @@ def test_a_line_that_lacks_only_its_end_counts(journal):
     assert journal().labels == {5: 3, 6: 3}
 
 
-@pytest.mark.parametrize("damage", [b"{nonsense", b'{"event": "answer", "index": 5}', b'{"event": "guess"}', b"[]",
-                                    b'{"event": "answer", "index": 999, "label": "3", "seconds": 1}',
-                                    b'{"event": "answer", "index": 9, "label": "ten", "seconds": 1}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{nonsense",
+        b'{"event": "answer", "index": 5}',
+        b'{"event": "guess"}',
+        b"[]",
+        b'{"event": "answer", "index": 999, "label": "3", "seconds": 1}',
+        b'{"event": "answer", "index": 9, "label": "ten", "seconds": 1}',
+    ],
+)
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(journal, damage):
     book = journal()
     for index in range(3):
@@ -333,8 +341,12 @@ def test_bad_messages_change_nothing(hand):
     labeller = hand()
     index = asked(labeller)
     before = labeller.journal.path.read_bytes()
-    for message in ({}, {"kind": "answer", "index": index, "label": 10}, {"kind": "answer", "index": index, "label": None},
-                    {"kind": "answer", "index": None, "label": 1}, {"kind": "eat", "index": index}):  # fmt: skip
+    answer = {"kind": "answer", "index": index}
+    nowhere, unknown = (
+        {"kind": "answer", "index": None, "label": 1},
+        {"kind": "eat", "index": index},
+    )
+    for message in ({}, answer | {"label": 10}, answer | {"label": None}, nowhere, unknown):
         turn = labeller.widget.shown["revision"]
         labeller._on_message(labeller.widget, message, None)
         assert labeller.widget.shown["revision"] > turn  # the page hears of it and takes keys again

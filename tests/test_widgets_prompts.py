@@ -98,11 +98,18 @@ def test_words_it_never_saw_are_named_and_nothing_is_warned_of(explorer, vlm):
     assert vlm.unknown_words(["a red circle", "a Zebra."]) == ["zebra"]
 
 
-@pytest.mark.parametrize(("names", "templates", "said"), [
-    ("circle\nsquare", "a photo", "do not hold {} once"), ("circle\nsquare", "a {} {}", "do not hold {} once"),
-    ("circle\nsquare", "a {} {", "do not hold {} once"), ("", "a {}", "0 class names"), ("circle\n\n ", "a {}", "1 class names"),
-    ("circle\nring\ncircle ", "a {}", "occur more than once"), ("circle\nring", "", "0 templates"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "templates", "said"),
+    [
+        ("circle\nsquare", "a photo", "do not hold {} once"),
+        ("circle\nsquare", "a {} {}", "do not hold {} once"),
+        ("circle\nsquare", "a {} {", "do not hold {} once"),
+        ("", "a {}", "0 class names"),
+        ("circle\n\n ", "a {}", "1 class names"),
+        ("circle\nring\ncircle ", "a {}", "occur more than once"),
+        ("circle\nring", "", "0 templates"),
+    ],
+)
 def test_bad_input_is_said_and_changes_nothing(explorer, names, templates, said):
     assert explorer.widget
     explorer._names.value, explorer._templates.value = "star\nheart\ncross", "a {}"

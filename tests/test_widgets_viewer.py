@@ -12,7 +12,7 @@ SETTINGS = dict(rounds=2, query_size=4, device="cpu")
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed; `shown.live` is whether somebody is there; `shown.updates` are what it was replaced by."""
+    """Displayed objects; `live`: whether the session is interactive; `updates`: of the twin."""
 
     class Shown(list):
         live = True
@@ -54,10 +54,8 @@ def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
         "a saved notebook shows the run as it ended"
     )
     said = [status.split(":")[0].split(";")[0] for status, _ in seen]
-    assert said == [
-        "Round 0 of 2 is running", "Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels",
-        "Finished", "Finished",
-    ]  # fmt: skip
+    running = ["Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels"]
+    assert said == ["Round 0 of 2 is running", *running, "Finished", "Finished"]
     assert [pictures for _, pictures in seen] == [0, 1, 2, 2, 2]
     curve = viewer._live.data[0]
     assert list(curve.x) == [r.labeled_count for r in result.records] == [10, 14, 18]
