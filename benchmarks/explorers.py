@@ -21,7 +21,7 @@ import lab
 SETUP = """
 import torch
 import activekd_lite as akd
-from activekd_lite.shapes import CLASSNAMES, make_shapes
+from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 akd.widgets
 images, labels = make_shapes({points}, 0)
 data = akd.make_dataset("benchmark", images, labels, images[:40], labels[:40], CLASSNAMES)
@@ -61,7 +61,7 @@ def lasso(page, x: float, y: float, reach: float) -> float:
     page.mouse.down()
     for u, v in ((reach, -reach), (reach, reach), (-reach, reach), (-reach, -reach)):
         page.mouse.move(x + u, y + v, steps=5)
-    return waited(page, ".activekd-said", page.mouse.up)
+    return waited(page, ".activekd-summary", page.mouse.up)
 
 
 def measure(points: int) -> dict[str, list[float]]:

@@ -1,4 +1,4 @@
-"""JupyterLab on a free loopback port and a notebook in it, driven by Playwright as a hand would: for `test_browser.py`."""
+"""JupyterLab on a free loopback port, and a notebook in it driven by Playwright."""
 
 import contextlib
 import json
@@ -20,12 +20,12 @@ from nbformat.v4 import new_code_cell, new_notebook
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
 )
-FLAGS = ["--no-sandbox", "--disable-gpu", "--enable-unsafe-swiftshader", "--disable-background-networking", "--no-first-run",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-HARMLESS = re.compile(
-    r"WebGL|GPU stall|swiftshader|GL Driver", re.I
-)  # a software renderer complains about itself
-CALM = {  # JupyterLab asks nothing in a corner of the page, and keeps cells that are out of sight on it
+FLAGS = (
+    "--no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-background-networking "
+    "--no-first-run --disable-component-update --disable-sync"
+).split()
+HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # of the software renderer
+CALM = {  # no pop-up questions; cells out of sight stay in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
@@ -35,16 +35,23 @@ SCREENS = ROOT / "runs" / "screens"
 
 @contextlib.contextmanager
 def jupyterlab(folder: Path):
-    """A server that shows `folder`; gives (address, token)."""
+    """Serve `folder`; yields (address, token)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     settings = {
-        "ServerApp.root_dir": folder, "ServerApp.port_retries": 0, "IdentityProvider.token": token, "LabApp.news_url": "",
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate", "ServerApp.open_browser": False,
-        "ServerApp.ip": "127.0.0.1", "ServerApp.port": port, "ServerApp.allow_root": True, "LabApp.collaborative": False,
-    }  # fmt: skip
+        "IdentityProvider.token": token,
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+        "LabApp.collaborative": False,
+        "LabApp.news_url": "",
+        "ServerApp.allow_root": True,
+        "ServerApp.ip": "127.0.0.1",
+        "ServerApp.open_browser": False,
+        "ServerApp.port": port,
+        "ServerApp.port_retries": 0,
+        "ServerApp.root_dir": folder,
+    }
     command = [
         sys.executable,
         "-m",
@@ -92,7 +99,7 @@ def wait(true, seconds: float, otherwise) -> None:
 
 
 class Notebook:
-    """A notebook in JupyterLab: cells are run from the keyboard, what the page and the kernel say can be asked."""
+    """A notebook in JupyterLab: run cells from the keyboard, query the page and the kernel."""
 
     def __init__(self, context, address: str, token: str, path: Path, root: Path):
         self.address, self.token, self.path, self.troubles = address, token, path, []
@@ -104,9 +111,8 @@ class Notebook:
         self.requests = requests_of(self.page)
         self.page.goto(f"{address}/lab/tree/{path.relative_to(root)}?token={token}&reset")
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-        self.page.get_by_text("| Idle").wait_for(
-            timeout=60_000
-        )  # a cell that is run before the kernel is there is not run at all
+        # A cell that is run before the kernel is ready is ignored.
+        self.page.get_by_text("| Idle").wait_for(timeout=60_000)
 
     def _hear(self, text: str, location: dict | None = None) -> None:
         if not HARMLESS.search(text):
@@ -116,7 +122,7 @@ class Notebook:
         return self.page.locator(f".jp-Notebook .jp-Cell[data-windowed-list-index='{place}']")
 
     def run(self, place: int, seconds: float = 120) -> None:
-        """Shift + Enter in the cell `place`, and wait until it is through."""
+        """Run the cell `place` and wait until it has finished."""
         self.start(place)
         self.finished(place, seconds)
 
@@ -127,7 +133,7 @@ class Notebook:
         self.page.keyboard.press("Control+Enter")
 
     def run_all(self, seconds: float = 300) -> None:
-        """All cells by the menu, and wait for the last one."""
+        """Run all cells from the menu and wait for the last one."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         last = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
@@ -146,7 +152,7 @@ class Notebook:
         )
 
     def restarted(self) -> None:
-        """Wait until JupyterLab has noticed that the kernel died, and has another."""
+        """Wait until JupyterLab has noticed that the kernel died and has started another."""
         dialog = self.page.get_by_role("button", name="Ok")
         dialog.wait_for(timeout=60_000)
         dialog.click()
@@ -156,7 +162,7 @@ class Notebook:
         return self.cell(place).locator(".jp-OutputArea")
 
     def ask(self, place: int, code: str) -> object:
-        """What the kernel says of a value: written into the last cell, JSON."""
+        """The value of `code` in the kernel, run in the cell `place` and returned as JSON."""
         cell = self.cell(place)
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
@@ -164,10 +170,12 @@ class Notebook:
         self.page.keyboard.insert_text(f"import json; print('said', json.dumps({code}))")
         before = cell.locator(".jp-InputPrompt").text_content()
         self.page.keyboard.press("Control+Enter")
-        wait(
-            lambda: (now := cell.locator(".jp-InputPrompt").text_content()) != before and re.match(r"\[\d+\]", now or ""),
-            60, lambda: f"the kernel does not answer {code}",
-        )  # fmt: skip
+
+        def answered() -> bool:
+            prompt = cell.locator(".jp-InputPrompt").text_content()
+            return prompt != before and bool(re.match(r"\[\d+\]", prompt or ""))
+
+        wait(answered, 60, lambda: f"the kernel does not answer {code}")
         text = self.output(place).inner_text()
         assert "said " in text, text
         return json.loads(text.split("said ", 1)[1])
@@ -182,13 +190,15 @@ class Notebook:
         self.page.keyboard.press("Escape")
         before = self.path.stat().st_mtime_ns
         self.page.keyboard.press("Control+S")
-        whole = lambda: (
-            self.path.stat().st_mtime_ns != before and self.path.read_text().endswith("}\n")
-        )  # noqa: E731
-        wait(whole, 20, lambda: "the notebook was not saved")
+
+        def saved() -> bool:
+            changed = self.path.stat().st_mtime_ns != before
+            return changed and self.path.read_text().endswith("}\n")
+
+        wait(saved, 20, lambda: "the notebook was not saved")
 
     def close(self) -> None:
-        """Nothing went wrong, nothing was asked of anyone but the server, no figure offers to send its data."""
+        """Close the page; assert no errors, no requests to other hosts, no upload buttons."""
         uploads = upload_buttons(self.page)
         self.page.close()
         assert not self.troubles, self.troubles
@@ -197,7 +207,7 @@ class Notebook:
 
 
 def requests_of(page) -> list[str]:
-    """The addresses that a page asks for, from now on; what is inside the page itself does not count."""
+    """A growing list of the addresses that a page requests, except data: and blob: URLs."""
     urls = []
     page.on(
         "request",
@@ -210,7 +220,7 @@ def requests_of(page) -> list[str]:
 
 
 def upload_buttons(page) -> list[str]:
-    """The names of toolbar buttons that send a figure somewhere."""
+    """Names of toolbar buttons that upload a figure."""
     names = page.locator(".modebar-btn").evaluate_all(
         "buttons => buttons.map(b => b.dataset.title || b.title || '?')"
     )
@@ -218,7 +228,7 @@ def upload_buttons(page) -> list[str]:
 
 
 def written(folder: Path, name: str, cells: list[str]) -> Path:
-    """A notebook of these cells, and an empty one at the end to ask in."""
+    """Write a notebook of these cells and an empty one for `Notebook.ask`."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in [*cells, ""]])
     notebook.metadata["kernelspec"] = {
         "name": "python3",
@@ -230,7 +240,7 @@ def written(folder: Path, name: str, cells: list[str]) -> Path:
 
 
 def needs_chromium() -> None:
-    """Skip, and say so, where there is no Chromium; where CI says that there is one, its absence fails."""
+    """Skip the test without Chromium; fail if ACTIVEKD_BROWSER=required, as in CI."""
     if CHROMIUM is None:
-        text = "no Chromium on this machine: the explorers are not tested in a browser (install `chromium`)"
+        text = "Chromium not found, so no test runs in a browser; install `chromium`"
         pytest.fail(text) if os.environ.get("ACTIVEKD_BROWSER") == "required" else pytest.skip(text)

@@ -1,6 +1,6 @@
-"""The explorers as a hand uses them: JupyterLab on a loopback port, headless Chromium, Playwright's mouse and keyboard.
+"""The explorers in JupyterLab with headless Chromium, used with Playwright's mouse and keyboard.
 
-What is asserted is what the page shows and what reached kernel and disk. Screenshots go to runs/screens/.
+Assertions concern the page, the kernel and the disk. Screenshots go to runs/screens/.
 """
 
 import json
@@ -22,13 +22,15 @@ from activekd_lite.plots import report
 SETUP = """
 import torch
 import activekd_lite as akd
-from activekd_lite.shapes import CLASSNAMES, make_shapes
+from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 
 images, labels = make_shapes(300, 0)
 data = akd.make_dataset("grid", images, labels, images[:40], labels[:40], CLASSNAMES)
 chance = torch.Generator().manual_seed(0)
-probs = (torch.randn(300, 36, generator=chance) + 4 * torch.nn.functional.one_hot(labels, 36)).softmax(1)
-grid = torch.stack([torch.arange(300) % 20, torch.arange(300) // 20], 1).float()  # where image i is on the map
+logits = torch.randn(300, 36, generator=chance) + 4 * torch.nn.functional.one_hot(labels, 36)
+probs = logits.softmax(1)
+# Image i is at (i % 20, i // 20) on the map.
+grid = torch.stack([torch.arange(300) % 20, torch.arange(300) // 20], 1).float()
 state = akd.LabelState.empty(300).with_labels(torch.arange(5), labels[:5], 0)
 akd.widgets  # imported here, so that it is not counted below
 """
@@ -99,7 +101,8 @@ def inside(left, bottom, right, top):
 
 
 def test_simplex_explorer(browser):
-    explorer = 'akd.widgets.SimplexExplorer(data, {"teacher": probs}, layouts={"grid": grid}, selection=selection)'
+    shared = 'layouts={"grid": grid}, selection=selection'
+    explorer = f'akd.widgets.SimplexExplorer(data, {{"teacher": probs}}, {shared})'
     show = [
         f"selection = akd.widgets.Selection()\nfirst = {explorer}\nfirst",
         f"second = {explorer}\nsecond",
@@ -120,9 +123,9 @@ def test_simplex_explorer(browser):
     # lasso on the map, seen by both explorers and the kernel
     grid.lasso(2, 4, 5, 6)
     said = "12 selected."
-    first.locator(".activekd-said").get_by_text(said).wait_for()
+    first.locator(".activekd-summary").get_by_text(said).wait_for()
     notebook.screenshot("simplex-lasso", 1)
-    second.locator(".activekd-said").get_by_text(said).wait_for()
+    second.locator(".activekd-summary").get_by_text(said).wait_for()
     assert notebook.ask(3, "first.selected.tolist()") == inside(2, 4, 5, 6)
     assert notebook.ask(3, "second.selected.tolist()") == inside(2, 4, 5, 6)
     assert (
@@ -136,26 +139,26 @@ def test_simplex_explorer(browser):
     typed = second.get_by_role("textbox", name="selected")
     typed.fill("3, 17")
     typed.press("Enter")
-    first.locator(".activekd-said").get_by_text("2 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("2 selected.").wait_for()
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    first.locator(".activekd-said").get_by_text("3 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("3 selected.").wait_for()
     assert {3, 17} < set(notebook.ask(3, "first.selected.tolist()"))
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("Escape")
-    first.locator(".activekd-said").get_by_text("0 selected.").wait_for()
+    first.locator(".activekd-summary").get_by_text("0 selected.").wait_for()
 
     # choose corners and colours; a class that stands elsewhere changes places
     first.get_by_role("combobox", name="left").select_option("rest")
-    first.locator(".activekd-said").get_by_text("all 300 images between rest").wait_for()
+    first.locator(".activekd-summary").get_by_text("all 300 images between rest").wait_for()
     before = notebook.ask(3, "first.corners")
     first.get_by_role("combobox", name="right").select_option("rest")
-    first.locator(".activekd-said").get_by_text(f"between {before[1]}, rest").wait_for()
+    first.locator(".activekd-summary").get_by_text(f"between {before[1]}, rest").wait_for()
     assert notebook.ask(3, "first.corners") == [before[1], "rest", before[2]]
-    for colour, shown in (("confidence", "100% sure"), ("prediction", ""), ("cluster", "")):
+    for colour, shown in (("confidence", "100% confidence"), ("prediction", ""), ("cluster", "")):
         first.get_by_role("combobox", name="colour").select_option(colour)
-        first.locator(".activekd-said").get_by_text(f"Colour: {colour}.").wait_for()
+        first.locator(".activekd-summary").get_by_text(f"Colour: {colour}.").wait_for()
         assert shown in first.locator(".akd-key").inner_text()
 
     page.set_viewport_size({"width": 800, "height": 1300})
@@ -205,7 +208,7 @@ def test_stepper(browser):
     assert f"covering radius {radius:.2f}" in left.inner_text()
     notebook.screenshot("stepper", 1)
 
-    out.get_by_role("combobox", name="beside it").select_option("uncertainty")
+    out.get_by_role("combobox", name="compare with").select_option("uncertainty")
     right.get_by_text("uncertainty: 2 of 8 picks").wait_for()
     assert notebook.ask(2, "list(stepper.radii)") == ["pcoreset", "uncertainty"]
     assert "uncertainty" in (
@@ -218,7 +221,7 @@ def test_stepper(browser):
     notebook.close()
 
 
-TWIN = "Run this cell to touch it."
+TWIN = "Run this cell to use the explorer."
 
 
 def test_a_saved_explorer_is_a_still_picture_until_its_cell_is_run(browser):
@@ -291,13 +294,8 @@ def test_fifty_explorers_leave_nothing_behind(browser):
     notebook.run(0)
     notebook.run(1, 300)
     assert notebook.ask(2, "len(_instances) - alive") == 0
-    assert (
-        notebook.ask(
-            2,
-            "selection.has_trait('indices') and len(selection._trait_notifiers.get('indices', {}).get('change', []))",
-        )
-        == 0
-    )
+    notifiers = "selection._trait_notifiers.get('indices', {}).get('change', [])"
+    assert notebook.ask(2, f"selection.has_trait('indices') and len({notifiers})") == 0
     assert notebook.ask(2, "grown") < 50
     notebook.close()
 
@@ -310,8 +308,8 @@ import activekd_lite as akd
 digits = akd.load_dataset("digits")
 truth = digits.oracle.label(torch.arange(150))
 data = akd.make_dataset(
-    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100], digits.classnames,
-    digits.templates, digits.pool.augmentation, student="tiny-cnn",
+    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100],
+    digits.classnames, digits.templates, digits.pool.augmentation, student="tiny-cnn",
 )
 model = akd.load_vlm(device="cpu")
 cache = akd.TeacherCache.build(model, data.pool, views=2, root="cache", progress=False)
@@ -373,20 +371,20 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     page, journal = Labelling(notebook, 1, truth), notebook.path.parent / "mine" / "answers.jsonl"
     notebook.output(1).scroll_into_view_if_needed()
     page.shown()
-    assert "teacher" not in page.part("said").inner_text(), (
+    assert "teacher" not in page.part("feedback").inner_text(), (
         "what the teacher says is not shown before the answer"
     )
 
     given = [page.answer()[0] for _ in range(7)]
-    page.says("said", f"You: {truth[given[-1]]}.")
-    assert "teacher" in page.part("said").inner_text()
+    page.says("feedback", f"Your label: {truth[given[-1]]}.")
+    assert "teacher" in page.part("feedback").inner_text()
     for last in given[:-3:-1]:
         before = page.shown()
         page.press("u")
         assert page.shown(other_than=before) == last
-    page.says("said", "Taken back")
+    page.says("feedback", "Undone")
     page.press("s")  # the one undone last is asked again at the end of the query
-    page.says("said", "Skipped")
+    page.says("feedback", "Skipped")
     for _ in range(3):
         page.answer()
     page.says("progress", "8 of 20 labelled, query 1 of 2")
@@ -552,12 +550,14 @@ PATIENT = """
 import pathlib, time
 
 def patient(predictions, state, query_size, *, generator):
-    while len(state.labeled_indices) > 10 and not pathlib.Path("seen").exists():  # the second query waits for whoever watches
+    # The second query waits until the test has seen the first.
+    while len(state.labeled_indices) > 10 and not pathlib.Path("seen").exists():
         time.sleep(0.05)
     return state.unlabeled_indices[:query_size]
 
 viewer = akd.widgets.RunViewer(data)
-result = viewer.run(teacher, strategy=patient, rounds=2, query_size=5, train=akd.TrainConfig(steps=60))
+train = akd.TrainConfig(steps=60)
+result = viewer.run(teacher, strategy=patient, rounds=2, query_size=5, train=train)
 """
 
 

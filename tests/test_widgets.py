@@ -1,4 +1,4 @@
-"""The explorers' Python side: what they compute, what is refused, that nothing is left. Their faces: test_browser.py."""
+"""Python side of the explorers: results, refused arguments, clean-up. Page: test_browser.py."""
 
 import html
 
@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 import activekd_lite as akd
 from activekd_lite.course import pages
 from activekd_lite.plots.base import PLOTLY, SHOWN_ROWS
-from activekd_lite.widgets.base import somebody_there
+from activekd_lite.widgets.base import is_interactive
 from activekd_lite.widgets.scatter import groups, points
 
 WIDGETS = akd.widgets
@@ -46,10 +46,12 @@ def state(small):
 
 @pytest.fixture
 def explorers(small, probs, layout, predictions, state):
+    simplex, stepper = WIDGETS.SimplexExplorer, WIDGETS.PCoreSetStepper
+    layouts = {"line": layout}
     return {
-        "simplex": lambda **more: WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, state=state, **more),
-        "stepper": lambda **more: WIDGETS.PCoreSetStepper(small, predictions, state, budget=6, **more),
-    }  # fmt: skip
+        "simplex": lambda **more: simplex(small, probs, layouts=layouts, state=state, **more),
+        "stepper": lambda **more: stepper(small, predictions, state, budget=6, **more),
+    }
 
 
 @pytest.mark.parametrize("name", ["simplex", "stepper"])
@@ -74,7 +76,7 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
     assert isinstance(shown[0], akd.plots.Figure)
     assert len(shown[0].table) > 0
     assert len(shown[0].alt) > 40
-    monkeypatch.setattr("activekd_lite.widgets.base.somebody_there", lambda: True)
+    monkeypatch.setattr("activekd_lite.widgets.base.is_interactive", lambda: True)
     explorer._ipython_display_()
     view, line, twin = shown[1:]
     assert view[VIEW]["model_id"] == explorer.widget.model_id
@@ -92,7 +94,7 @@ def test_without_a_front_end_the_figure_is_shown(explorers, name, monkeypatch):
 def test_nbconvert_shows_the_twin_of_a_live_explorer(explorers, name, monkeypatch, tmp_path):
     bundles = []
     monkeypatch.setattr("IPython.display.display", lambda bundle, **_: bundles.append(bundle))
-    monkeypatch.setattr("activekd_lite.widgets.base.somebody_there", lambda: True)
+    monkeypatch.setattr("activekd_lite.widgets.base.is_interactive", lambda: True)
     explorer = explorers[name]()
     explorer._ipython_display_()
     cell = new_code_cell(
@@ -104,7 +106,7 @@ def test_nbconvert_shows_the_twin_of_a_live_explorer(explorers, name, monkeypatc
     words = html.escape(explorer.figure().alt)
     for page in (plain, (tmp_path / "page.html").read_text()):
         assert "VBox(" not in page
-        assert "Run this cell to touch it." in page
+        assert "Run this cell to use the explorer." in page
         assert words in page
     assert "Plotly.newPlot" in page
     explorer.close()
@@ -127,7 +129,7 @@ def test_who_asked_decides(monkeypatch, parent, there):
     import IPython
 
     monkeypatch.setattr(IPython, "get_ipython", lambda: Shell)
-    assert somebody_there() is there
+    assert is_interactive() is there
 
 
 def test_the_corners_are_what_is_mixed_up_most(small):
@@ -197,7 +199,7 @@ def test_a_selection_is_shared(small, probs, layout):
     _ = first.widget, second.widget
     first._points.selected = [5, 3]
     assert second.selected.tolist() == [3, 5] == second._points.selected
-    assert "2 selected." in second._said.value
+    assert "2 selected." in second._summary.value
     second._export.value = "149, 7 1000"  # there is no image 1000
     assert first.selected.tolist() == [7, 149]
     first.close()
@@ -268,8 +270,8 @@ def test_stepping_moves_marks_and_words(small, predictions, state):
         "cross": state.labeled_indices.tolist() + picks[:2],
         "ring": picks[2:],
     }
-    assert "2 of 3 picks" in stepper._said[0].value
-    assert f"image {picks[2]}" in stepper._said[0].value
+    assert "2 of 3 picks" in stepper._sides[0].value
+    assert f"image {picks[2]}" in stepper._sides[0].value
     assert "0 of 3" not in stepper._points.alt
     stepper._slider.value = 3
     assert stepper._points.marks[0]["ring"] == []
@@ -281,10 +283,11 @@ def test_stepping_moves_marks_and_words(small, predictions, state):
 
 def test_what_does_not_fit_is_refused(small, probs, predictions, state):
     with pytest.raises(
-        ValueError, match=r"probs 'predictions' are \(20, 10\); the pool of small needs \(150, 10\)"
+        ValueError,
+        match=r"probs 'predictions': shape \(20, 10\), but the pool of small needs \(150, 10\)",
     ):
         WIDGETS.SimplexExplorer(small, probs[:20])
-    with pytest.raises(ValueError, match=r"layout 'map' is \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"layout 'map': shape \(3, 2\)"):
         WIDGETS.SimplexExplorer(small, probs, layouts={"map": np.zeros((3, 2))})
     with pytest.raises(ValueError, match="eleven"):
         WIDGETS.SimplexExplorer(small, probs, corners=["0", "1", "eleven"])

@@ -1,4 +1,4 @@
-"""The journal on disk and the labeller's Python side: what a page sends, what it is shown, what is kept."""
+"""The journal on disk, and the Python side of the labeller: messages from and to the page."""
 
 import dataclasses
 import json
@@ -106,9 +106,17 @@ def test_a_line_that_lacks_only_its_end_counts(journal):
     assert journal().labels == {5: 3, 6: 3}
 
 
-@pytest.mark.parametrize("damage", [b"{nonsense", b'{"event": "answer", "index": 5}', b'{"event": "guess"}', b"[]",
-                                    b'{"event": "answer", "index": 999, "label": "3", "seconds": 1}',
-                                    b'{"event": "answer", "index": 9, "label": "ten", "seconds": 1}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "damage",
+    [
+        b"{nonsense",
+        b'{"event": "answer", "index": 5}',
+        b'{"event": "guess"}',
+        b"[]",
+        b'{"event": "answer", "index": 999, "label": "3", "seconds": 1}',
+        b'{"event": "answer", "index": 9, "label": "ten", "seconds": 1}',
+    ],
+)
 def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(journal, damage):
     book = journal()
     for index in range(3):
@@ -126,7 +134,7 @@ def test_a_damaged_line_in_the_middle_is_an_error_that_names_it(journal, damage)
 def test_another_pool_or_other_classes_are_refused_and_named(journal, small):
     journal().close()
     other = dataclasses.replace(small.pool, images=small.pool.images.flip(0))
-    with pytest.raises(ValueError, match=r"the journal .* \(pool: .*take another `out`"):
+    with pytest.raises(ValueError, match=r"the journal .* \(pool: .*choose another `out`"):
         journal(other)
     renamed = dataclasses.replace(small.pool, classnames=[*"abcdefghij"])
     with pytest.raises(ValueError, match="classnames:"):
@@ -148,7 +156,7 @@ def test_a_full_disk_is_said_and_leaves_whole_lines(journal, full_disk):
 
 
 OTHER = """import sys, activekd_lite as akd, torch
-from activekd_lite.journal import Journal
+from activekd_lite.widgets.journal import Journal
 pool = akd.Pool(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), ["a", "b"])
 try:
     book = Journal(sys.argv[1], pool)
@@ -242,7 +250,7 @@ def until(true, seconds=60):
 @pytest.fixture
 def hand(small, teacher, quick, tmp_path, monkeypatch):
     """Labellers as in JupyterLab, their pages driven by messages."""
-    monkeypatch.setattr(module, "somebody_there", lambda: True)
+    monkeypatch.setattr(module, "is_interactive", lambda: True)
     made = []
 
     def make(**settings):
@@ -270,7 +278,7 @@ def asked(labeller):
 
 def send(labeller, kind, index=None, label=None, seconds=1.0):
     index = asked(labeller) if index is None else index
-    labeller._hear(
+    labeller._on_message(
         labeller.widget, {"kind": kind, "index": index, "label": label, "seconds": seconds}, None
     )
 
@@ -289,18 +297,21 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     shown = labeller.widget.shown
     assert shown["title"] == "0 of 8 labelled, query 1 of 2."
     assert shown["image"].startswith("data:image/webp")
-    assert (shown["said"], shown["undo"]) == ("", False)  # no word of the teacher before the answer
-    with pytest.raises(RuntimeError, match="8 of 8 labels are still to be given"):
+    assert (shown["feedback"], shown["undo"]) == (
+        "",
+        False,
+    )  # no word of the teacher before the answer
+    with pytest.raises(RuntimeError, match="8 of 8 labels are still missing"):
         labeller.result  # noqa: B018
-    assert "8 of 8 labels are still to be given" in labeller.figure().alt
+    assert "8 of 8 labels are still missing" in labeller.figure().alt
     assert not labeller.done
     send(labeller, "answer", label=3, seconds=2.5)
     assert labeller.journal.labels == {first: 3}
-    said, best = labeller.widget.shown["said"], int(labeller.teacher.probs()[first].argmax())
-    assert said.startswith("You: 3. The teacher ")
-    assert ("agrees" if best == 3 else f"would say {best}") in said
+    said, best = labeller.widget.shown["feedback"], int(labeller.teacher.probs()[first].argmax())
+    assert said.startswith("Your label: 3. The teacher ")
+    assert ("agrees" if best == 3 else f"says {best}") in said
     assert "1 of 8 labelled" in labeller.widget.shown["title"]
-    assert "2.5 seconds a label" in labeller.widget.shown["title"]
+    assert "2.5 seconds per label" in labeller.widget.shown["title"]
     second = asked(labeller)
     send(labeller, "answer", first, 4)  # a double press: about the image before
     assert (labeller.journal.labels, asked(labeller)) == ({first: 3}, second)
@@ -330,11 +341,15 @@ def test_bad_messages_change_nothing(hand):
     labeller = hand()
     index = asked(labeller)
     before = labeller.journal.path.read_bytes()
-    for message in ({}, {"kind": "answer", "index": index, "label": 10}, {"kind": "answer", "index": index, "label": None},
-                    {"kind": "answer", "index": None, "label": 1}, {"kind": "eat", "index": index}):  # fmt: skip
-        turn = labeller.widget.shown["turn"]
-        labeller._hear(labeller.widget, message, None)
-        assert labeller.widget.shown["turn"] > turn  # the page hears of it and takes keys again
+    answer = {"kind": "answer", "index": index}
+    nowhere, unknown = (
+        {"kind": "answer", "index": None, "label": 1},
+        {"kind": "eat", "index": index},
+    )
+    for message in ({}, answer | {"label": 10}, answer | {"label": None}, nowhere, unknown):
+        turn = labeller.widget.shown["revision"]
+        labeller._on_message(labeller.widget, message, None)
+        assert labeller.widget.shown["revision"] > turn  # the page hears of it and takes keys again
     assert labeller.journal.path.read_bytes() == before
 
 
@@ -343,7 +358,7 @@ def test_a_full_disk_is_shown_and_the_same_image_is_asked_again(hand, full_disk)
     index = asked(labeller)
     with full_disk(0):
         send(labeller, "answer", label=1)
-    assert "No space left" in labeller.widget.shown["said"]
+    assert "No space left" in labeller.widget.shown["feedback"]
     assert asked(labeller) == index
     assert labeller.journal.labels == {}
 
@@ -372,7 +387,7 @@ def test_it_goes_on_where_it_stopped_and_ends_as_if_undisturbed(hand, tmp_path):
     again.start()
     again._thread.join(30)
     assert again.done
-    assert again.widget.shown["title"].startswith("All 8 labels are given")
+    assert again.widget.shown["title"].startswith("All 8 labels given")
 
 
 def test_running_the_cell_again_takes_over(hand):
@@ -437,7 +452,7 @@ def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp
         small, teacher, rounds=2, query_size=4, train=quick, out=out, seconds_per_label=3
     )
     figure = labeller.figure()
-    assert "3 seconds each assumed" in figure.layout.title.text
+    assert "assuming 3 seconds each" in figure.layout.title.text
     assert figure.table["row"].tolist() == ["query 1"] * 4 + ["query 2"] * 4
     plain = akd.run_active_learning(
         small, teacher, rounds=2, query_size=4, train=quick, progress=False
@@ -471,14 +486,14 @@ def test_labels_against_the_true_ones(hand, small):
 def test_settings_that_cannot_work_are_refused(small, teacher, tmp_path):
     unknown = dataclasses.replace(small, oracle=akd.Oracle(torch.full((150,), -1), 10))
     for data, settings, said in [
-        (unknown, {}, "shots = 1, but no true labels"),
+        (unknown, {}, "shots = 1, but there are no true labels"),
         (unknown, {"truth": True}, "truth = True, but 150 of 150"),
-        (small, {"truth": False}, "shots = 1, but no true labels"),
+        (small, {"truth": False}, "shots = 1, but there are no true labels"),
         (small, {"rounds": 100}, "the pool has 150 images"),
     ]:
         with pytest.raises(ValueError, match=said):
             Labeller(data, teacher, out=tmp_path, **settings)
-    with pytest.raises(RuntimeError, match="nobody is there who knows them"):
+    with pytest.raises(RuntimeError, match="there are no true labels to use instead"):
         Labeller(unknown, teacher, shots=0, strategy="random", out=tmp_path).figure()
 
 

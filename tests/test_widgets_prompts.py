@@ -78,7 +78,7 @@ def test_typing_moves_all_that_is_shown(explorer):
     assert live.titles == ["all 150 images"]
     assert live.xys != before
     assert np.frombuffer(live.xys[0], "<f4").reshape(150, 2).shape == (150, 2)
-    assert {name for name, _ in live.legend} == {f"truly {c}" for c in shapes.PATTERNS}
+    assert {name for name, _ in live.legend} == {f"true: {c}" for c in shapes.PATTERNS}
     before, heat = list(live.xys), explorer._heat.value
     explorer._templates.value = "a {} star\na {} ring"
     assert explorer.templates == ["a {} star", "a {} ring"]
@@ -98,11 +98,18 @@ def test_words_it_never_saw_are_named_and_nothing_is_warned_of(explorer, vlm):
     assert vlm.unknown_words(["a red circle", "a Zebra."]) == ["zebra"]
 
 
-@pytest.mark.parametrize(("names", "templates", "said"), [
-    ("circle\nsquare", "a photo", "do not hold {} once"), ("circle\nsquare", "a {} {}", "do not hold {} once"),
-    ("circle\nsquare", "a {} {", "do not hold {} once"), ("", "a {}", "0 names"), ("circle\n\n ", "a {}", "1 names"),
-    ("circle\nring\ncircle ", "a {}", "occur twice"), ("circle\nring", "", "0 templates"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "templates", "said"),
+    [
+        ("circle\nsquare", "a photo", "do not hold {} once"),
+        ("circle\nsquare", "a {} {}", "do not hold {} once"),
+        ("circle\nsquare", "a {} {", "do not hold {} once"),
+        ("", "a {}", "0 class names"),
+        ("circle\n\n ", "a {}", "1 class names"),
+        ("circle\nring\ncircle ", "a {}", "occur more than once"),
+        ("circle\nring", "", "0 templates"),
+    ],
+)
 def test_bad_input_is_said_and_changes_nothing(explorer, names, templates, said):
     assert explorer.widget
     explorer._names.value, explorer._templates.value = "star\nheart\ncross", "a {}"
@@ -122,7 +129,7 @@ def test_bad_input_is_said_and_changes_nothing(explorer, names, templates, said)
             a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True)
         )
     explorer._names.value, explorer._templates.value = "star\nheart", "the {}"
-    assert "Not asked" not in explorer._message.value
+    assert "Not applied" not in explorer._message.value
     assert explorer.classnames == ["star", "heart"]
 
 
@@ -152,8 +159,8 @@ def test_the_static_twin_says_what_the_live_one_shows(explorer):
     explorer.choose("by pattern")
     figure = explorer.figure()
     assert "accuracy" in figure.alt
-    assert set(figure.table.columns) == {"class", "called", "share_pct"}
-    assert (figure.table["class"] != figure.table["called"]).all()
+    assert set(figure.table.columns) == {"class", "predicted", "share_pct"}
+    assert (figure.table["class"] != figure.table["predicted"]).all()
     assert explorer.widget
     shown = np.frombuffer(explorer._live.xys[0], "<f4")[::2]
     assert sorted(x for trace in figure.data[:4] for x in trace.x) == sorted(shown[shown == shown])
@@ -183,15 +190,15 @@ def test_tasks_of_ones_own_and_images_without_labels(figures, vlm):
     assert explorer.accuracy_pct == akd.metrics.accuracy_pct(explorer.probs[100:], some[100:])
     explorer.choose("open")
     assert explorer.accuracy_pct is None
-    assert "leave" in explorer.figure().layout.annotations[1].text
-    with pytest.raises(ValueError, match="unknown task 'colour'; known are shapes"):
+    assert "probability" in explorer.figure().layout.annotations[1].text
+    with pytest.raises(ValueError, match="unknown task 'colour'; known tasks: shapes"):
         explorer.choose("colour")
     with pytest.raises(ValueError, match="task 'bad' has 3 labels from 0 to 2"):
         PromptExplorer(
             data, vlm, cache, task="bad", tasks={"bad": (("a", "b"), ("{}",), torch.arange(3))}
         )
     with pytest.raises(
-        ValueError, match="150 images as tiny-clip sees them, but digits's pool has 1100"
+        ValueError, match="150 images encoded by tiny-clip, but the pool of digits has 1100"
     ):
         PromptExplorer(akd.load_dataset("digits"), vlm, cache)
 

@@ -12,7 +12,7 @@ SETTINGS = dict(rounds=2, query_size=4, device="cpu")
 
 @pytest.fixture
 def shown(monkeypatch):
-    """What is displayed; `shown.live` is whether somebody is there; `shown.updates` are what it was replaced by."""
+    """Displayed objects; `live`: whether the session is interactive; `updates`: of the twin."""
 
     class Shown(list):
         live = True
@@ -28,7 +28,7 @@ def shown(monkeypatch):
         "IPython.display.display", lambda bundle, **_: shown.append(bundle) or shown
     )
     monkeypatch.setattr(module, "display", shown.append)
-    monkeypatch.setattr(module, "somebody_there", lambda: shown.live)
+    monkeypatch.setattr(module, "is_interactive", lambda: shown.live)
     return shown
 
 
@@ -54,10 +54,8 @@ def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
         "a saved notebook shows the run as it ended"
     )
     said = [status.split(":")[0].split(";")[0] for status, _ in seen]
-    assert said == [
-        "Round 0 of 2 is running", "Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels",
-        "Finished", "Finished",
-    ]  # fmt: skip
+    running = ["Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels"]
+    assert said == ["Round 0 of 2 is running", *running, "Finished", "Finished"]
     assert [pictures for _, pictures in seen] == [0, 1, 2, 2, 2]
     curve = viewer._live.data[0]
     assert list(curve.x) == [r.labeled_count for r in result.records] == [10, 14, 18]
@@ -80,7 +78,7 @@ def test_labels_shown_are_the_oracles(viewer, small, teacher, quick, shown):
     result = viewer.run(teacher, train=quick, **SETTINGS)
     query = result.records[0].query_indices
     names = [small.classnames[c] for c in result.state.labels[query].tolist()]
-    assert viewer.table()["asked for"][0] == ", ".join(names)
+    assert viewer.table()["query"][0] == ", ".join(names)
 
 
 def test_headless_it_shows_a_figure_once_and_builds_no_widget(viewer, teacher, quick, shown):
@@ -90,7 +88,7 @@ def test_headless_it_shows_a_figure_once_and_builds_no_widget(viewer, teacher, q
     assert isinstance(shown[0], akd.plots.Figure)
     assert viewer._widget is None
     assert "Finished: 18 labels" in shown[0].alt
-    assert "teacher alone: 70.0 %" in shown[0].alt
+    assert "Teacher alone: 70.0 %" in shown[0].alt
     assert list(shown[0].table["labels"]) == [10, 14, 18]
 
 
@@ -131,12 +129,12 @@ def test_an_interrupt_leaves_what_there_is(viewer, teacher, quick, shown, monkey
     monkeypatch.setattr(RunViewer, "__call__", interrupted)
     with pytest.raises(KeyboardInterrupt):
         viewer.run(teacher, train=quick, **SETTINGS)
-    assert viewer.status == "Interrupted after 2 whole rounds."
+    assert viewer.status == "Interrupted after 2 complete rounds."
     assert list(viewer._live.data[0].x) == [10, 14]
     assert viewer.result is None
     with pytest.raises(ValueError, match="rounds = -1"):
         viewer.run(teacher, train=quick, **(SETTINGS | {"rounds": -1}))
-    assert "Stopped by an error (ValueError)" in viewer._said.value
+    assert "Stopped by an error (ValueError)" in viewer._status.value
 
 
 def test_by_hand_and_afterwards(viewer, small, teacher, quick):

@@ -1,4 +1,4 @@
-"""The explorers: probability space to touch in JupyterLab. `akd.widgets` is imported when it is asked for."""
+"""Interactive explorers for JupyterLab; needs the extra `notebooks`."""
 
 from activekd_lite.widgets.answers import accuracy_by_seconds, against_truth
 from activekd_lite.widgets.base import Explorer, Selection
@@ -10,6 +10,15 @@ from activekd_lite.widgets.stepper import PCoreSetStepper
 from activekd_lite.widgets.viewer import RunViewer
 
 __all__ = [
-    "Explorer", "Journal", "Labeller", "PCoreSetStepper", "PersonOracle", "PromptExplorer", "RunViewer", "Selection",
-    "SimplexExplorer", "accuracy_by_seconds", "against_truth",
-]  # fmt: skip
+    "Explorer",
+    "Journal",
+    "Labeller",
+    "PCoreSetStepper",
+    "PersonOracle",
+    "PromptExplorer",
+    "RunViewer",
+    "Selection",
+    "SimplexExplorer",
+    "accuracy_by_seconds",
+    "against_truth",
+]

@@ -1,4 +1,4 @@
-"""What a person answered, in figures: the pictures with the labels given, what differs from the truth, accuracy by seconds."""
+"""Figures of a person's answers: labelled pictures, label errors, accuracy against time."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,73 +24,70 @@ def labelled_rows(
     tile: int = 56,
     title: str = "",
 ) -> Figure:
-    """`plots.image_rows` with the labels in the pictures where they fit, and on hover.
+    """`plots.image_rows` with the labels on hover and, where short enough, on the pictures.
 
-    rows: name -> pool indices, at most 12 are shown; labels: of the pool indices.
+    rows: name -> pool indices, of which 12 are shown. labels: pool index -> class name.
     """
     figure = image_rows(rows, images, labels, tile=tile, columns=COLUMNS, title=title)
     shown = [
-        (x, y, labels[i])
+        dict(x=(x + 1) * tile - 3, y=(y + 1) * tile - 3, text=labels[i])
         for y, row in enumerate(rows.values())
         for x, i in enumerate(row[:COLUMNS])
     ]
-    if max(len(name) for *_, name in shown) <= tile // 8:
-        for x, y, name in shown:
-            figure.add_annotation(
-                x=(x + 1) * tile - 3, y=(y + 1) * tile - 3, xanchor="right", yanchor="bottom", text=name, showarrow=False,
-                bgcolor="white", borderpad=1, font_size=13, opacity=0.9,
-            )  # fmt: skip
+    if max(len(label["text"]) for label in shown) <= tile // 8:
+        corner = dict(xanchor="right", yanchor="bottom", bgcolor="white", borderpad=1, opacity=0.9)
+        for label in shown:
+            figure.add_annotation(**label, **corner, showarrow=False, font_size=13)
     return figure
 
 
 def against_truth(given: pd.DataFrame, images: Tensor | ImageFiles, *, title: str = "") -> Figure:
-    """The images whose label is not the true one, a row for each true class; given: columns index, label, true."""
-    different = given[given["label"] != given["true"]]
-    said = f"{len(different)} of {len(given)} labels differ from the true ones."
-    if different.empty:
-        return words(said, title, given)
-    rows = {
-        f"true: {name}": of["index"].tolist() for name, of in different.groupby("true", sort=False)
-    }
-    figure = labelled_rows(
-        rows, images, different.set_index("index")["label"], title=f"{title}: {said[:-1]}"
-    )
+    """The images whose label is not the true one, one row of pictures per true class.
+
+    given: columns index, label and true.
+    """
+    wrong = given[given["label"] != given["true"]]
+    summary = f"{len(wrong)} of {len(given)} labels differ from the true ones"
+    if wrong.empty:
+        return text_figure(f"{summary}.", title, given)
+    classes = wrong.groupby("true", sort=False)["index"]
+    rows = {f"true: {name}": indices.tolist() for name, indices in classes}
+    labels = wrong.set_index("index")["label"]
+    figure = labelled_rows(rows, images, labels, title=f"{title}: {summary}")
     return figure.update_layout(margin_l=150)
 
 
 def accuracy_by_seconds(
     runs: Mapping[str, tuple[RunResult, Journal | float]], *, title: str = ""
 ) -> Figure:
-    """Test accuracy against the seconds that labelling took, a line for each entry name -> (run, its journal, or the seconds a
-    label that are assumed). An initial set by hand, shots > 0, counts nothing."""
-    tables, lines, said = [], [], []
+    """Test accuracy against the seconds spent on labelling, one line per run.
+
+    runs: name -> (run, its journal or the assumed seconds per label). An initial set that the true
+    labels gave (shots > 0) takes no time.
+    """
+    tables, lines, summaries = [], [], []
     for place, (name, (result, spent)) in enumerate(runs.items()):
-        table = _spent(result, spent).assign(run=name)
+        table = _time_spent(result, spent).assign(run=name)
         tables.append(table)
-        lines.append(go.Scatter(
-            x=table["seconds"], y=table["accuracy_pct"], customdata=table["labels"], mode="lines+markers", name=name,
-            line_color=colour(place), marker=dict(symbol=marker(place), size=10),
-            hovertemplate="%{customdata} labels, %{x:.0f} s: %{y:.1f} %",
-        ))  # fmt: skip
-        first, last = table.iloc[0], table.iloc[-1]
-        said.append(
-            f"{name}: {first.accuracy_pct:.1f} % at {first.seconds:.0f} s, {last.accuracy_pct:.1f} % at {last.seconds:.0f} s"
-        )
-    figure = Figure(
-        lines,
-        table=pd.concat(tables, ignore_index=True),
-        alt=f"Test accuracy against seconds of labelling. {'; '.join(said)}.",
-    )
+        line = dict(line_color=colour(place), marker=dict(symbol=marker(place), size=10))
+        line |= dict(x=table["seconds"], y=table["accuracy_pct"], customdata=table["labels"])
+        hover = "%{customdata} labels, %{x:.0f} s: %{y:.1f} %"
+        lines.append(go.Scatter(**line, mode="lines+markers", name=name, hovertemplate=hover))
+        ends = [
+            f"{r.accuracy_pct:.1f} % at {r.seconds:.0f} s" for r in table.iloc[[0, -1]].itertuples()
+        ]
+        summaries.append(f"{name}: {', '.join(ends)}")
+    alt = f"Test accuracy against seconds of labelling. {'; '.join(summaries)}."
+    figure = Figure(lines, table=pd.concat(tables, ignore_index=True), alt=alt)
     figure.update_xaxes(title="seconds spent on labels", rangemode="tozero")
     figure.update_yaxes(title="test accuracy (%)")
     only = f" ({next(iter(runs))})" if len(runs) == 1 else ""
-    return figure.update_layout(
-        title=title or f"Accuracy against seconds spent{only}", showlegend=len(runs) > 1
-    )
+    title = title or f"Accuracy against seconds spent{only}"
+    return figure.update_layout(title=title, showlegend=len(runs) > 1)
 
 
-def _spent(result: RunResult, spent: Journal | float) -> pd.DataFrame:
-    """A row a round: labels that were asked for by then, the seconds they took, the test accuracy."""
+def _time_spent(result: RunResult, spent: Journal | float) -> pd.DataFrame:
+    """One row per round: labels queried so far, seconds they took, test accuracy."""
     start = torch.nonzero(result.state.labeled_round == 0).flatten().tolist()
     asked, rows = [] if result.config["shots"] else start, []
     for record in result.records:
@@ -100,18 +97,10 @@ def _spent(result: RunResult, spent: Journal | float) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["labels", "seconds", "accuracy_pct"])
 
 
-def words(said: str, title: str, table: pd.DataFrame | None = None) -> Figure:
-    """Where there is nothing to draw: a sentence."""
-    figure = Figure(table=table, alt=f"{title}: {said}")
-    figure.add_annotation(
-        x=0,
-        y=0.5,
-        xref="paper",
-        yref="paper",
-        xanchor="left",
-        text=said,
-        showarrow=False,
-        font_size=18,
-    )
+def text_figure(message: str, title: str, table: pd.DataFrame | None = None) -> Figure:
+    """A figure with a sentence in place of data."""
+    figure = Figure(table=table, alt=f"{title}: {message}")
+    place = dict(x=0, y=0.5, xref="paper", yref="paper", xanchor="left")
+    figure.add_annotation(**place, text=message, showarrow=False, font_size=18)
     figure.update_xaxes(visible=False).update_yaxes(visible=False)
     return figure.update_layout(title=title, height=170)

@@ -1,9 +1,9 @@
-// The page of the Labeller: shows `shown`, sends answers with the index they are about and the seconds they took.
-// The clock of an image runs while half of it or more is on the screen, in a tab that is visible, once the widget has been
-// focused, touched or pointed at for the first time: reading the notebook above it is not labelling.
+// The page of the Labeller: displays `shown`, sends each answer with its image index and the seconds it took.
+// The clock of an image runs while at least half of it is on the screen in a visible tab. It starts only once the widget has
+// been focused, touched or pointed at, so that time spent reading the notebook does not count.
 
-const MOST_BUTTONS = 60; // of so many classes; the search field narrows the rest
-const PATIENCE = 4000; // milliseconds without an answer of the kernel
+const MOST_BUTTONS = 60; // further classes are reached through the search field
+const KERNEL_TIMEOUT = 4000; // milliseconds
 
 function make(tag, name, parent, fields = {}) {
   const element = Object.assign(document.createElement(tag), fields);
@@ -18,11 +18,11 @@ function sameQuestion(one, other) {
 
 function render({ model, el }) {
   const names = model.get("classnames");
-  const digits = names.every((name) => /^[0-9]$/.test(name)); // then a digit is the class of that name
+  const digits = names.every((name) => /^[0-9]$/.test(name)); // if so, each digit key selects the class of that name
   const searching = names.length > 10;
-  let shown = {}, locked = false, patience = 0, places = []; // places: of the classes whose buttons are there, in order
-  let spent = 0, since = null; // milliseconds on this image, and since when its clock runs
-  let drawn = false, onScreen = false, begun = false; // what the clock needs: this image is decoded, in view, somebody is there
+  let shown = {}, locked = false, timeout = 0, places = []; // places: class positions of the buttons, in order
+  let spent = 0, since = null; // milliseconds spent on this image, and when its clock last started
+  let drawn = false, onScreen = false, begun = false; // conditions of the clock: image decoded, in view, widget in use
 
   const root = make("div", "", el);
   root.className = "activekd-labeller";
@@ -37,22 +37,23 @@ function render({ model, el }) {
   const right = make("div", "right", parts);
   const progress = make("p", "progress", right);
   progress.setAttribute("role", "status");
-  const search = searching ? make("input", "search", right, { type: "text", placeholder: "type to narrow the classes" }) : null;
-  search?.setAttribute("aria-label", "narrow the classes");
+  const search = searching ? make("input", "search", right, { type: "text", placeholder: "Type to filter the classes" }) : null;
+  search?.setAttribute("aria-label", "filter the classes");
   const classes = make("div", "classes", right);
   const tools = make("div", "tools", right);
   const skip = tool("skip", "Skip", searching ? "→" : "s", () => send("skip"));
   const undo = tool("undo", "Undo", searching ? "←" : "u", () => shown.undo && send("undo"));
-  const said = make("p", "said", right);
-  said.setAttribute("aria-live", "polite");
+  const feedback = make("p", "feedback", right);
+  feedback.setAttribute("aria-live", "polite");
   const error = make("p", "error", right);
   error.setAttribute("role", "alert");
   const rounds = make("ul", "rounds", right);
   rounds.setAttribute("aria-label", "accuracy after each round");
   make("p", "help", right, {
     textContent: searching
-      ? "Click here, then use the keyboard: letters narrow, a digit or Enter chooses; with the field empty ← undoes and → skips."
-      : "Click here, then use the keyboard. Space skips, too, and Backspace undoes.",
+      ? "Click here, then use the keyboard: letters filter the classes, a digit or Enter selects one. "
+        + "When the search field is empty, ← undoes and → skips."
+      : "Click here, then use the keyboard. Space also skips, and Backspace undoes.",
   });
 
   function tool(name, text, key, action) {
@@ -66,7 +67,7 @@ function render({ model, el }) {
     return digits ? names[place] : row < 10 ? String((row + 1) % 10) : "";
   }
 
-  function narrow() {
+  function filter() {
     const wanted = (search?.value || "").trim().toLowerCase();
     const all = names.map((_, place) => place).filter((place) => names[place].toLowerCase().includes(wanted));
     places = all.slice(0, MOST_BUTTONS);
@@ -79,11 +80,11 @@ function render({ model, el }) {
       button.append(names[place]);
     });
     if (all.length > places.length) make("span", "", classes, { textContent: `and ${all.length - places.length} more` });
-    if (!all.length) make("span", "", classes, { textContent: "no class is called so" });
-    able();
+    if (!all.length) make("span", "", classes, { textContent: "no class matches" });
+    updateButtons();
   }
 
-  function able() {
+  function updateButtons() {
     const open = shown.index >= 0;
     for (const button of [...classes.querySelectorAll("button"), skip]) button.setAttribute("aria-disabled", String(!open));
     undo.setAttribute("aria-disabled", String(!(open && shown.undo)));
@@ -95,15 +96,15 @@ function render({ model, el }) {
 
   function send(kind, more = {}) {
     if (locked || !(shown.index >= 0)) return;
-    locked = true; // until the kernel has shown what comes next
+    locked = true; // until the kernel updates `shown`
     setClock();
     model.send({ kind, index: shown.index, seconds: spent / 1000, ...more });
-    patience = setTimeout(() => {
-      error.textContent = "The kernel is busy, or gone. If it was restarted, run this cell again: every answer given is kept.";
-    }, PATIENCE);
+    timeout = setTimeout(() => {
+      error.textContent = "The kernel is busy or has stopped. If it was restarted, run this cell again; all your answers are saved.";
+    }, KERNEL_TIMEOUT);
     if (search) {
       search.value = "";
-      narrow();
+      filter();
     }
   }
 
@@ -124,19 +125,19 @@ function render({ model, el }) {
     const before = shown;
     shown = model.get("shown");
     locked = false;
-    clearTimeout(patience);
+    clearTimeout(timeout);
     progress.textContent = shown.title || "";
-    said.textContent = shown.said || "";
+    feedback.textContent = shown.feedback || "";
     error.textContent = shown.error || "";
     rounds.replaceChildren();
     for (const text of shown.rounds || []) make("li", "", rounds, { textContent: text });
     const open = shown.index >= 0;
     image.hidden = !open;
     image.style.display = open ? "" : "none";
-    waiting.textContent = open ? "" : shown.busy ? "the student is training ..." : "";
+    waiting.textContent = open ? "" : shown.busy ? "training the student ..." : "";
     root.setAttribute("aria-busy", String(!!shown.busy));
-    able();
-    if (sameQuestion(before, shown)) return setClock(); // the same question: its time goes on
+    updateButtons();
+    if (sameQuestion(before, shown)) return setClock(); // same question: its clock keeps running
     drawn = false;
     setClock();
     spent = 0;
@@ -160,7 +161,7 @@ function render({ model, el }) {
       const place = places.find((at, row) => keyOf(row, at) === key);
       action = () => place !== undefined && answer(place);
     } else if (onButton && (key === " " || key === "Enter")) {
-      return; // the button's own
+      return; // handled by the button
     } else if (searching && key === "Enter") {
       action = () => places.length === 1 && answer(places[0]);
     } else if (empty && (key === "ArrowLeft" || key === "Backspace" || (!searching && key.toLowerCase() === "u"))) {
@@ -168,19 +169,19 @@ function render({ model, el }) {
     } else if (empty && (key === "ArrowRight" || (!searching && (key === " " || key.toLowerCase() === "s")))) {
       action = () => send("skip");
     } else if (searching && key === "Escape") {
-      action = () => { search.value = ""; narrow(); };
+      action = () => { search.value = ""; filter(); };
     } else if (searching && !typing && key.length === 1 && key !== " ") {
-      search.focus(); // the letter goes there
+      search.focus(); // the letter is typed there
     }
     if (!action) return;
     event.preventDefault();
     event.stopPropagation();
-    if (!event.repeat) action(); // a key that is held down answers once
+    if (!event.repeat) action(); // a key held down answers once
   }
 
   function click(event) {
     if (!event.target.closest("button, input")) (search || root).focus();
-    else if (event.detail && event.target.closest("button")) (search || root).focus({ preventScroll: true }); // a mouse's
+    else if (event.detail && event.target.closest("button")) (search || root).focus({ preventScroll: true }); // by mouse
   }
 
   const screen = new IntersectionObserver((entries) => {
@@ -191,13 +192,13 @@ function render({ model, el }) {
   for (const sign of ["focusin", "pointerdown", "pointermove"]) root.addEventListener(sign, begin);
   root.addEventListener("keydown", press);
   root.addEventListener("click", click);
-  search?.addEventListener("input", narrow);
+  search?.addEventListener("input", filter);
   document.addEventListener("visibilitychange", setClock);
   model.on("change:shown", show);
-  narrow();
+  filter();
   show();
   return () => {
-    clearTimeout(patience);
+    clearTimeout(timeout);
     screen.disconnect();
     document.removeEventListener("visibilitychange", setClock);
     model.off("change:shown", show);

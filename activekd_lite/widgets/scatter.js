@@ -1,5 +1,5 @@
-// Panels that show the same points: hovering one rings it in all, a lasso in one selects in all. Everything that follows the
-// mouse happens here, without the kernel. Points are drawn once a change, from small pictures of each symbol and colour.
+// Panels that show the same points: hovering rings a point in all panels, a lasso selects in all. Whatever follows the mouse
+// is drawn here, without the kernel. Points are drawn once per change, from cached pictures of each symbol and colour.
 const PALE = "#D4D4D4", INK = "#222222", HEIGHT = 440, REACH = 12;
 
 const SHAPES = {
@@ -59,13 +59,13 @@ class Panel {
     this.field.className = "akd-field";
     this.field.tabIndex = 0;
     this.field.setAttribute("role", "application");
-    this.field.setAttribute("data-lm-suppress-shortcuts", "true"); // else JupyterLab takes the arrow keys
+    this.field.setAttribute("data-lm-suppress-shortcuts", "true"); // otherwise JupyterLab handles the arrow keys
     [this.under, this.over] = [0, 1].map(() => this.field.appendChild(document.createElement("canvas")));
     root.appendChild(this.box);
     this.listen();
   }
 
-  // From data to pixels: the given range fills the field, its proportions kept.
+  // Map data to pixels: the range fills the field and keeps its proportions.
   measure() {
     const { x, y } = this.all.ranges[this.place], width = this.field.clientWidth, height = HEIGHT;
     const scale = Math.min(width / (x[1] - x[0]), height / (y[1] - y[0])) * this.zoom;
@@ -155,7 +155,7 @@ class Panel {
     c.stroke();
   }
 
-  // What follows the mouse: the ring and the lasso.
+  // Draw what follows the mouse: the ring and the lasso.
   overlay() {
     const c = this.over.getContext("2d"), ratio = window.devicePixelRatio || 1;
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -216,7 +216,7 @@ class Panel {
     });
     field.addEventListener("dblclick", () => { [this.zoom, this.move] = [1, [0, 0]]; this.draw(); });
     field.addEventListener("wheel", (e) => {
-      if (document.activeElement !== field) return; // the page scrolls, until one has clicked here
+      if (document.activeElement !== field) return; // scroll the page unless this panel has the focus
       e.preventDefault();
       const [x, y] = spot(e), by = e.deltaY < 0 ? 1.25 : .8, to = Math.min(60, Math.max(1, this.zoom * by)), real = to / this.zoom;
       this.move = to === 1 ? [0, 0] : [x - this.width / 2 - real * (x - this.width / 2 - this.move[0]),
@@ -244,7 +244,7 @@ function render({ model, el }) {
   root.className = "akd-scatter";
   key.className = "akd-key";
   tip.className = "akd-tip";
-  const ahead = new Image(); // decoded before it is hovered for
+  const ahead = new Image(); // decode it before the first hover
   ahead.src = model.get("sheet").sheet || "data:,";
   const all = { chosen: new Set(), hovered: -1, panels: [] };
   let sent = null;
@@ -286,7 +286,7 @@ function render({ model, el }) {
       all.panels.forEach((panel) => panel.overlay());
       if (i >= 0) {
         clearTimeout(sent);
-        sent = setTimeout(() => { model.set("hovered", i); model.save_changes(); }, 25); // not for all that one passes over
+        sent = setTimeout(() => { model.set("hovered", i); model.save_changes(); }, 25); // skip points that the mouse only passes over
       }
     }
     showTip(i, event);
