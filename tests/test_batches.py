@@ -53,7 +53,7 @@ def test_what_a_notebook_does_not_know_is_refused():
     for grid, said in (
         (
             Grid(strategies=("random", "badge")),
-            "strategy = 'random', 'badge', which this notebook does not know",
+            "strategy = 'random', 'badge', which is not a parameter of this notebook",
         ),
         (Grid(**one, rounds=3), "rounds = 3"),
         (Grid(**one, train={"steps": 5}), "steps = 5"),

@@ -64,7 +64,7 @@ def test_nothing_of_a_solution_is_left_for_the_student(path, copies):
     left = [re.sub(r"\s+", "", part) for part in (without_solutions(original), text)]
     for name in notebooks.PATHS:  # the rest is as it was, but for the places of files
         left = [part.replace(f'{name}="../', f'{name}="') for part in left]
-    assert handouts._linked(left[1], set()) == handouts._linked(left[0], set())
+    assert handouts._without_links(left[1], set()) == handouts._without_links(left[0], set())
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
@@ -91,7 +91,7 @@ def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies
     for said in re.findall(
         r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S
     ):
-        assert handouts._linked(said.strip(), set()) in handouts._linked(text, set())
+        assert handouts._without_links(said.strip(), set()) in handouts._without_links(text, set())
     assert len(given.cells) == len(original.cells)
 
 
@@ -203,11 +203,9 @@ def test_work_is_never_overwritten(course, tmp_path, capsys):
     before = (usb / "01_small.ipynb").read_bytes()
     words = ["notebooks", "--from", str(course), "--student", str(usb), "--solutions", str(home)]
     assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert (
-        f"{usb} holds 01_small.ipynb with another content: somebody may have worked there" in said
-    )
-    assert "choose another folder, or move them away" in said
+    error = capsys.readouterr().err
+    assert f"{usb} has 01_small.ipynb with different content: someone may have worked" in error
+    assert "choose another folder, or move these files away" in error
     assert (usb / "01_small.ipynb").read_bytes() == before
     assert not (usb / "00_small.ipynb").exists()
     assert not home.exists()
@@ -231,9 +229,9 @@ def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for kind in ("student", "solutions"):
         for name in (course, "notebooks", tmp_path / "x" / ".." / "notebooks"):
-            with pytest.raises(ValueError, match="copies of them need a folder of their own"):
+            with pytest.raises(ValueError, match="choose another folder for the copies"):
                 hand_out(course, **{kind: name})
-    with pytest.raises(ValueError, match="have the same names; give x to one of them only"):
+    with pytest.raises(ValueError, match="have the same names; choose another folder than x"):
         hand_out(course, student="x", solutions=tmp_path / "x")
     assert (course / "00_small.ipynb").read_bytes() == before
     assert not (tmp_path / "x").exists()
