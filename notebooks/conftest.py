@@ -1,4 +1,4 @@
-"""Beside nbval: each exercise's solution is tried in the kernel that has run the notebook so far."""
+"""Extend nbval: after each exercise's check, test its solution in the notebook's kernel."""
 
 import inspect
 import os
@@ -8,34 +8,24 @@ import pytest
 
 from activekd_lite.course import notebooks
 
+QUIET = {"store_history": False, "allow_stdin": False, "stop_on_error": False}
+
 
 def solutions(notebook) -> list[dict]:
-    """For each exercise: the name it asks for, the checker's code and the solution's."""
-    tagged = {
-        tag: [
-            cell["source"] for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])
-        ]
-        for tag in ("exercise", "exercise-check")
-    }
-    folded = [
-        c["source"] for c in notebook["cells"] if "<summary>Solution</summary>" in c["source"]
-    ]
-    code = [block for text in folded for block in re.findall(r"```python\n(.*?)```", text, re.S)]
-    return [
-        {
-            "name": next(iter(notebooks.assigned(task)), "answer"),
-            "task": task,
-            "check": check,
-            "solution": solution,
-        }
-        for task, check, solution in zip(
-            tagged["exercise"], tagged["exercise-check"], code, strict=False
-        )
-    ]
+    """Return, per exercise, the name it asks for and the code of task, check and solution."""
+    cells = notebook["cells"]
+    tasks = [c["source"] for c in cells if "exercise" in c["metadata"].get("tags", [])]
+    checks = [c["source"] for c in cells if "exercise-check" in c["metadata"].get("tags", [])]
+    folded = "".join(c["source"] for c in cells if "<summary>Solution</summary>" in c["source"])
+    codes = re.findall(r"```python\n(.*?)```", folded, re.S)
+    names = [next(iter(notebooks.assigned(task)), "answer") for task in tasks]
+    keys = ("name", "task", "check", "solution")
+    exercises = zip(names, tasks, checks, codes, strict=False)
+    return [dict(zip(keys, exercise, strict=True)) for exercise in exercises]
 
 
 def spoiled(answer):
-    """A wrong answer of the same kind."""
+    """Return a wrong answer of the same type; the kernel runs this source, so it imports here."""
     import numbers
 
     if callable(answer):
@@ -56,7 +46,7 @@ def spoiled(answer):
 
 
 class Solution(pytest.Item):
-    """Its solution makes the checker say "right", a spoiled one does not."""
+    """Test that the check accepts the solution of an exercise and rejects a spoiled answer."""
 
     def __init__(self, *, exercise: dict, **kwargs):
         super().__init__(**kwargs)
@@ -65,35 +55,29 @@ class Solution(pytest.Item):
     def runtest(self) -> None:
         name, check = self.exercise["name"], self.exercise["check"]
         try:
-            said = self.say(f"{self.exercise['solution']}\n{check}")
-            assert said == "'right'", f"with its solution the checker of `{name}` says {said}"
-            said = self.say(f"{inspect.getsource(spoiled)}\n{name} = spoiled({name})\n{check}")
-            assert said != "'right'", f"the checker of `{name}` takes a wrong answer for right"
+            result = self.execute(f"{self.exercise['solution']}\n{check}")
+            assert result == "'right'", f"with its solution the checker of `{name}` says {result}"
+            spoil = f"{inspect.getsource(spoiled)}\n{name} = spoiled({name})\n"
+            result = self.execute(spoil + check)
+            assert result != "'right'", f"the checker of `{name}` accepts a wrong answer"
         finally:
-            self.say(
-                self.exercise["task"]
-            )  # as a reader who has not solved it: what follows is nbval's
+            # nbval runs the following cells as for a reader who has not solved the exercise.
+            self.execute(self.exercise["task"])
 
-    def say(self, code: str) -> str:
-        """The value of the last line, or the error."""
-        kernel, said = self.parent.kernel, []
+    def execute(self, code: str) -> str:
+        """Return the value of the last line, or the error."""
+        results = []
 
-        def hear(message):
+        def collect(message):
             content = message["content"]
             if message["msg_type"] == "execute_result":
-                said.append(content["data"]["text/plain"])
+                results.append(content["data"]["text/plain"])
             elif message["msg_type"] == "error":
-                said.append(f"{content['ename']}: {content['evalue']}")
+                results.append(f"{content['ename']}: {content['evalue']}")
 
-        kernel.kc.execute_interactive(
-            code,
-            store_history=False,
-            allow_stdin=False,
-            output_hook=hear,
-            stop_on_error=False,
-            timeout=600,
-        )
-        return said[-1] if said else "nothing"
+        client = self.parent.kernel.kc
+        client.execute_interactive(code, output_hook=collect, timeout=600, **QUIET)
+        return results[-1] if results else "nothing"
 
     def reportinfo(self):
         return self.path, 0, f"{self.path.name}::{self.name}"
@@ -104,21 +88,17 @@ class Solution(pytest.Item):
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list) -> None:
-    """A `Solution` goes after the checker of each exercise."""
-    for parent in dict.fromkeys(item.parent for item in items if hasattr(item, "cell_num")):
-        checks = [
-            item
-            for item in items
-            if item.parent is parent and "exercise-check" in item.cell.metadata.get("tags", [])
-        ]
-        for number, (check, exercise) in enumerate(
-            zip(checks, solutions(parent.nb), strict=False), start=1
-        ):
+    """Insert a `Solution` after the check of each exercise."""
+    cells = [item for item in items if hasattr(item, "cell_num")]
+    for parent in dict.fromkeys(item.parent for item in cells):
+        tags = {i: i.cell.metadata.get("tags", []) for i in cells if i.parent is parent}
+        checks = [item for item in tags if "exercise-check" in tags[item]]
+        pairs = zip(checks, solutions(parent.nb), strict=False)
+        for number, (check, exercise) in enumerate(pairs, start=1):
             test = Solution.from_parent(parent, name=f"Solution {number}", exercise=exercise)
             items.insert(items.index(check) + 1, test)
 
 
 def pytest_configure() -> None:
-    os.environ.setdefault(
-        "PLOTLY_RENDERER", "plotly_mimetype"
-    )  # as when the outputs were made: no plotly.js in each figure
+    # As when the outputs were made; otherwise each figure would contain plotly.js.
+    os.environ.setdefault("PLOTLY_RENDERER", "plotly_mimetype")

@@ -1,4 +1,4 @@
-"""A notebook over a grid: what it is told of each run, what is kept of one that fails, the index."""
+"""One notebook for all runs of a grid: its parameters, results of a failed run, the index."""
 
 import re
 
@@ -9,37 +9,20 @@ from activekd_lite import cli
 from activekd_lite.course import batches, notebooks
 from activekd_lite.experiments.grid import Grid
 
-KNOWN = [
-    "dataset",
-    "vlm",
-    "pretrained",
-    "student",
-    "strategy",
-    "rounds",
-    "seed",
-    "out",
-    "cache",
-    "data_root",
-    "device",
-]
+KNOWN = ["dataset", "vlm", "pretrained", "student", "strategy", "rounds", "seed", "out", "cache"]
+KNOWN += ["data_root", "device"]
 
 
-def test_a_notebook_is_told_what_it_knows_of_each_run():
-    grid = Grid(
-        strategies=("random", "badge"), seeds=(3,), rounds=2, vlm="RN50", pretrained="openai"
-    )
+def test_a_notebook_gets_its_parameters_of_each_run():
+    model = {"vlm": "RN50", "pretrained": "openai", "rounds": 2}
+    grid = Grid(strategies=("random", "badge"), seeds=(3,), **model)
     assert batches.parameters(grid, KNOWN) == {
-        f"digits-{strategy}-seed3": {
-            "dataset": "digits", "strategy": strategy, "seed": 3, "vlm": "RN50", "pretrained": "openai", "rounds": 2
-        }
+        f"digits-{strategy}-seed3": {"dataset": "digits", "strategy": strategy, "seed": 3} | model
         for strategy in ("random", "badge")
-    }  # fmt: skip
-    plural = batches.parameters(
-        grid, ["dataset", "strategies", "seeds", "rounds", "vlm", "pretrained", "distill"]
-    )
-    assert list(plural) == [
-        "digits-random-seed3", "digits-badge-seed3", "digits-random-plain-seed3", "digits-badge-plain-seed3"
-    ]  # fmt: skip
+    }
+    plural = batches.parameters(grid, ["dataset", "strategies", "seeds", "distill", *model])
+    names = ["random-seed3", "badge-seed3", "random-plain-seed3", "badge-plain-seed3"]
+    assert list(plural) == [f"digits-{name}" for name in names]
     assert plural["digits-badge-seed3"]["strategies"] == ["badge"]
     assert plural["digits-badge-seed3"]["seeds"] == [3]
     assert plural["digits-badge-plain-seed3"]["distill"] is False
@@ -50,17 +33,15 @@ def test_what_a_notebook_does_not_know_is_refused():
     assert batches.parameters(Grid(**one), ["dataset"]) == {
         "digits-pcoreset-seed0": {"dataset": "digits"}
     }
-    for grid, said in (
-        (
-            Grid(strategies=("random", "badge")),
-            "strategy = 'random', 'badge', which this notebook does not know",
-        ),
+    unknown = "strategy = 'random', 'badge', which is not a parameter of this notebook"
+    for grid, message in (
+        (Grid(strategies=("random", "badge")), unknown),
         (Grid(**one, rounds=3), "rounds = 3"),
         (Grid(**one, train={"steps": 5}), "steps = 5"),
         (Grid(**one, teachers=("clap",)), "teacher = 'clap'"),
         (Grid(**one, students=("linear",)), "student = 'linear'"),
     ):
-        with pytest.raises(ValueError, match=re.escape(said)):
+        with pytest.raises(ValueError, match=re.escape(message)):
             batches.parameters(grid, ["dataset"])
     with pytest.raises(FileNotFoundError, match="no notebook nowhere.ipynb"):
         batches.run(Grid(**one), "nowhere.ipynb")
@@ -68,7 +49,7 @@ def test_what_a_notebook_does_not_know_is_refused():
 
 @pytest.fixture
 def notebook(tmp_path):
-    """One that fails for badge, after it has printed something."""
+    """Return a notebook that fails for badge, after printing something."""
     cells = [
         nbformat.v4.new_markdown_cell("# 04 · What does this run do?"),
         nbformat.v4.new_code_cell(
@@ -80,11 +61,9 @@ def notebook(tmp_path):
     ]
     cells[1].metadata["tags"] = ["parameters"]
     path = tmp_path / "04_small.ipynb"
-    spoken = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3"},
-        "language_info": {"name": "python"},
-    }
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spoken), path)
+    kernel = {"name": "python3", "display_name": "Python 3"}
+    metadata = {"kernelspec": kernel, "language_info": {"name": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), path)
     return path
 
 
@@ -92,23 +71,12 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     notebook, tmp_path, capsys
 ):
     out = tmp_path / "batch"
-    words = [
-        "--strategy",
-        "random",
-        "badge",
-        "--seeds",
-        "1",
-        "--out",
-        str(out),
-        "--notebook",
-        str(notebook),
-    ]
+    words = ["--strategy", "random", "badge", "--seeds", "1"]
+    words += ["--out", str(out), "--notebook", str(notebook)]
     assert cli.main(["sweep", *words, "--workers", "2"]) == 1
     printed = capsys.readouterr().out
-    assert (
-        "FAILED digits-badge-seed1: cell [4] under “The part that fails”: AssertionError: not that one"
-        in printed
-    )
+    where = "digits-badge-seed1: cell [4] under “The part that fails”"
+    assert f"FAILED {where}: AssertionError: not that one" in printed
     assert f"1 of 2 notebooks ran through; open {out / 'index.html'}" in printed
     texts = {}
     for name in ("digits-random-seed1", "digits-badge-seed1"):

@@ -1,4 +1,4 @@
-"""Copies of the notebooks for students, and with the solutions: of the real ones, and of small ones that run."""
+"""Student and solution copies of the course notebooks, and of small ones that run."""
 
 import copy
 import json
@@ -19,11 +19,9 @@ BLOCK = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.S)
 
 @pytest.fixture(scope="module")
 def copies(tmp_path_factory):
-    """Folders with all real notebooks: the students', and the one with the solutions."""
-    student, solved = (
-        tmp_path_factory.mktemp("usb") / "a" / "student",
-        tmp_path_factory.mktemp("home") / "solved",
-    )
+    """Return the folders of the student and solution copies of all course notebooks."""
+    student = tmp_path_factory.mktemp("usb") / "a" / "student"
+    solved = tmp_path_factory.mktemp("home") / "solved"
     assert cli.main(["notebooks", "--student", str(student), "--solutions", str(solved)]) == 0
     return student, solved
 
@@ -37,12 +35,8 @@ def tagged(notebook, tag):
 
 
 def solutions(notebook):
-    return [
-        code
-        for cell in notebook.cells
-        if cell.cell_type == "markdown"
-        for code in BLOCK.findall(cell.source)
-    ]
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    return [code for text in texts for code in BLOCK.findall(text)]
 
 
 def without_solutions(notebook):
@@ -62,9 +56,9 @@ def test_nothing_of_a_solution_is_left_for_the_student(path, copies):
     for word in ("<details>", "</details>", "Solution</summary>"):
         assert word not in text
     left = [re.sub(r"\s+", "", part) for part in (without_solutions(original), text)]
-    for name in notebooks.PATHS:  # the rest is as it was, but for the places of files
+    for name in notebooks.PATHS:  # everything else is unchanged, except for paths
         left = [part.replace(f'{name}="../', f'{name}="') for part in left]
-    assert handouts._linked(left[1], set()) == handouts._linked(left[0], set())
+    assert handouts._without_links(left[1], set()) == handouts._without_links(left[0], set())
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
@@ -88,10 +82,12 @@ def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies
     text = "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")
     assert text.count("**Solution.** ") == 2
     assert "<details>" not in text
-    for said in re.findall(
+    for explanation in re.findall(
         r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S
     ):
-        assert handouts._linked(said.strip(), set()) in handouts._linked(text, set())
+        assert handouts._without_links(explanation.strip(), set()) in handouts._without_links(
+            text, set()
+        )
     assert len(given.cells) == len(original.cells)
 
 
@@ -130,37 +126,41 @@ def test_their_readme_lists_them_and_says_how(copies):
         assert "jupyter lab" in text
 
 
+CHECK = new_code_cell(
+    "from pathlib import Path\n\nPath(out).mkdir(parents=True)\n"
+    "Path(out, 'result').write_text(str(answer == 42))",
+    metadata={"tags": ["exercise-check"]},
+    outputs=[new_output("stream", text="old")],
+    execution_count=3,
+)
+FOLDED = (
+    "<details><summary>Solution</summary>\n\n```python\nanswer = 6 * 7\n```\nSo it is.\n</details>"
+)
 EXERCISE = [
     new_markdown_cell("## Exercises\n\n### 1 · Count"),
     new_code_cell("answer = None  # your code here", metadata={"tags": ["exercise"]}),
-    new_code_cell(
-        "from pathlib import Path\n\nPath(out).mkdir(parents=True)\nPath(out, 'said').write_text(str(answer == 42))",
-        metadata={"tags": ["exercise-check"]}, outputs=[new_output("stream", text="old")], execution_count=3,
-    ),
-    new_markdown_cell("<details><summary>Solution</summary>\n\n```python\nanswer = 6 * 7\n```\nSo it is.\n</details>\n\n## On"),
-]  # fmt: skip
+    CHECK,
+    new_markdown_cell(f"{FOLDED}\n\n## On"),
+]
+COST = "**Time and memory**: 5 seconds and 0.1 GB on two CPU cores, without a GPU."
+LINKS = {
+    "00": "[01](01_small.ipynb) [r](README.md)",
+    "01": "[00](00_small.ipynb#top) [n](no.md)",
+}
 
 
 @pytest.fixture
 def course(tmp_path):
-    """A folder with two small notebooks; the first is the second's link."""
+    """Return a folder with two small notebooks that link to each other."""
     folder = tmp_path / "notebooks"
     folder.mkdir()
-    for number, links in (
-        ("00", "[01](01_small.ipynb) [r](README.md)"),
-        ("01", "[00](00_small.ipynb#top) [n](no.md)"),
-    ):
-        front = new_markdown_cell(
-            f"# {number} · Why?\n\n**Time and memory**: 5 seconds and 0.1 GB on two CPU cores, without a GPU.\n\n{links}"
-        )
-        parameters = new_code_cell(
-            f'out = "../runs/notebook-{number}"\nseed = 0', metadata={"tags": ["parameters"]}
-        )
+    for number, links in LINKS.items():
+        front = new_markdown_cell(f"# {number} · Why?\n\n{COST}\n\n{links}")
+        code = f'out = "../runs/notebook-{number}"\nseed = 0'
+        parameters = new_code_cell(code, metadata={"tags": ["parameters"]})
         notebook = new_notebook(cells=[front, parameters, *copy.deepcopy(EXERCISE)])
-        notebook.metadata = {
-            "kernelspec": {"name": "python3", "language": "python", "display_name": "P"},
-            "x": 1,
-        }
+        kernel = {"name": "python3", "language": "python", "display_name": "P"}
+        notebook.metadata = {"kernelspec": kernel, "x": 1}
         nbformat.write(nbformat.from_dict(notebook), folder / f"{number}_small.ipynb")
     return folder
 
@@ -174,7 +174,7 @@ def test_the_solutions_run_beside_nothing(course, tmp_path):
     hand_out(course, "00", solutions=usb)
     outcome = notebooks.run([], tmp_path / "pages", folder=usb, progress=False)[0]
     assert outcome.error == ""
-    assert (usb / "runs" / "notebook-00" / "said").read_text() == "True"
+    assert (usb / "runs" / "notebook-00" / "result").read_text() == "True"
     assert not (tmp_path / "runs").exists()
 
 
@@ -203,11 +203,9 @@ def test_work_is_never_overwritten(course, tmp_path, capsys):
     before = (usb / "01_small.ipynb").read_bytes()
     words = ["notebooks", "--from", str(course), "--student", str(usb), "--solutions", str(home)]
     assert cli.main(words) == 2
-    said = capsys.readouterr().err
-    assert (
-        f"{usb} holds 01_small.ipynb with another content: somebody may have worked there" in said
-    )
-    assert "choose another folder, or move them away" in said
+    error = capsys.readouterr().err
+    assert f"{usb} has 01_small.ipynb with different content: someone may have worked" in error
+    assert "choose another folder, or move these files away" in error
     assert (usb / "01_small.ipynb").read_bytes() == before
     assert not (usb / "00_small.ipynb").exists()
     assert not home.exists()
@@ -218,7 +216,7 @@ def test_work_is_never_overwritten(course, tmp_path, capsys):
     assert "2 notebooks are in" in capsys.readouterr().out
 
 
-def test_a_readme_of_somebody_else_stays(course, tmp_path):
+def test_an_unrelated_readme_is_kept(course, tmp_path):
     (tmp_path / "README.md").write_text("# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n")
     hand_out(course, student=tmp_path)
     assert (
@@ -231,9 +229,9 @@ def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for kind in ("student", "solutions"):
         for name in (course, "notebooks", tmp_path / "x" / ".." / "notebooks"):
-            with pytest.raises(ValueError, match="copies of them need a folder of their own"):
+            with pytest.raises(ValueError, match="choose another folder for the copies"):
                 hand_out(course, **{kind: name})
-    with pytest.raises(ValueError, match="have the same names; give x to one of them only"):
+    with pytest.raises(ValueError, match="have the same names; choose another folder than x"):
         hand_out(course, student="x", solutions=tmp_path / "x")
     assert (course / "00_small.ipynb").read_bytes() == before
     assert not (tmp_path / "x").exists()
@@ -262,11 +260,7 @@ def test_a_solution_that_is_not_found_is_not_given_away(course, tmp_path, old, n
 
 def test_one_job_at_a_time(course, tmp_path, capsys):
     for more in (["--refresh"], ["-p", "seed", "1"]):
-        assert (
-            cli.main(
-                ["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]
-            )
-            == 2
-        )
+        words = ["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]
+        assert cli.main(words) == 2
         assert "are for different jobs; give one of them" in capsys.readouterr().err
     assert not (tmp_path / "usb").exists()

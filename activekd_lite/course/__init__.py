@@ -1,5 +1,6 @@
-"""Running the notebooks, and making pages and handouts of them."""
+"""Run the course notebooks, and turn them into pages and handouts."""
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, ["batches", "handouts", "notebooks", "pages"])
+MODULES = ["batches", "handouts", "notebooks", "pages"]
+__getattr__, __dir__, __all__ = lazy_loader.attach(__name__, MODULES)

@@ -1,4 +1,4 @@
-"""A notebook over a grid: one executed notebook and one page a run, and an index of them all.
+"""One notebook for all runs of a grid, with an executed copy and a page per run, and an index.
 
 activekd-lite sweep grid.yaml --notebook notebooks/04_active_learning_run.ipynb --out runs/batch
 """
@@ -20,116 +20,118 @@ from activekd_lite.experiments.config import RunConfig
 from activekd_lite.experiments.grid import OF_MODEL, SHARED, Grid, Planned, file_name
 from activekd_lite.utils.files import make_folder
 
-PLURAL = {
-    "strategy": "strategies",
-    "seed": "seeds",
-}  # what notebooks that compare call a list of them
+PLURAL = {"strategy": "strategies", "seed": "seeds"}  # list parameters of comparing notebooks
 
 
 def run(
-    grid: Grid, notebook: str | os.PathLike, out: str | os.PathLike = "runs/batch", *, cache_root: str | os.PathLike = ".cache",
-    data_root: str | os.PathLike = "data", device: str | torch.device = "auto", workers: int | None = None,
-    scheduler: str | None = None, memory_limit: str | int = "auto", progress: bool = True,
-) -> dict[str, str]:  # fmt: skip
-    """Execute `notebook` by papermill for every run of `grid`, into `out`; what ran through before is not run again.
+    grid: Grid,
+    notebook: str | os.PathLike,
+    out: str | os.PathLike = "runs/batch",
+    *,
+    cache_root: str | os.PathLike = ".cache",
+    data_root: str | os.PathLike = "data",
+    device: str | torch.device = "auto",
+    workers: int | None = None,
+    scheduler: str | None = None,
+    memory_limit: str | int = "auto",
+    progress: bool = True,
+) -> dict[str, str]:
+    """Execute `notebook` with papermill for each run of `grid`; skip those that ran through before.
 
-    A notebook is given what it knows of a run: `strategy`, or `strategies` with one in it, and so on. Runs that are the same to
-    it (04 compares with and without distillation itself) are one. workers, scheduler, memory_limit: see `cluster.run_tasks`.
-    Returns by name the cell and the error of those that failed, which are kept as far as they came, and "" for the others.
+    The notebook gets those settings of a run that are among its parameters: `strategy`, or
+    `strategies` with a single entry, and so on. Runs with the same values are executed once
+    (notebook 04 compares with and without distillation itself).
+    workers, scheduler, memory_limit: see `cluster.run_tasks`.
 
-    Raises FileNotFoundError for no such notebook, ValueError for settings of the grid that the notebook does not know.
+    Returns, by name, the failed cell and its error, or "" for a notebook that ran through. A failed
+    one is kept up to the failed cell.
+    Raises FileNotFoundError if the notebook does not exist.
+    Raises ValueError for settings of the grid that are not among the notebook's parameters.
     """
-    path, out = Path(notebook).resolve(), make_folder(out).resolve()
+    path, out = Path(notebook).resolve(), Path(out).resolve()
     if not path.is_file():
-        raise FileNotFoundError(
-            f"no notebook {notebook}; those of the course are in {notebooks.FOLDER}"
-        )
-    known, done, tasks = notebooks.parameters_of(read_notebook(path)), {}, []
-    places = {
-        "cache": os.path.abspath(cache_root),
-        "data_root": os.path.abspath(data_root),
-        "device": str(device),
-    }
-    for name, given in parameters(grid, list(known)).items():
-        own = {k: v for k, v in (places | {"out": str(out / "runs" / name)}).items() if k in known}
-        tasks.append(
-            Task(
-                name,
-                _execute,
-                (str(path), str(out / f"{name}.ipynb"), notebooks.absolute(given) | own),
-            )
-        )
+        raise FileNotFoundError(f"no notebook {notebook}; the course is in {notebooks.FOLDER}")
+    make_folder(out)
+    known = list(notebooks.parameters_of(read_notebook(path)))
+    places = {"cache": os.path.abspath(cache_root), "data_root": os.path.abspath(data_root)}
+    tasks = []
+    for name, given in parameters(grid, known).items():
+        given = notebooks.absolute(given) | places
+        given |= {"device": str(device), "out": str(out / "runs" / name)}
+        given = {k: v for k, v in given.items() if k in known}
+        tasks.append(Task(name, _execute, (str(path), str(out / f"{name}.ipynb"), given)))
+    results = run_tasks(tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit)
+    errors = {}
     try:
         with tqdm(total=len(tasks), unit="notebook", desc=path.stem, disable=not progress) as bar:
-            for task, result in run_tasks(
-                tasks, workers=workers, scheduler=scheduler, memory_limit=memory_limit
-            ):
-                if isinstance(result, Failure):
-                    done[task.name] = result.error
-                else:
-                    done[task.name] = (
-                        f"{result.failed_cell}: {result.error}" if result.error else ""
-                    )
-                bar.set_postfix(failed=sum(map(bool, done.values())))
+            for task, result in results:
+                errors[task.name] = _describe_error(result)
+                bar.set_postfix(failed=sum(map(bool, errors.values())))
                 bar.update()
     finally:
         index(out)
-    return done
+    return errors
 
 
 def parameters(grid: Grid, known: Sequence[str]) -> dict[str, dict]:
-    """What to give a notebook with the parameters `known` for each run of the grid, by a name such as "digits-pcoreset-seed0".
+    """Return the values for a notebook with the parameters `known`, by a name for each run.
 
-    Raises ValueError for a setting that it does not know, and for an axis of several values that it does not know.
+    An example of a name is "digits-pcoreset-seed0".
+    Raises ValueError for a setting, or an axis with several values, that is not in `known`.
     """
     if "distill" not in known and True in grid.distill:
-        grid = replace(grid, distill=(True,))  # the notebook compares with and without itself
-    planned, given = list(grid.runs().values()), {}
-    settings = [_settings(grid, run) for run in planned]
-    for name in dict.fromkeys(name for of in settings for name in of):
-        values = list(dict.fromkeys(repr(of.get(name)) for of in settings))
-        ignored = name == "distill" or (name in PLURAL and len(values) == 1)
-        if not ignored and name not in known and PLURAL.get(name) not in known:
-            raise ValueError(
-                f"the grid says {name} = {', '.join(values)}, which this notebook does not know: its parameters are "
-                f"{', '.join(known)}; give the grid one {name}, or none"
-            )
-    for run, of in zip(planned, settings, strict=True):
-        own = {k: v for k, v in of.items() if k in known}
-        own |= {PLURAL[k]: [v] for k, v in of.items() if k not in known and PLURAL.get(k) in known}
-        parts = [
-            short_name(run.config.dataset),
-            of["strategy"],
-            run.teacher if len(grid.teachers) > 1 else None,
-        ]
-        plain = "plain" if not of["distill"] and "distill" in known else None
-        parts += [plain, of.get("student"), of.get("selection_source"), f"seed{of['seed']}"]
+        # The notebook compares runs with and without distillation itself.
+        grid = replace(grid, distill=(True,))
+    runs, given = list(grid.runs().values()), {}
+    settings = [_settings(grid, run) for run in runs]
+    _check_known(settings, known)
+    for run, setting in zip(runs, settings, strict=True):
+        values = {k: v for k, v in setting.items() if k in known}
+        lists = {k: name for k, name in PLURAL.items() if k not in known and name in known}
+        values |= {name: [setting[k]] for k, name in lists.items()}
+        teacher = run.teacher if len(grid.teachers) > 1 else None
+        plain = "plain" if "distill" in known and not setting["distill"] else None
+        parts = [short_name(run.config.dataset), setting["strategy"], teacher, plain]
+        parts += [setting.get("student"), setting.get("selection_source"), f"seed{setting['seed']}"]
         name = file_name("-".join(filter(None, parts)))
-        if given.setdefault(name, own) != own:
+        if given.setdefault(name, values) != values:
             raise ValueError(
-                f"two notebooks would be called {name}; give the grid's teachers a 'name' each"
+                f"two notebooks would be called {name}; give each teacher of the grid a 'name'"
             )
     return given
 
 
+def _check_known(settings: Sequence[Mapping], known: Sequence[str]) -> None:
+    for name in dict.fromkeys(name for setting in settings for name in setting):
+        values = dict.fromkeys(repr(setting.get(name)) for setting in settings)
+        optional = name == "distill" or (name in PLURAL and len(values) == 1)
+        if not optional and name not in known and PLURAL.get(name) not in known:
+            raise ValueError(
+                f"the grid has {name} = {', '.join(values)}, which is not a parameter of this "
+                f"notebook ({', '.join(known)}); give the grid a single {name}, or none"
+            )
+
+
 def _settings(grid: Grid, run: Planned) -> dict:
-    """What the grid says of a run, by the names that notebooks use."""
-    config = run.config
-    said = {
-        "dataset": config.dataset,
-        "strategy": config.strategy,
-        "seed": config.seed,
-        "distill": bool(config.teacher),
-    }
-    said |= {"student": config.student} if config.student else {}
-    if config.teacher:
-        default = RunConfig()
-        named = (*OF_MODEL, "teacher", "selection_source")
-        said |= {k: getattr(config, k) for k in named if getattr(config, k) != getattr(default, k)}
-    said |= {k: getattr(grid, k) for k in SHARED if getattr(grid, k) is not None}
-    return said | (dict(grid.train) if isinstance(grid.train, Mapping) else {})
+    """Return the settings of a run under the names that notebooks use."""
+    config, default = run.config, RunConfig()
+    settings = {"dataset": config.dataset, "strategy": config.strategy, "seed": config.seed}
+    settings["distill"] = bool(config.teacher)
+    if config.student:
+        settings["student"] = config.student
+    names = (*OF_MODEL, "teacher", "selection_source") if config.teacher else ()
+    changed = [k for k in names if getattr(config, k) != getattr(default, k)]
+    settings |= {k: getattr(config, k) for k in changed}
+    settings |= {k: getattr(grid, k) for k in SHARED if getattr(grid, k) is not None}
+    return settings | (dict(grid.train) if isinstance(grid.train, Mapping) else {})
 
 
 def _execute(notebook: str, target: str, given: Mapping) -> Outcome:
     path = Path(notebook)
     return notebooks.run_one(path, read_notebook(path), Path(target), given, progress=False)
+
+
+def _describe_error(result: Outcome | Failure) -> str:
+    if isinstance(result, Failure):
+        return result.error
+    return f"{result.failed_cell}: {result.error}" if result.error else ""

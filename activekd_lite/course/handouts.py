@@ -1,6 +1,7 @@
-"""Copies of the notebooks for a course: a student's, without solutions, and one with the solutions filled in.
+"""Copies of the notebooks for a course: a student copy, and one with the solutions filled in.
 
-A copy runs where it lies, with the package installed: what it keeps goes to `runs`, `.cache` and `data` beside it.
+A copy runs in any folder, with the package installed; its files go to `runs`, `.cache` and `data`
+beside it.
 """
 
 import copy
@@ -9,17 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from activekd_lite.course.notebooks import MARKERS, find, update_table
-from activekd_lite.course.pages import PATHS, needs, read_notebook
+from activekd_lite.course.notebooks import find, keep_only_tags, update_table
+from activekd_lite.course.pages import PATHS, import_extra, read_notebook, render
 from activekd_lite.utils.files import make_folder, write_atomic
 
 SOLUTION = re.compile(
-    r"<details>\s*<summary>Solution</summary>\s*```python\n(?P<code>.*?)```\s*(?P<text>.*?)</details>\s*",
+    r"<details>\s*<summary>Solution</summary>\s*"
+    r"```python\n(?P<code>.*?)```\s*(?P<text>.*?)</details>\s*",
     re.S,
 )
 LINK = re.compile(r"\[([^\[\]\n]+)\]\(((?!https?:)[^)#\s]+\.(?:ipynb|md))(?:#[^)\s]*)?\)")
-UP = re.compile(rf'^((?:{"|".join(PATHS)}) = ")\.\./', re.M)  # in the cell of the parameters
-HEADING = "# activekd_lite: the notebooks"  # a README that begins so was written here
+PARENT_FOLDER = re.compile(rf'^((?:{"|".join(PATHS)}) = ")\.\./', re.M)
+HEADING = "# activekd_lite: the notebooks"  # identifies a README written by this module
 
 
 def hand_out(
@@ -29,48 +31,32 @@ def hand_out(
     solutions: str | os.PathLike | None = None,
     folder: str | os.PathLike | None = None,
 ) -> list[Path]:
-    """Copy the notebooks `names`, or all of them, into the folders `student` and `solutions`; both lose all outputs.
+    """Copy notebooks without outputs into the folders `student` and `solutions`; return the copies.
 
-    folder: where they come from (that of the clone). Returns the copies.
-    Raises, before anything is written, ValueError for the folder that the notebooks come from, the same folder twice, or a
-    notebook whose solutions cannot be found, FileExistsError for notebooks that are there and differ.
+    names: empty for all. folder: the source, by default that of the clone.
+    Raises ValueError if source and targets are not different folders, or if the solutions of a
+    notebook cannot be found, and FileExistsError if a target has a notebook with other content;
+    in all these cases nothing is written.
     """
     paths = find(names, folder)
-    targets = {
-        make: Path(to)
-        for make, to in ((for_students, student), (with_solutions, solutions))
-        if to is not None
-    }
-    for to in targets.values():
-        if to.resolve() == paths[0].parent:
-            raise ValueError(
-                f"the notebooks come from {to}; copies of them need a folder of their own"
-            )
-    if len({to.resolve() for to in targets.values()}) < len(targets):
-        raise ValueError(
-            f"copies for students and with solutions have the same names; give {student} to one of them only"
-        )
-    planned = {}
+    makers = {for_students: student, with_solutions: solutions}
+    targets = {make: Path(to) for make, to in makers.items() if to is not None}
+    _check_targets(list(targets.values()), paths[0].parent)
+    copies = {}
     for make, to in targets.items():
-        there = {path.name for path in [*paths, *to.glob("*.ipynb")]} | {"README.md"}
-        planned |= {
-            to / path.name: _linked(_text(make(read_notebook(path), path.name)), there)
-            for path in paths
-        }
-    _refuse_changed(
-        [path for path, text in planned.items() if path.exists() and not _same(path, text)]
-    )
-    for path, text in planned.items():
+        present = {path.name for path in [*paths, *to.glob("*.ipynb")]} | {"README.md"}
+        texts = {path.name: _text(make(read_notebook(path), path.name)) for path in paths}
+        copies |= {to / name: _without_links(text, present) for name, text in texts.items()}
+    _check_unchanged(copies)
+    for path, text in copies.items():
         write_atomic(make_folder(path.parent) / path.name, text)
     for make, to in targets.items():
-        _write_readme(
-            to, README.format(heading=HEADING, kind=KIND[make], start=MARKERS[0], end=MARKERS[1])
-        )
-    return list(planned)
+        _write_readme(to, render("handout.md.j2", solutions=make is with_solutions))
+    return list(copies)
 
 
 def for_students(notebook, name: str = "notebook"):
-    """The notebook without solutions: exercises and their checkers stay."""
+    """Return the notebook without solutions; exercises and their checks stay."""
     bare = _bare(notebook, name)
     for cell in bare.cells:
         if SOLUTION.search(cell.source):
@@ -80,103 +66,92 @@ def for_students(notebook, name: str = "notebook"):
 
 
 def with_solutions(notebook, name: str = "notebook"):
-    """The notebook with each solution's code in the cell of its exercise, and what it says of it below, open."""
+    """Return the notebook with each solution's code in its exercise and its explanation below."""
     solved = _bare(notebook, name)
     exercises = [cell for cell in solved.cells if "exercise" in cell.metadata.get("tags", [])]
-    codes = [found["code"] for cell in solved.cells for found in SOLUTION.finditer(cell.source)]
-    for cell, code in zip(exercises, codes, strict=True):
-        cell.source = code.strip()
+    found = [match for cell in solved.cells for match in SOLUTION.finditer(cell.source)]
+    for cell, match in zip(exercises, found, strict=True):
+        cell.source = match["code"].strip()
     for cell in solved.cells:
         if cell.cell_type == "markdown":
-            cell.source = SOLUTION.sub(
-                lambda found: f"**Solution.** {found['text'].strip()}\n\n", cell.source
-            ).strip()
+            cell.source = SOLUTION.sub(_open, cell.source).strip()
     return solved
 
 
+def _open(solution: re.Match) -> str:
+    return f"**Solution.** {solution['text'].strip()}\n\n"
+
+
 def _bare(notebook, name: str):
-    """A copy without outputs and traces of a run, whose parameters name folders beside it."""
+    """Copy a notebook without outputs and metadata of a run; its folders then lie beside it."""
     bare = copy.deepcopy(notebook)
-    counts = [
-        sum("exercise" in cell.metadata.get("tags", []) for cell in bare.cells),
-        sum(cell.source.count("<summary>Solution") for cell in bare.cells),
-        sum(len(SOLUTION.findall(cell.source)) for cell in bare.cells),
-    ]
-    if len(set(counts)) > 1:
-        raise ValueError(
-            f"{name} has {counts[0]} cells tagged 'exercise' and {counts[1]} solutions, {counts[2]} of them folded as "
-            "<details><summary>Solution</summary> with one python block; mend it, or a student would be given a solution"
-        )
-    bare.metadata = {
-        key: bare.metadata[key] for key in ("kernelspec", "language_info") if key in bare.metadata
-    }
+    _check_solutions(bare, name)
+    preprocessors = import_extra("nbconvert.preprocessors")
+    kept = {"kernelspec", "language_info"}
+    preprocessors.ClearOutputPreprocessor().preprocess(bare, {})
+    preprocessors.ClearMetadataPreprocessor(
+        clear_cell_metadata=False, preserve_nb_metadata_mask=kept
+    ).preprocess(bare, {})
+    keep_only_tags(bare)
     for cell in bare.cells:
-        cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
-        if cell.cell_type == "code":
-            cell.outputs, cell.execution_count = [], None
         if "parameters" in cell.metadata.get("tags", []):
-            cell.source = UP.sub(r"\1", cell.source)
+            cell.source = PARENT_FOLDER.sub(r"\1", cell.source)
     return bare
 
 
+def _check_solutions(notebook, name: str) -> None:
+    exercises = sum("exercise" in cell.metadata.get("tags", []) for cell in notebook.cells)
+    solutions = sum(cell.source.count("<summary>Solution") for cell in notebook.cells)
+    folded = sum(len(SOLUTION.findall(cell.source)) for cell in notebook.cells)
+    if not exercises == solutions == folded:
+        raise ValueError(
+            f"{name} has {exercises} cells tagged 'exercise' and {solutions} solutions, {folded} "
+            "of them folded as <details><summary>Solution</summary> with one python block; correct "
+            "it, otherwise the student copy would contain a solution"
+        )
+
+
+def _check_targets(targets: Sequence[Path], source: Path) -> None:
+    for to in targets:
+        if to.resolve() == source:
+            raise ValueError(f"the notebooks come from {to}; choose another folder for the copies")
+    if len({to.resolve() for to in targets}) < len(targets):
+        raise ValueError(
+            "student and solution copies have the same names; "
+            f"choose another folder than {targets[0]} for one of them"
+        )
+
+
 def _text(notebook: Mapping) -> str:
-    nbformat = needs("nbformat")
+    nbformat = import_extra("nbformat")
     return nbformat.writes(nbformat.from_dict(notebook)) + "\n"
 
 
-def _linked(text: str, there: set[str]) -> str:
-    """Links to files that do not lie in the same folder become plain words."""
-    return LINK.sub(lambda link: link[0] if link[2] in there else link[1], text)
+def _without_links(text: str, present: set[str]) -> str:
+    """Replace links to files that are not in the same folder by their text."""
+    return LINK.sub(lambda link: link[0] if link[2] in present else link[1], text)
 
 
-def _same(path: Path, text: str) -> bool:
-    """But for links: those of an earlier copy may lead to notebooks that came later."""
-    return _linked(path.read_text(encoding="utf-8"), set()) == _linked(text, set())
-
-
-def _refuse_changed(changed: Sequence[Path]) -> None:
+def _check_unchanged(copies: Mapping[Path, str]) -> None:
+    # Links may differ: an earlier copy has none to notebooks that were added later.
+    changed = [
+        path
+        for path, text in copies.items()
+        if path.exists()
+        and _without_links(path.read_text(encoding="utf-8"), set()) != _without_links(text, set())
+    ]
     if changed:
-        which = ", ".join(path.name for path in changed)
         raise FileExistsError(
-            f"{changed[0].parent} holds {which} with another content: somebody may have worked there, or the course has "
-            "changed since; choose another folder, or move them away"
+            f"{changed[0].parent} has {', '.join(path.name for path in changed)} with different "
+            "content: someone may have worked there, or the course has changed since; choose "
+            "another folder, or move these files away"
         )
 
 
 def _write_readme(to: Path, text: str) -> None:
-    """How to open the notebooks, and the table of all that lie there now; somebody else's README stays."""
+    """Explain how to open the notebooks and list those of the folder; keep anyone else's README."""
     readme = to / "README.md"
     if not readme.exists():
         write_atomic(readme, text)
     if readme.read_text(encoding="utf-8").startswith(HEADING):
         update_table(readme, [], to)
-
-
-KIND = {
-    for_students: """Two exercises in
-each check themselves: put your code in the place of `None`, run that cell and the one below.""",
-    with_solutions: """This is the
-copy with the solutions: their code is in the cells of the exercises, what they show is said below.""",
-}
-README = """{heading}
-
-Each asks one question, shows what answers it, and asks you for a prediction before the figure that matters. {kind}
-
-{start}
-{end}
-
-Time and memory are those of two CPU cores without a GPU.
-
-## Run them
-
-With `activekd-lite` and its notebook tools installed (its own README says how), in this folder:
-
-    jupyter lab
-
-No network is needed. The second cell of a notebook lists its parameters. What it keeps goes into this folder: trainings to
-`runs`, features of the teacher to `.cache`; a data set of the paper's lies in `data`. A second run reads what is kept.
-
-All of them without JupyterLab, as pages that open in a browser, with an index:
-
-    activekd-lite notebooks --from . --out pages
-"""

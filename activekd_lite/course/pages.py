@@ -1,117 +1,109 @@
-"""Executed notebooks as pages that need no network, and their index."""
+"""Executed notebooks as self-contained HTML pages, with an index."""
 
 import copy
-import html
 import importlib
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 
 from activekd_lite.plots.base import PLOTLY, html_of
 from activekd_lite.utils.files import write_atomic
 
-PATHS = ("out", "cache", "data_root", "study")  # parameters of notebooks that name folders
+PATHS = ("out", "cache", "data_root", "study")  # notebook parameters that name folders or files
 PLOTLY_JS = "plotly.min.js"
+TEMPLATES = Path(__file__).parent
+LEARN = re.compile(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)")
 
 
 def title(notebook: Mapping) -> str:
-    """The heading of its first cell: "04 · What does a full ActiveKD run do?"."""
-    return next(
-        (t for cell in notebook["cells"] for t in re.findall(r"^# (.+)$", cell["source"], re.M)),
-        "untitled",
-    )
+    """Return the first heading of a notebook, e.g. "04 · What does a full ActiveKD run do?"."""
+    found = re.search(r"^# (.+)$", "\n".join(c["source"] for c in notebook["cells"]), re.M)
+    return found[1] if found else "untitled"
 
 
 def page(notebook: Mapping, path: str | os.PathLike) -> None:
-    """An executed notebook as a page: its plotly figures live, plotly.js in a file beside it, nothing from a network."""
-    nbconvert, path = needs("nbconvert"), Path(path)
+    """Write an executed notebook as an HTML page with interactive plotly figures.
+
+    plotly.js is written beside the page; the page loads nothing from the network.
+    """
+    exporter_class, path = import_extra("nbconvert").HTMLExporter, Path(path)
     shown = copy.deepcopy(notebook)
     for output in (output for cell in shown["cells"] for output in cell.get("outputs", [])):
-        data = output.get("data", {})
-        if PLOTLY in data:
-            output["data"] = {"text/html": html_of(data[PLOTLY])}
-        elif "image/png" in data and "text/html" not in data:
-            alt = html.escape(
-                output["metadata"].get("image/png", {}).get("alt") or data.get("text/plain", "")
-            )
-            output["data"] = {
-                "text/html": f'<img alt="{alt}" src="data:image/png;base64,{data["image/png"].strip()}">'
-            }
+        if PLOTLY in output.get("data", {}):
+            output["data"] = {"text/html": html_of(output["data"][PLOTLY])}
     shown["metadata"].pop("widgets", None)
-    exporter = nbconvert.HTMLExporter(raw_template=PAGE)
-    body, _ = exporter.from_notebook_node(shown, {"metadata": {"name": title(notebook)}})
+    template = (TEMPLATES / "page.html.j2").read_text(encoding="utf-8")
+    resources = {"metadata": {"name": title(notebook)}}
+    body, _ = exporter_class(raw_template=template).from_notebook_node(shown, resources)
     write_atomic(path, body)
-    _put_plotly_js(path.parent)
+    _write_plotly_js(path.parent)
 
 
-def _put_plotly_js(folder: Path) -> None:
+def _write_plotly_js(folder: Path) -> None:
     from plotly.offline import get_plotlyjs
 
-    script = get_plotlyjs().encode()
-    if not (folder / PLOTLY_JS).is_file() or (folder / PLOTLY_JS).stat().st_size != len(script):
-        write_atomic(folder / PLOTLY_JS, script)
+    path, script = folder / PLOTLY_JS, get_plotlyjs().encode()
+    if not path.is_file() or path.stat().st_size != len(script):
+        write_atomic(path, script)
 
 
 def index(out: str | os.PathLike) -> Path:
-    """`index.html` of the executed notebooks in a folder: what each answers, time, memory, did it run through?"""
-    rows = []
-    for path in sorted(Path(out).glob("*.ipynb")):
-        executed = read_notebook(path)
-        if "papermill" not in executed.metadata:
-            continue  # not made here
-        noted, state, seconds, memory = (
-            executed.metadata.get("activekd_lite", {}),
-            '<b class="no">not finished</b>',
-            "",
-            "",
-        )
-        if "fingerprint" in noted:
-            seconds, memory = time_text(noted["seconds"]), memory_text(noted["peak_memory_bytes"])
-            state = '<b class="yes">ran through</b>'
-        if noted.get("error"):
-            where, error = html.escape(noted["failed_cell"]), html.escape(noted["error"])
-            state = f'<b class="no">failed</b> in {where}<br><code>{error}</code>'
-        text = "\n\n".join(cell["source"] for cell in executed["cells"])
-        learn = re.search(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)", text)
-        learn = needs("nbconvert.filters").markdown2html(learn.group(1)) if learn else ""
-        name = html.escape(title(executed))
-        linked = (
-            f'<a href="{path.stem}.html">{name}</a>'
-            if path.with_suffix(".html").is_file()
-            else name
-        )
-        if given := executed.metadata.papermill.get("parameters"):
-            said = ", ".join(f"{k} {v}" for k, v in given.items() if k not in PATHS)
-            linked += f"<br>{html.escape(said)}"
-        rows.append(
-            ROW.format(
-                title=linked,
-                learn=learn,
-                seconds=seconds,
-                memory=memory,
-                state=state,
-                file=path.name,
-            )
-        )
+    """Write `index.html` for the executed notebooks in a folder.
+
+    Each row has the question, the time, the memory and whether the notebook ran through.
+    """
     target = Path(out) / "index.html"
-    write_atomic(target, INDEX.format(rows="\n".join(rows)))
+    executed = {path: read_notebook(path) for path in sorted(Path(out).glob("*.ipynb"))}
+    # Papermill marks the notebooks that it executes; others in the folder are ignored.
+    rows = [_row(path, nb) for path, nb in executed.items() if "papermill" in nb.metadata]
+    write_atomic(target, render("index.html.j2", rows=rows))
     return target
 
 
-def time_text(seconds: float) -> str:
-    return (
-        f"{max(5, 5 * round(seconds / 5))} seconds"
-        if seconds < 97.5
-        else f"{seconds / 60:.1f} minutes"
+def _row(path: Path, notebook: Mapping) -> dict:
+    record = notebook["metadata"].get("activekd_lite", {})
+    parameters = notebook["metadata"]["papermill"].get("parameters", {})
+    learn = LEARN.search("\n\n".join(cell["source"] for cell in notebook["cells"]))
+    page_path, finished = path.with_suffix(".html"), "fingerprint" in record
+    return {
+        "title": title(notebook),
+        "file": path.name,
+        "page": page_path.name if page_path.is_file() else None,
+        "parameters": ", ".join(f"{k} {v}" for k, v in parameters.items() if k not in PATHS),
+        "learn": import_extra("nbconvert.filters").markdown2html(learn[1]) if learn else "",
+        "time": time_text(record["seconds"]) if finished else "",
+        "memory": memory_text(record["peak_memory_bytes"]) if finished else "",
+        "run": record,
+    }
+
+
+def render(template: str, **values: object) -> str:
+    """Fill in a jinja2 template of this folder; values are escaped as HTML."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, keep_trailing_newline=True
     )
+    return environment.get_template(template).render(values)
+
+
+def time_text(seconds: float) -> str:
+    """Return a duration to the nearest 5 seconds, or in minutes if it is longer than 97.5 s."""
+    if seconds < 97.5:
+        return f"{max(5, 5 * round(seconds / 5))} seconds"
+    return f"{seconds / 60:.1f} minutes"
 
 
 def memory_text(size: float) -> str:
+    """Return a number of bytes in GB."""
     return f"{size / 1e9:.1f} GB"
 
 
-def needs(name: str):
+def import_extra(name: str) -> ModuleType:
+    """Import a module of an optional dependency, or raise ImportError with the pip command."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -122,51 +114,5 @@ def needs(name: str):
 
 
 def read_notebook(path: Path):
-    return needs("nbformat").read(path, as_version=4)
-
-
-PAGE = """{% extends 'lab/index.html.j2' %}
-{% block html_head_js %}<script src="plotly.min.js"></script>{% endblock %}
-{% block jupyter_widgets %}{% endblock %}
-{% block html_head_js_mathjax %}{% endblock %}
-{% block html_head_js_mermaidjs %}{% endblock %}
-{% block html_head_css %}<style>
-main, nav { max-width: 1000px; margin: 0 auto; padding: 0 1rem }
-nav { padding-top: 1rem; font: 16px/1.5 Helvetica, Arial, sans-serif }
-nav a { color: #0055aa; text-decoration: underline }
-body.jp-Notebook { overflow-x: hidden; overflow-y: auto }
-.jp-RenderedHTMLCommon { font-size: 16px; overflow-x: auto }
-.jp-RenderedMarkdown { overflow-wrap: anywhere }
-.jp-RenderedMarkdown table { display: block; max-width: 100%; overflow-x: auto; overflow-wrap: normal }
-.jp-RenderedMarkdown pre { overflow-x: auto }
-.jp-RenderedHTMLCommon img { max-width: 100%; height: auto }
-.jp-OutputArea-output { overflow-x: auto }
-body .jp-OutputArea-output[data-mime-type="application/vnd.jupyter.stderr"] { background: #f5f5f5 }
-.jp-OutputArea-output pre, .jp-InputArea-editor pre { white-space: pre-wrap; overflow-wrap: anywhere }
-.jp-InputPrompt, .jp-OutputPrompt { flex: 0 0 3.5rem; font-size: 12px }
-.jp-MarkdownCell .jp-InputPrompt, .jp-OutputPrompt:empty { flex-basis: 0; min-width: 0; padding: 0 }
-@media (max-width: 900px) { .jp-InputPrompt, .jp-OutputPrompt { flex-basis: 2.5rem } }
-</style>{% endblock %}
-{% block body_header %}{{ super() }}<nav><a href="index.html">all notebooks</a></nav>{% endblock %}
-"""
-
-INDEX = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>activekd_lite: notebooks</title><style>
-body {{ font: 16px/1.5 Helvetica, Arial, sans-serif; color: #222; margin: 2rem auto; max-width: 1000px; padding: 0 1rem }}
-table {{ border-collapse: collapse; width: 100% }}
-th, td {{ text-align: left; vertical-align: top; padding: 0.6rem 0.8rem; border-bottom: 1px solid #ddd }}
-th:first-child {{ width: 50% }}
-td + td {{ white-space: nowrap }}
-td:last-child {{ white-space: normal; overflow-wrap: anywhere; min-width: 8rem }}
-td:first-child > a {{ font-weight: bold; font-size: 1.1em }}
-ul {{ margin: 0.3rem 0 0; padding-left: 1.2rem; color: #444 }}
-.yes {{ color: #00684c }} .no {{ color: #a8420a }} code {{ font-size: 0.9em }}
-</style></head><body>
-<h1>activekd_lite: notebooks, executed</h1>
-<table><thead><tr><th>question</th><th>time</th><th>memory</th><th>state</th></tr></thead><tbody>
-{rows}
-</tbody></table></body></html>
-"""
-
-ROW = """<tr><td>{title}{learn}</td><td>{seconds}</td><td>{memory}</td><td>{state}<br><a href="{file}">notebook</a></td></tr>"""
+    """Read a notebook file as nbformat 4."""
+    return import_extra("nbformat").read(path, as_version=4)
