@@ -354,7 +354,7 @@ class TestFolder:
         (tree.parent / "bare" / "test" / "a").mkdir(parents=True)
         for c in "ab":
             save(tree.parent / "bare" / "train" / c / "1.png")
-        with pytest.raises(ValueError, match="test holds no image"):
+        with pytest.raises(ValueError, match="test contains no images"):
             akd.load_dataset(f"folder:{tree.parent / 'bare'}")
         with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
             akd.load_dataset("folder:/nowhere")
@@ -362,10 +362,13 @@ class TestFolder:
         with pytest.raises(ValueError, match="1 class folders and 0 images"):
             akd.load_dataset(f"folder:{tmp_path / 'empty'}")
         save(tree / "lonely" / "one.png")
-        with pytest.raises(ValueError, match="fewer than 2 images, to hold one out, of: lonely"):
+        with pytest.raises(
+            ValueError,
+            match="fewer than 2 labelled images, so none can be held out for testing: lonely",
+        ):
             akd.load_dataset(f"folder:{tree}")
         save(tree / "test" / "blue" / "one.png")
-        with pytest.raises(ValueError, match="has classes that .* has not: blue"):
+        with pytest.raises(ValueError, match="has classes that .* does not have: blue"):
             akd.load_dataset(f"folder:{tree}")
         with pytest.raises(ValueError, match="pool_size = 99, but the data set has 7"):
             akd.load_dataset("folder:" + str(_split(tree, 7)), pool_size=99)
@@ -654,7 +657,7 @@ class TestHuggingFace:
     def test_it_comes_from_the_cache_or_says_how_to_fetch_it(self, tmp_path):
         with pytest.raises(
             FileNotFoundError,
-            match=r"fetch it once where there is a network: `datasets.load_dataset\('org/cats', 'big'\)`",
+            match=r"download it once: `datasets.load_dataset\('org/cats', 'big'\)`",
         ):
             akd.load_dataset("hf:org/cats:big")
         self.parquet(tmp_path / "cats", train=table(10), test=table(4))
@@ -699,19 +702,19 @@ class TestHuggingFace:
             ({"dev": table(4)}, "has splits dev; one called 'train' is needed"),
             (
                 {"train": table(4, **second)},
-                f"columns of images: picture, mask; of labels .*: label, fine; .*{way_out}",
+                f"image columns: picture, mask; label columns .*: label, fine; .*{way_out}",
             ),
             (
                 {"train": table(4).remove_columns("label")},
-                f"columns of images: picture; of labels .*: none; .*{way_out}",
+                f"image columns: picture; label columns .*: none; .*{way_out}",
             ),
             (
                 {"train": table(4), "test": gone},
-                f"4 images without a label in split 'test'; .*{way_out}",
+                f"4 images without a label in split 'test', .*{way_out}",
             ),
             (
                 {"train": table(4), "test": blue},
-                "split 'test' has classes that 'train' has not: blue",
+                "split 'test' has classes that 'train' does not have: blue",
             ),
             (
                 {"train": red, "test": red},
@@ -719,7 +722,7 @@ class TestHuggingFace:
             ),
             (
                 {"train": table(2)},
-                "no test part, and fewer than 2 images, to hold one out, of: red_thing, green",
+                "no test set, and these classes have fewer than 2 labelled images, .*: red_thing, green",
             ),
         ):
             shutil.rmtree(tmp_path / "saved", ignore_errors=True)
@@ -752,7 +755,7 @@ class TestHuggingFace:
         assert cli.main(["doctor", "--data", name]) == 1
         out = capsys.readouterr().out
         assert "saved train[2]: no picture that Pillow knows" in out
-        assert "saved train[4]: the row holds no image" in out
+        assert "saved train[4]: the row contains no image" in out
         assert "2 of 8 images of saved cannot be read" in out
 
 
@@ -835,7 +838,7 @@ class TestCoop:
             (["/etc/passwd", 0, "class_0"], "lies outside"),
             (["class_0/train0.jpg", 0, "other"], "calls label 0 both 'class_0' and 'other'"),
             (["class_0/train0.jpg", 7, "seven"], r"has labels \[0, 1, 2, 7\]"),
-            (["class_0/train0.jpg"], "is no split file"),
+            (["class_0/train0.jpg"], "is not a split file"),
         ):
             file.write_text(json.dumps(good | {"train": [*good["train"], change]}))
             with pytest.raises(ValueError, match=why):
@@ -856,7 +859,7 @@ class TestCoop:
             shutil.rmtree(folder / "images" / "val")
             (folder / "images" / "val").mkdir()
         with pytest.raises(
-            ValueError, match=f"{name} has 12 images in the pool and 0 for the test"
+            ValueError, match=f"{name} has 12 images in the pool and 0 in the test set"
         ):
             akd.load_dataset(name, tmp_path)
 
@@ -906,14 +909,12 @@ def test_torchvision_from_its_own_files(tmp_path):
     )
     labels = data.oracle.label(torch.arange(20))
     assert torch.equal(data.pool.images[:, 0, 14, 14].long(), labels * 25)
-    with pytest.raises(
-        FileNotFoundError, match=r"fetch it once where there is a network.*download=True"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"download it once.*download=True"):
         akd.load_dataset("torchvision:CIFAR10", tmp_path)
     for name in ("HMDB51", "PhotoTour"):
         with pytest.raises((ValueError, FileNotFoundError), match=name):
             akd.load_dataset(f"torchvision:{name}", tmp_path)
-    with pytest.raises(ValueError, match="torchvision:Nothing is no data set"):
+    with pytest.raises(ValueError, match="torchvision:Nothing is not a torchvision data set"):
         akd.load_dataset("torchvision:Nothing")
 
 

@@ -126,7 +126,7 @@ def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeyp
     ):
         with pytest.raises(
             ValueError,
-            match=re.escape(f"data set '{name}' names nothing that can be read; give it as in"),
+            match=re.escape(f"data set '{name}' names nothing that can be read; write it like"),
         ):
             datasets.check_name(name)
     for name in (
@@ -142,7 +142,7 @@ def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeyp
 
 
 def test_what_does_not_fit_is_refused_by_value():
-    with pytest.raises(ValueError, match="unknown data set 'digit'; known are digits, shapes"):
+    with pytest.raises(ValueError, match="unknown data set 'digit'; choose digits, shapes"):
         akd.load_dataset("digit")
     with pytest.raises(ValueError, match="class 1 has 2 images in the pool, fewer than shots = 3"):
         tiny(labels=(0, 1, 0, 1, 0)).oracle.initial_indices(3, generator(0, "x"))
@@ -284,6 +284,7 @@ def test_a_pool_for_each_seed_lies_beside_the_first_labels():
         assert len(data.pool) == 30 + 2 * 10
         assert data.oracle.label(torch.arange(50)).bincount(minlength=10).min() >= 2
     with pytest.raises(
-        ValueError, match="has 1080 images to draw from beside 2 per class; ask for 1 to 1080"
+        ValueError,
+        match="has 1080 images to draw from in addition to 2 per class; choose 1 to 1080",
     ):
         akd.load_dataset("digits", pool_size=1081, pool_shots=2)
