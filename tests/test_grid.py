@@ -99,7 +99,7 @@ def test_the_papers_protocol_for_each_data_set():
 
 
 @pytest.mark.parametrize(("fields", "complaint"), [
-    ({"teachers": [{"teacher": None}]}, "runs without a teacher are those of `distill: [false]`"),
+    ({"teachers": [{"teacher": None}]}, "for runs without a teacher, write `distill: [false]` instead"),
     ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
     ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
     ({"pool_per_seed": 1}, "true or false"),
@@ -175,7 +175,7 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
         ({"strategies": ("best",)}, "unknown strategy 'best'"),
         ({"strategies": "random"}, "strategies = 'random': a list is needed"),
         ({"students": ("big",)}, "unknown student 'big'"),
-        ({"teachers": ("clip",)}, "teacher = 'clip'; 'zero-shot', 'clap' and None are known"),
+        ({"teachers": ("clip",)}, "teacher = 'clip'; choose one of 'zero-shot', 'clap', None"),
         ({"teachers": ({"vlm": "RN50", "view": 3},)}, "unknown 'view', did you mean views?"),
         (
             {"teachers": ({"average": "raw"}, {"average": "normalized"})},
@@ -190,7 +190,11 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
             "exclude {'datasets': 'digits'}: unknown 'datasets', did you mean dataset?",
         ),
         ({"exclude": [{"seed": 0}]}, "the grid has no runs"),
-        ({"strategies": ("coreset",), "shots": 0}, "shots = 0: coreset start"),
+        (
+            {"strategies": ("coreset",), "shots": 0},
+            "shots = 0, so nothing is labelled, and activekd_lite.strategies.coreset.coreset starts "
+            "from labelled images",
+        ),
         ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
         ({"train": {"lr": -1}}, "lr = -1 must be larger than 0"),
         ({"train": {"lr": "fast"}}, "TrainConfig {'lr': 'fast'}: a value has the wrong type"),
@@ -211,11 +215,11 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"seeds": (0, 0.5)}, "seeds: 0.5, but whole numbers are needed"),
         ({"seeds": (True,)}, "seeds: True, but whole numbers are needed"),
         ({"seeds": ("1",)}, "seeds: '1', but whole numbers are needed"),
-        ({"seeds": (0, 1, 0)}, "seeds: 0 is there twice"),
-        ({"strategies": ("random", "random")}, "strategies: 'random' is there twice"),
+        ({"seeds": (0, 1, 0)}, "seeds: 0 is repeated"),
+        ({"strategies": ("random", "random")}, "strategies: 'random' is repeated"),
         (
             {"teachers": ({"average": "raw"}, {"average": "raw"})},
-            "teachers: {'average': 'raw'} is there twice",
+            "teachers: {'average': 'raw'} is repeated",
         ),
         ({"distill": ("no",)}, "distill: 'no', but true or false are needed"),
         ({"students": (5,)}, "students: 5, but names are needed"),
@@ -230,7 +234,7 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"teachers": ({"views": 1.5},)}, "views = 1.5: a whole number is needed"),
         (
             {"seeds": range(10**8)},
-            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); 100,000 are the most",
+            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); at most 100,000 are allowed",
         ),
     ],
 )
@@ -253,7 +257,7 @@ def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
         ("teachers: &t [*t]\n", "aliases (*name) are not allowed"),
         ("[" * 20_000, "nested too deeply"),
         ("seeds: 2024-99-99\n", "cannot be read as YAML"),
-        ("# " + "x" * 2**20, "is larger than 1,048,576 bytes"),
+        ("# " + "x" * 2**20, "is too large; a grid file may have 1,048,576 bytes at most"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=re.escape(complaint)):
@@ -315,7 +319,7 @@ def test_a_grid_is_read_from_yaml(tmp_path):
     assert Grid.read(path, seeds=[7]).seeds == [7]
     for text, complaint in (
         ("stategies: [random]", "unknown 'stategies', did you mean strategies?"),
-        ("- random", "holds list, not a mapping"),
+        ("- random", "contains a list; a mapping is needed"),
         ("a: [", "cannot be read as YAML"),
         ("!!python/object/apply:os.system [echo]", "cannot be read as YAML"),
     ):

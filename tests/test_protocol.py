@@ -16,7 +16,9 @@ def test_changes_go_before_the_preset():
         2,
         "resnet18",
     )
-    with pytest.raises(ValueError, match="teacher = 'oracle'; 'zero-shot', 'clap' and None"):
+    with pytest.raises(
+        ValueError, match="teacher = 'oracle'; choose one of 'zero-shot', 'clap', None"
+    ):
         akd.RunConfig.paper("dtd", teacher="oracle")
 
 
