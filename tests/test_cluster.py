@@ -137,7 +137,7 @@ def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blame
     ]
     done = {task.name: result for task, result in run_tasks(tasks, workers=1)}
     assert done["other"] == 2
-    assert done["deadly"].error.startswith("its worker died, again and again: out of memory")
+    assert done["deadly"].error.startswith("its worker died repeatedly: out of memory")
     assert done["after"].error == done["deadly"].error
 
 
@@ -151,18 +151,18 @@ def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
         return await instantiate(self)
 
     monkeypatch.setattr(distributed.Nanny, "instantiate", once)
-    monkeypatch.setattr(cluster, "CHECKED", 0.2)
-    monkeypatch.setattr(cluster, "ALONE", 1)
+    monkeypatch.setattr(cluster, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 1)
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 9)
     with pytest.raises(
         ConnectionError,
-        match="every worker has died and none has come back; the same command goes on",
+        match="every worker has died and none has come back; run the same command again",
     ):
         list(run_tasks([Task("deadly", die, ())], workers=1))
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     with pytest.raises(
         ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"
     ):

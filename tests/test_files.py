@@ -965,7 +965,7 @@ class TestJson:
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("[]", "holds list, not a mapping"), ('{"digits": 81.5}', "says 'digits': 81.5"),
+    ("[]", "contains a list; a mapping is needed"), ('{"digits": 81.5}', "says 'digits': 81.5"),
     ('{"digits/clap": "81.5"}', "says 'digits/clap': '81.5'"),
     ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"),
     ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
