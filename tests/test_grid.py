@@ -1,4 +1,4 @@
-"""Which runs a grid is made of, where they lie, and what it refuses."""
+"""The runs of a grid, their folders, and what a grid refuses."""
 
 import re
 from dataclasses import replace
@@ -41,24 +41,36 @@ def test_what_belongs_together_is_run_together():
 
 def test_excludes_name_axes_and_values():
     grid = Grid(
-        datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), strategies=("random", "badge"), seeds=(0, 1),
-        exclude=[{"dataset": "shapes", "teacher": "clap"}, {"seed": [1], "strategy": "badge"}, {"distill": False, "seed": 0}],
-    )  # fmt: skip
+        datasets=("digits", "shapes"),
+        teachers=("zero-shot", "clap"),
+        strategies=("random", "badge"),
+        seeds=(0, 1),
+        exclude=[
+            {"dataset": "shapes", "teacher": "clap"},
+            {"seed": [1], "strategy": "badge"},
+            {"distill": False, "seed": 0},
+        ],
+    )
     runs = grid.runs()
     assert not any(name.startswith("shapes/") and "clap" in name for name in runs)
     assert "digits/badge-clap/seed1" not in runs
     assert "digits/random-plain/seed0" not in runs
     assert "digits/random-plain/seed1" in runs
-    assert (
-        len(runs) == 3 * 2 + 3 * 1 + 2 * 1
-    )  # three taught: both strategies with seed 0, random with 1; plain random with 1
+    # Three with a teacher: both strategies with seed 0, random with seed 1. Plain: random with 1.
+    assert len(runs) == 3 * 2 + 3 * 1 + 2 * 1
 
 
 def test_settings_reach_every_run_and_entries_of_teachers_go_first():
     grid = Grid(
-        teachers=("zero-shot", {"name": "three", "views": 3, "average": "raw"}), strategies=("random",), rounds=2, views=5,
-        vlm="RN50", pretrained="openai", train={"steps": 7, "lr": 0.1}, clap={"passes": 3},
-    )  # fmt: skip
+        teachers=("zero-shot", {"name": "three", "views": 3, "average": "raw"}),
+        strategies=("random",),
+        rounds=2,
+        views=5,
+        vlm="RN50",
+        pretrained="openai",
+        train={"steps": 7, "lr": 0.1},
+        clap={"passes": 3},
+    )
     runs = {name: p.config for name, p in grid.runs().items()}
     assert set(runs) == {
         "digits/random-activekd/seed0",
@@ -98,12 +110,15 @@ def test_the_papers_protocol_for_each_data_set():
     assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
 
 
-@pytest.mark.parametrize(("fields", "complaint"), [
-    ({"teachers": [{"teacher": None}]}, "for runs without a teacher, write `distill: [false]` instead"),
-    ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
-    ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
-    ({"pool_per_seed": 1}, "true or false"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"teachers": [{"teacher": None}]}, "for runs without a teacher, write `distill: [false]`"),
+        ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
+        ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
+        ({"pool_per_seed": 1}, "true or false"),
+    ],
+)
 def test_more_that_a_grid_cannot_say(fields, complaint):
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
@@ -192,8 +207,8 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
         ({"exclude": [{"seed": 0}]}, "the grid has no runs"),
         (
             {"strategies": ("coreset",), "shots": 0},
-            "shots = 0, so nothing is labelled, and activekd_lite.strategies.coreset.coreset starts "
-            "from labelled images",
+            "shots = 0, so nothing is labelled, and activekd_lite.strategies.coreset.coreset "
+            "starts from labelled images",
         ),
         ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
         ({"train": {"lr": -1}}, "lr = -1 must be larger than 0"),
@@ -234,7 +249,8 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"teachers": ({"views": 1.5},)}, "views = 1.5: a whole number is needed"),
         (
             {"seeds": range(10**8)},
-            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); at most 100,000 are allowed",
+            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); "
+            "at most 100,000 are allowed",
         ),
     ],
 )
@@ -296,7 +312,8 @@ def test_no_name_leads_a_run_out_of_the_folder(name):
 def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
-        'teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a sketch of a {}."], name: two}]\n'
+        "teachers: [{teacher: zero-shot, name: two, "
+        'templates: ["a photo of a {}.", "a sketch of a {}."]}]\n'
     )
     runs = Grid.read(path).runs()
     taught = runs["digits/random-two/seed0"].config
@@ -307,7 +324,8 @@ def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
 def test_a_grid_is_read_from_yaml(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
-        "datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\nseeds: [0, 1]\ntrain: {steps: 5}\n"
+        "datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\n"
+        "seeds: [0, 1]\ntrain: {steps: 5}\n"
     )
     same = Grid(
         datasets=["digits"],
@@ -336,10 +354,8 @@ def test_the_grid_of_the_readme_is_one(tmp_path):
     )[1]
     (tmp_path / "grid.yaml").write_text(text)
     runs = Grid.read(tmp_path / "grid.yaml").runs()
-    taught, plain = (
-        3 * (2 * 2 - 1) * 3 * 5,
-        (2 * 2 - 1) * 3 * 5 + 3 * 5,
-    )  # a linear student learns from a model's features
+    # Without a teacher, a linear student still depends on the model whose features it uses.
+    taught, plain = 3 * (2 * 2 - 1) * 3 * 5, (2 * 2 - 1) * 3 * 5 + 3 * 5
     assert len(runs) == taught + plain
 
 

@@ -179,20 +179,18 @@ def test_predictions_must_be_probabilities_in_rows():
     akd.Predictions(good[:0], features[:0])
     bad = good.clone()
     bad[2] = torch.tensor([0.5, 0.7])
-    with pytest.raises(
-        ValueError,
-        match=r"probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2",
-    ):
+    complaint = (
+        "probs of 1 images are no probabilities, first at pool index 2, where they sum to 1.2"
+    )
+    with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
         ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"
     ):
         akd.Predictions(good, features, bad)
     bad[2] = torch.tensor([-0.1, 1.1])
-    with pytest.raises(
-        ValueError,
-        match=r"first at pool index 2, where they sum to 1 and the smallest is -0.1; of logits take",
-    ):
+    complaint = "pool index 2, where they sum to 1 and the smallest is -0.1; of logits take"
+    with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
         ValueError, match=r"probs are \(4,\) torch.float32; floats, one row per image"
@@ -202,13 +200,19 @@ def test_predictions_must_be_probabilities_in_rows():
         akd.Predictions(good, features[:, 0])
 
 
-@pytest.mark.parametrize(("labels", "complaint"), [
-    (torch.eye(3, dtype=torch.int64), r"labels are \(3, 3\); one class number per image.*argmax\(1\)"),
-    ([0.9, 1.9, 0.0], "label 0.9 of image 0 is no whole number"),
-    (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is no whole number"),
-    ([True, False, True], "labels are torch.bool; class numbers are needed"),
-    (["cat", "dog", "cat"], "labels are no numbers .*; give each image its position in the class names"),
-])  # fmt: skip
+ONE_HOT = torch.eye(3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("labels", "complaint"),
+    [
+        (ONE_HOT, r"labels are \(3, 3\); one class number per image.*argmax\(1\)"),
+        ([0.9, 1.9, 0.0], "label 0.9 of image 0 is no whole number"),
+        (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is no whole number"),
+        ([True, False, True], "labels are torch.bool; class numbers are needed"),
+        (["cat", "dog", "cat"], "labels are no numbers .*; .* its position in the class names"),
+    ],
+)
 def test_labels_are_whole_class_numbers(labels, complaint):
     x, names = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), ["a", "b", "c"]
     for given in ((labels, [0, 1, 2]), ([0, 1, 2], labels)):
