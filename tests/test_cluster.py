@@ -1,4 +1,4 @@
-"""Tasks on real processes: what dies is resumed, what fails is tried once more and noted, the others go on."""
+"""Tasks in real processes: dead workers are replaced, failures are tried again and reported."""
 
 import contextlib
 import json
@@ -23,7 +23,7 @@ def double(x):
 
 
 def attempt(folder, succeeds_at):
-    """Leave a file for each attempt; fail until the one that succeeds."""
+    """Write a file for each attempt, and fail until attempt `succeeds_at`."""
     count = len(list(Path(folder).iterdir()))
     Path(folder, str(count)).touch()
     if count + 1 < succeeds_at:
@@ -52,11 +52,7 @@ def attempts(tmp_path):
 
 def check_attempts(done, folders):
     assert (done["at once"], done["second"], done["after second"]) == (1, 2, 4)
-    assert [len(list(folder.iterdir())) for folder in folders.values()] == [
-        1,
-        2,
-        2,
-    ]  # once more, and no more
+    assert [len(list(folder.iterdir())) for folder in folders.values()] == [1, 2, 2]
     for name in ("never", "after never"):
         assert done[name].error == "ValueError: attempt 2"
         assert "raise ValueError" in done[name].traceback
@@ -81,7 +77,7 @@ def test_workers_do_not_give_memory_back_at_once_but_allocate_as_this_process_do
     assert found == "as here"
 
 
-def test_what_dask_does_is_not_told_in_detail(caplog):
+def test_dask_logs_nothing(caplog):
     caplog.set_level("INFO")
     assert [result for _, result in run_tasks([Task("one", double, (1,))], workers=1)] == [2]
     assert [
@@ -91,7 +87,7 @@ def test_what_dask_does_is_not_told_in_detail(caplog):
 
 @pytest.fixture(scope="module")
 def scheduler():
-    """A Dask cluster that somebody else started: a scheduler and one worker, as on the command line."""
+    """Start a Dask cluster as on the command line: a scheduler and one worker."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     with contextlib.ExitStack() as stack:
 
@@ -137,11 +133,11 @@ def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blame
     ]
     done = {task.name: result for task, result in run_tasks(tasks, workers=1)}
     assert done["other"] == 2
-    assert done["deadly"].error.startswith("its worker died, again and again: out of memory")
+    assert done["deadly"].error.startswith("its worker died repeatedly: out of memory")
     assert done["after"].error == done["deadly"].error
 
 
-def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
+def test_no_worker_left_is_an_error_and_not_waited_for(monkeypatch):
     started, instantiate = [], distributed.Nanny.instantiate
 
     async def once(self):
@@ -151,18 +147,18 @@ def test_no_worker_left_is_said_and_not_waited_for(monkeypatch):
         return await instantiate(self)
 
     monkeypatch.setattr(distributed.Nanny, "instantiate", once)
-    monkeypatch.setattr(cluster, "CHECKED", 0.2)
-    monkeypatch.setattr(cluster, "ALONE", 1)
+    monkeypatch.setattr(cluster, "CHECK_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "NO_WORKER_SECONDS", 1)
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 9)
     with pytest.raises(
         ConnectionError,
-        match="every worker has died and none has come back; the same command goes on",
+        match="every worker has died and none has come back; run the same command again",
     ):
         list(run_tasks([Task("deadly", die, ())], workers=1))
 
 
 def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
-    monkeypatch.setattr(cluster, "PATIENCE", 0.3)
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     with pytest.raises(
         ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"
     ):
@@ -196,7 +192,7 @@ GRID = sweep.Grid(
 
 
 def half_done(out):
-    """Runs that have whole rounds, but not all: their folders, and the lines that are there."""
+    """Return the lines of rounds.jsonl of each unfinished run, by its folder."""
     found = {}
     for path in out.rglob("rounds.jsonl"):
         lines = path.read_text().splitlines()
@@ -206,7 +202,7 @@ def half_done(out):
 
 
 def killed_in_mid_run(out):
-    """Kill every worker of this process once a run is under way; what was there when they died."""
+    """Kill every worker of this process during a run; collect `half_done` at that time."""
     seen = []
 
     def kill():
@@ -244,12 +240,7 @@ def test_runs_of_killed_workers_are_resumed_by_others(tmp_path):
     ]
     assert killed[columns].to_json() == undisturbed[columns].to_json()  # to the last digit
     for there in seen:
-        for (
-            folder,
-            lines,
-        ) in (
-            there.items()
-        ):  # rounds that were whole were not computed again: their seconds are the same
+        for folder, lines in there.items():  # finished rounds keep their seconds: not run again
             assert (folder / "rounds.jsonl").read_text().splitlines()[: len(lines)] == lines
     assert sweep.failures(tmp_path / "killed") == {}
     assert json.loads((tmp_path / "killed/teachers.json").read_text()).keys() == {

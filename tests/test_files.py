@@ -1,4 +1,4 @@
-"""Data sets made of files: pictures of every kind, the layouts they come in, and what is said when something is wrong."""
+"""Data sets of files: image formats, folder layouts, and the error messages."""
 
 import json
 import multiprocessing
@@ -62,9 +62,11 @@ def tree(tmp_path):
 class TestPictures:
     def test_every_mode_becomes_rgb(self, tmp_path):
         cases = {
-            "rgb.png": picture(), "cmyk.jpg": picture(mode="CMYK"), "alpha.png": picture(mode="RGBA"),
+            "rgb.png": picture(),
+            "cmyk.jpg": picture(mode="CMYK"),
+            "alpha.png": picture(mode="RGBA"),
             "palette.gif": picture().quantize(8),
-        }  # fmt: skip
+        }
         for name, image in cases.items():
             assert np.allclose(centre(save(tmp_path / name, image)), RED, atol=6), name
         assert np.allclose(
@@ -176,7 +178,7 @@ class TestReading:
 
 
 def refused(why):
-    """In the place of `ImageFiles._photo`: no picture can be read, and the reason is what `why` says there."""
+    """Replace `ImageFiles._photo` by one that reads nothing, for the reason that `why` returns."""
 
     def photo(self, row, reduced):
         raise OSError(str(why()))
@@ -354,7 +356,7 @@ class TestFolder:
         (tree.parent / "bare" / "test" / "a").mkdir(parents=True)
         for c in "ab":
             save(tree.parent / "bare" / "train" / c / "1.png")
-        with pytest.raises(ValueError, match="test holds no image"):
+        with pytest.raises(ValueError, match="test contains no images"):
             akd.load_dataset(f"folder:{tree.parent / 'bare'}")
         with pytest.raises(FileNotFoundError, match="no folder .*nowhere"):
             akd.load_dataset("folder:/nowhere")
@@ -362,10 +364,13 @@ class TestFolder:
         with pytest.raises(ValueError, match="1 class folders and 0 images"):
             akd.load_dataset(f"folder:{tmp_path / 'empty'}")
         save(tree / "lonely" / "one.png")
-        with pytest.raises(ValueError, match="fewer than 2 images, to hold one out, of: lonely"):
+        with pytest.raises(
+            ValueError,
+            match="fewer than 2 labelled images, so none can be held out for testing: lonely",
+        ):
             akd.load_dataset(f"folder:{tree}")
         save(tree / "test" / "blue" / "one.png")
-        with pytest.raises(ValueError, match="has classes that .* has not: blue"):
+        with pytest.raises(ValueError, match="has classes that .* does not have: blue"):
             akd.load_dataset(f"folder:{tree}")
         with pytest.raises(ValueError, match="pool_size = 99, but the data set has 7"):
             akd.load_dataset("folder:" + str(_split(tree, 7)), pool_size=99)
@@ -399,10 +404,9 @@ def test_without_a_teacher_damaged_files_are_named_before_training(tree, quick, 
     data.pool.images.paths[3].write_bytes(b"nothing")
     monkeypatch.setattr(loop, "train_student", lambda *a, **k: pytest.fail("trained"))
     monkeypatch.setattr(setup, "make_bank", lambda *a, **k: pytest.fail("rendered"))
-    with pytest.raises(
-        ValueError,
-        match=f"1 of {len(data.pool)} images cannot be read, first .*{data.pool.images.paths[3].name}",
-    ):
+    name = data.pool.images.paths[3].name
+    why = f"1 of {len(data.pool)} images cannot be read, first .*{name}"
+    with pytest.raises(ValueError, match=why):
         akd.run_active_learning(data, None, rounds=0, train=quick, progress=False)
 
 
@@ -655,7 +659,7 @@ class TestHuggingFace:
     def test_it_comes_from_the_cache_or_says_how_to_fetch_it(self, tmp_path):
         with pytest.raises(
             FileNotFoundError,
-            match=r"fetch it once where there is a network: `datasets.load_dataset\('org/cats', 'big'\)`",
+            match=r"download it once: `datasets.load_dataset\('org/cats', 'big'\)`",
         ):
             akd.load_dataset("hf:org/cats:big")
         self.parquet(tmp_path / "cats", train=table(10), test=table(4))
@@ -700,19 +704,19 @@ class TestHuggingFace:
             ({"dev": table(4)}, "has splits dev; one called 'train' is needed"),
             (
                 {"train": table(4, **second)},
-                f"columns of images: picture, mask; of labels .*: label, fine; .*{way_out}",
+                f"image columns: picture, mask; label columns .*: label, fine; .*{way_out}",
             ),
             (
                 {"train": table(4).remove_columns("label")},
-                f"columns of images: picture; of labels .*: none; .*{way_out}",
+                f"image columns: picture; label columns .*: none; .*{way_out}",
             ),
             (
                 {"train": table(4), "test": gone},
-                f"4 images without a label in split 'test'; .*{way_out}",
+                f"4 images without a label in split 'test', .*{way_out}",
             ),
             (
                 {"train": table(4), "test": blue},
-                "split 'test' has classes that 'train' has not: blue",
+                "split 'test' has classes that 'train' does not have: blue",
             ),
             (
                 {"train": red, "test": red},
@@ -720,7 +724,7 @@ class TestHuggingFace:
             ),
             (
                 {"train": table(2)},
-                "no test part, and fewer than 2 images, to hold one out, of: red_thing, green",
+                "no test set, .* fewer than 2 labelled images, .*: red_thing, green",
             ),
         ):
             shutil.rmtree(tmp_path / "saved", ignore_errors=True)
@@ -753,12 +757,12 @@ class TestHuggingFace:
         assert cli.main(["doctor", "--data", name]) == 1
         out = capsys.readouterr().out
         assert "saved train[2]: no picture that Pillow knows" in out
-        assert "saved train[4]: the row holds no image" in out
+        assert "saved train[4]: the row contains no image" in out
         assert "2 of 8 images of saved cannot be read" in out
 
 
 def coop(root, name):
-    """A data set of the eleven in its real layout: 3 classes, 4 pictures each to train on and 2 to test."""
+    """Write one of the eleven in its layout: 3 classes, each with 4 training and 2 test images."""
     layout = sources.LAYOUTS[name]
     folder, colours = root / layout.folder, [RED, GREEN, BLUE]
     rows = {"train": [], "val": [], "test": []}
@@ -836,7 +840,7 @@ class TestCoop:
             (["/etc/passwd", 0, "class_0"], "lies outside"),
             (["class_0/train0.jpg", 0, "other"], "calls label 0 both 'class_0' and 'other'"),
             (["class_0/train0.jpg", 7, "seven"], r"has labels \[0, 1, 2, 7\]"),
-            (["class_0/train0.jpg"], "is no split file"),
+            (["class_0/train0.jpg"], "is not a split file"),
         ):
             file.write_text(json.dumps(good | {"train": [*good["train"], change]}))
             with pytest.raises(ValueError, match=why):
@@ -857,7 +861,7 @@ class TestCoop:
             shutil.rmtree(folder / "images" / "val")
             (folder / "images" / "val").mkdir()
         with pytest.raises(
-            ValueError, match=f"{name} has 12 images in the pool and 0 for the test"
+            ValueError, match=f"{name} has 12 images in the pool and 0 in the test set"
         ):
             akd.load_dataset(name, tmp_path)
 
@@ -907,22 +911,26 @@ def test_torchvision_from_its_own_files(tmp_path):
     )
     labels = data.oracle.label(torch.arange(20))
     assert torch.equal(data.pool.images[:, 0, 14, 14].long(), labels * 25)
-    with pytest.raises(
-        FileNotFoundError, match=r"fetch it once where there is a network.*download=True"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"download it once.*download=True"):
         akd.load_dataset("torchvision:CIFAR10", tmp_path)
     for name in ("HMDB51", "PhotoTour"):
         with pytest.raises((ValueError, FileNotFoundError), match=name):
             akd.load_dataset(f"torchvision:{name}", tmp_path)
-    with pytest.raises(ValueError, match="torchvision:Nothing is no data set"):
+    with pytest.raises(ValueError, match="torchvision:Nothing is not a torchvision data set"):
         akd.load_dataset("torchvision:Nothing")
 
 
 class TestJson:
-    @pytest.mark.parametrize(("text", "why"), [
-        (b"{", "Expecting"), (b"\xff", "utf-8"), (b"[" * 10**5, "100 levels"), (b"[" * 101 + b"]" * 101, "100 levels"),
-        (b'{"a":' * 101 + b"1" + b"}" * 101, "100 levels"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("text", "why"),
+        [
+            (b"{", "Expecting"),
+            (b"\xff", "utf-8"),
+            (b"[" * 10**5, "100 levels"),
+            (b"[" * 101 + b"]" * 101, "100 levels"),
+            (b'{"a":' * 101 + b"1" + b"}" * 101, "100 levels"),
+        ],
+    )
     def test_what_cannot_be_read_is_named_with_the_remedy(self, tmp_path, text, why):
         path = tmp_path / "facts.json"
         path.write_bytes(text)
@@ -964,12 +972,16 @@ class TestJson:
         assert cli._literal(deep) == deep
 
 
-@pytest.mark.parametrize(("text", "why"), [
-    ("[]", "holds list, not a mapping"), ('{"digits": 81.5}', "says 'digits': 81.5"),
-    ('{"digits/clap": "81.5"}', "says 'digits/clap': '81.5'"),
-    ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"),
-    ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "contains a list; a mapping is needed"),
+        ('{"digits": 81.5}', "says 'digits': 81.5"),
+        ('{"digits/clap": "81.5"}', "says 'digits/clap': '81.5'"),
+        ('{"digits/clap": NaN}', "says 'digits/clap': nan; 'dataset/teacher' and a percentage"),
+        ('{"digits/clap": 815}', "says 'digits/clap': 815; "),
+    ],
+)
 def test_a_damaged_table_of_teachers_is_named(tmp_path, text, why):
     (tmp_path / "teachers.json").write_text(text)
     with pytest.raises(

@@ -1,4 +1,4 @@
-"""Which runs a grid is made of, where they lie, and what it refuses."""
+"""The runs of a grid, their folders, and what a grid refuses."""
 
 import re
 from dataclasses import replace
@@ -41,24 +41,36 @@ def test_what_belongs_together_is_run_together():
 
 def test_excludes_name_axes_and_values():
     grid = Grid(
-        datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), strategies=("random", "badge"), seeds=(0, 1),
-        exclude=[{"dataset": "shapes", "teacher": "clap"}, {"seed": [1], "strategy": "badge"}, {"distill": False, "seed": 0}],
-    )  # fmt: skip
+        datasets=("digits", "shapes"),
+        teachers=("zero-shot", "clap"),
+        strategies=("random", "badge"),
+        seeds=(0, 1),
+        exclude=[
+            {"dataset": "shapes", "teacher": "clap"},
+            {"seed": [1], "strategy": "badge"},
+            {"distill": False, "seed": 0},
+        ],
+    )
     runs = grid.runs()
     assert not any(name.startswith("shapes/") and "clap" in name for name in runs)
     assert "digits/badge-clap/seed1" not in runs
     assert "digits/random-plain/seed0" not in runs
     assert "digits/random-plain/seed1" in runs
-    assert (
-        len(runs) == 3 * 2 + 3 * 1 + 2 * 1
-    )  # three taught: both strategies with seed 0, random with 1; plain random with 1
+    # Three with a teacher: both strategies with seed 0, random with seed 1. Plain: random with 1.
+    assert len(runs) == 3 * 2 + 3 * 1 + 2 * 1
 
 
 def test_settings_reach_every_run_and_entries_of_teachers_go_first():
     grid = Grid(
-        teachers=("zero-shot", {"name": "three", "views": 3, "average": "raw"}), strategies=("random",), rounds=2, views=5,
-        vlm="RN50", pretrained="openai", train={"steps": 7, "lr": 0.1}, clap={"passes": 3},
-    )  # fmt: skip
+        teachers=("zero-shot", {"name": "three", "views": 3, "average": "raw"}),
+        strategies=("random",),
+        rounds=2,
+        views=5,
+        vlm="RN50",
+        pretrained="openai",
+        train={"steps": 7, "lr": 0.1},
+        clap={"passes": 3},
+    )
     runs = {name: p.config for name, p in grid.runs().items()}
     assert set(runs) == {
         "digits/random-activekd/seed0",
@@ -98,12 +110,15 @@ def test_the_papers_protocol_for_each_data_set():
     assert (few.rounds, few.train.steps, few.train.passes, few.train.batch_size) == (3, 9, None, 64)
 
 
-@pytest.mark.parametrize(("fields", "complaint"), [
-    ({"teachers": [{"teacher": None}]}, "runs without a teacher are those of `distill: [false]`"),
-    ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
-    ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
-    ({"pool_per_seed": 1}, "true or false"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"teachers": [{"teacher": None}]}, "for runs without a teacher, write `distill: [false]`"),
+        ({"teachers": [{"teacher": "zero-shot", "templates": []}]}, "a list of prompts"),
+        ({"train": {"steps": float("inf")}}, "a value has the wrong type"),
+        ({"pool_per_seed": 1}, "true or false"),
+    ],
+)
 def test_more_that_a_grid_cannot_say(fields, complaint):
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
@@ -175,7 +190,7 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
         ({"strategies": ("best",)}, "unknown strategy 'best'"),
         ({"strategies": "random"}, "strategies = 'random': a list is needed"),
         ({"students": ("big",)}, "unknown student 'big'"),
-        ({"teachers": ("clip",)}, "teacher = 'clip'; 'zero-shot', 'clap' and None are known"),
+        ({"teachers": ("clip",)}, "teacher = 'clip'; choose one of 'zero-shot', 'clap', None"),
         ({"teachers": ({"vlm": "RN50", "view": 3},)}, "unknown 'view', did you mean views?"),
         (
             {"teachers": ({"average": "raw"}, {"average": "normalized"})},
@@ -190,7 +205,11 @@ def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
             "exclude {'datasets': 'digits'}: unknown 'datasets', did you mean dataset?",
         ),
         ({"exclude": [{"seed": 0}]}, "the grid has no runs"),
-        ({"strategies": ("coreset",), "shots": 0}, "shots = 0: coreset start"),
+        (
+            {"strategies": ("coreset",), "shots": 0},
+            "shots = 0, so nothing is labelled, and activekd_lite.strategies.coreset.coreset "
+            "starts from labelled images",
+        ),
         ({"train": {"step": 3}}, "TrainConfig: unknown 'step', did you mean steps?"),
         ({"train": {"lr": -1}}, "lr = -1 must be larger than 0"),
         ({"train": {"lr": "fast"}}, "TrainConfig {'lr': 'fast'}: a value has the wrong type"),
@@ -211,11 +230,11 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"seeds": (0, 0.5)}, "seeds: 0.5, but whole numbers are needed"),
         ({"seeds": (True,)}, "seeds: True, but whole numbers are needed"),
         ({"seeds": ("1",)}, "seeds: '1', but whole numbers are needed"),
-        ({"seeds": (0, 1, 0)}, "seeds: 0 is there twice"),
-        ({"strategies": ("random", "random")}, "strategies: 'random' is there twice"),
+        ({"seeds": (0, 1, 0)}, "seeds: 0 is repeated"),
+        ({"strategies": ("random", "random")}, "strategies: 'random' is repeated"),
         (
             {"teachers": ({"average": "raw"}, {"average": "raw"})},
-            "teachers: {'average': 'raw'} is there twice",
+            "teachers: {'average': 'raw'} is repeated",
         ),
         ({"distill": ("no",)}, "distill: 'no', but true or false are needed"),
         ({"students": (5,)}, "students: 5, but names are needed"),
@@ -230,7 +249,8 @@ def test_a_grid_that_cannot_be_run_is_refused_at_once(fields, complaint):
         ({"teachers": ({"views": 1.5},)}, "views = 1.5: a whole number is needed"),
         (
             {"seeds": range(10**8)},
-            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); 100,000 are the most",
+            "1,200,000,000 runs (6 strategies x 2 distill x 100,000,000 seeds); "
+            "at most 100,000 are allowed",
         ),
     ],
 )
@@ -253,7 +273,7 @@ def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
         ("teachers: &t [*t]\n", "aliases (*name) are not allowed"),
         ("[" * 20_000, "nested too deeply"),
         ("seeds: 2024-99-99\n", "cannot be read as YAML"),
-        ("# " + "x" * 2**20, "is larger than 1,048,576 bytes"),
+        ("# " + "x" * 2**20, "is too large; a grid file may have 1,048,576 bytes at most"),
     ):
         path.write_text(text)
         with pytest.raises(ValueError, match=re.escape(complaint)):
@@ -292,7 +312,8 @@ def test_no_name_leads_a_run_out_of_the_folder(name):
 def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
-        'teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a sketch of a {}."], name: two}]\n'
+        "teachers: [{teacher: zero-shot, name: two, "
+        'templates: ["a photo of a {}.", "a sketch of a {}."]}]\n'
     )
     runs = Grid.read(path).runs()
     taught = runs["digits/random-two/seed0"].config
@@ -303,7 +324,8 @@ def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
 def test_a_grid_is_read_from_yaml(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
-        "datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\nseeds: [0, 1]\ntrain: {steps: 5}\n"
+        "datasets: [digits]\nteachers: [clap, {name: raw, average: raw}]\n"
+        "seeds: [0, 1]\ntrain: {steps: 5}\n"
     )
     same = Grid(
         datasets=["digits"],
@@ -315,7 +337,7 @@ def test_a_grid_is_read_from_yaml(tmp_path):
     assert Grid.read(path, seeds=[7]).seeds == [7]
     for text, complaint in (
         ("stategies: [random]", "unknown 'stategies', did you mean strategies?"),
-        ("- random", "holds list, not a mapping"),
+        ("- random", "contains a list; a mapping is needed"),
         ("a: [", "cannot be read as YAML"),
         ("!!python/object/apply:os.system [echo]", "cannot be read as YAML"),
     ):
@@ -332,10 +354,8 @@ def test_the_grid_of_the_readme_is_one(tmp_path):
     )[1]
     (tmp_path / "grid.yaml").write_text(text)
     runs = Grid.read(tmp_path / "grid.yaml").runs()
-    taught, plain = (
-        3 * (2 * 2 - 1) * 3 * 5,
-        (2 * 2 - 1) * 3 * 5 + 3 * 5,
-    )  # a linear student learns from a model's features
+    # Without a teacher, a linear student still depends on the model whose features it uses.
+    taught, plain = 3 * (2 * 2 - 1) * 3 * 5, (2 * 2 - 1) * 3 * 5 + 3 * 5
     assert len(runs) == taught + plain
 
 

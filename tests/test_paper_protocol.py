@@ -1,7 +1,7 @@
-"""The reference's protocol in numbers, data set by data set.
+"""The reference protocol in numbers, data set by data set.
 
-The tables come from arXiv:2506.00910 and from reading its code, and are written out here by themselves: nothing is computed
-by what is tested.
+The tables come from arXiv:2506.00910 and from reading its code. They are written out here, so that
+nothing in them is computed by the code under test.
 """
 
 import math
@@ -18,32 +18,33 @@ from activekd_lite.experiments import config as protocol
 from activekd_lite.strategies.classbalanced_reference import reference_shares
 from activekd_lite.utils.schedules import lr_factor
 
-TEN = {  # classes: one label of each to start with, as many a round
-    "caltech101": 100, "dtd": 47, "eurosat": 10, "fgvc_aircraft": 100, "food101": 101, "flowers102": 102, "oxford_pets": 37,
-    "stanford_cars": 196, "sun397": 397, "ucf101": 101,
+# Number of classes: as many labels to start with, and as many per round.
+TEN = {
+    "caltech101": 100, "dtd": 47, "eurosat": 10, "fgvc_aircraft": 100, "food101": 101,
+    "flowers102": 102, "oxford_pets": 37, "stanford_cars": 196, "sun397": 397, "ucf101": 101,
 }  # fmt: skip
-FIRST_ROUND = {
-    "caltech101": 400,
-    "dtd": 200,
-    "eurosat": 200,
-    "oxford_pets": 200,
-    "sun397": 1400,
-}  # as the method's notes say
+# Steps of the first round, from the notes on the method.
+FIRST_ROUND = {"caltech101": 400, "dtd": 200, "eurosat": 200, "oxford_pets": 200, "sun397": 1400}
 FIELDS = {  # field: (the ten, ImageNet)
-    "vlm": ("RN50", "RN50"), "pretrained": ("openai", "openai"), "teacher": ("zero-shot", "zero-shot"),
-    "student": ("resnet18", "dino_resnet50"), "average": ("raw", "normalized"), "shots": (1, 1), "rounds": (15, 7),
-    "query_size": (None, 1000), "pool_size": (None, 100_000), "pool_per_seed": (False, True), "seed": (1, 1), "views": (10, 10),
+    "vlm": ("RN50", "RN50"), "pretrained": ("openai", "openai"),
+    "teacher": ("zero-shot", "zero-shot"), "student": ("resnet18", "dino_resnet50"),
+    "average": ("raw", "normalized"), "shots": (1, 1), "rounds": (15, 7),
+    "query_size": (None, 1000), "pool_size": (None, 100_000), "pool_per_seed": (False, True),
+    "seed": (1, 1), "views": (10, 10),
     "train.lr": (1e-3, 1e-3), "train.weight_decay": (0.01, 0.01), "train.batch_size": (64, 256),
     "train.temperature": (2.0, 2.0),
     "train.passes": (200, None), "train.padded": (True, False), "train.pool_passes": (None, 20),
-    "train.last_round_pool_passes": (None, 50), "train.warmup": (0.1, 0.0), "train.schedule": ("linear_from_zero", "cosine"),
-    "train.labeled_sampling": ("replacement", "passes"), "train.unlabeled_sampling": ("passes", "passes"),
-    "train.separate_batches": (True, False), "train.kd_weight": (0.5, 0.5), "train.beta": (1.0, 1.0),
-    "train.eval_kd_weight": (None, 0.6), "train.eval_beta": (None, 0.5), "train.precision": ("float32", "float32"),
+    "train.last_round_pool_passes": (None, 50), "train.warmup": (0.1, 0.0),
+    "train.schedule": ("linear_from_zero", "cosine"),
+    "train.labeled_sampling": ("replacement", "passes"),
+    "train.unlabeled_sampling": ("passes", "passes"), "train.separate_batches": (True, False),
+    "train.kd_weight": (0.5, 0.5), "train.beta": (1.0, 1.0), "train.eval_kd_weight": (None, 0.6),
+    "train.eval_beta": (None, 0.5), "train.precision": ("float32", "float32"),
     "train.pretrained": (True, True),
-    "clap.passes": (300, 300), "clap.batch_size": (64, 64), "clap.sampling": ("replacement", "chained"),
-    "clap.lr": (0.01, 0.01),
-    "clap.momentum": (0.9, 0.9), "clap.schedule": ("linear_from_zero", "linear_from_zero"), "clap.warmup": (0.1, 0.1),
+    "clap.passes": (300, 300), "clap.batch_size": (64, 64),
+    "clap.sampling": ("replacement", "chained"), "clap.lr": (0.01, 0.01),
+    "clap.momentum": (0.9, 0.9), "clap.schedule": ("linear_from_zero", "linear_from_zero"),
+    "clap.warmup": (0.1, 0.1),
     "clap.constraint": (1.0, 1.0), "clap.lag": (1, 0),
 }  # fmt: skip
 
@@ -85,7 +86,7 @@ def test_seeds_strategies_and_prompts():
 
 @pytest.mark.parametrize("name", TEN)
 def test_steps_and_rates_of_the_ten(name):
-    """200 * ceil(L / 64) steps; the rate rises from 0 over a tenth of them and falls to 0 behind the last."""
+    """200 * ceil(L / 64) steps; the rate rises from 0 for a tenth of them and falls back to 0."""
     train = akd.RunConfig.paper(name).train
     for round in range(16):
         labels = TEN[name] * (round + 1)
@@ -97,7 +98,7 @@ def test_steps_and_rates_of_the_ten(name):
 
 
 def test_steps_and_rates_of_imagenet():
-    """20 passes over what is left of 100,000, in batches of 256, and 50 in the last of 8 trainings; cosine, no warm-up."""
+    """20 passes over the unlabelled images in batches of 256, 50 in the last of 8 trainings."""
     config = akd.RunConfig.paper("imagenet")
     for round, batches in enumerate([391, 387, 383, 379, 375, 372, 368, 364]):
         labels, rest = 1000 * (round + 1), 100_000 - 1000 * round
@@ -119,7 +120,7 @@ def test_steps_and_rates_of_imagenet():
     [(10, 46, 47), (64, 300, 300), (100, 468, 469), (1000, 4687, 4688)],
 )
 def test_steps_of_the_few_shot_teacher(labels, ten, imagenet):
-    """300 draws of each label: whole batches on the ten, whose last one is dropped; on ImageNet the last one is smaller."""
+    """300 draws of each label; a last, smaller batch is dropped on the ten, kept on ImageNet."""
     for name, steps in (("dtd", ten), ("imagenet", imagenet)):
         clap = akd.RunConfig.paper(name, teacher="clap").clap
         batches = [*clap.batches(labels, torch.Generator().manual_seed(0))]
@@ -141,7 +142,7 @@ def test_linear_from_zero_is_the_schedule_of_transformers(steps):
 
 
 def allocation(counts, query_size):
-    """By the words of the method's notes: weight 1 / (n + 1), no label counts as one; floors; the rest to the largest."""
+    """Shares by weights 1 / (max(n, 1) + 1), rounded down; the largest weights get the rest."""
     inverse = [1 / ((n or 1) + 1) for n in counts]
     given = [math.floor(query_size * w / math.fsum(inverse) + 1e-9) for w in inverse]
     ranked = sorted(range(len(counts)), key=lambda c: (-inverse[c], c))
@@ -159,7 +160,7 @@ def test_shares_of_classbalanced_reference():
 
 
 def test_classbalanced_reference_picks_its_shares():
-    """30 images predicted as each of four classes, which have 1, 2, 3 and 4 labels; then a class with one image too few."""
+    """Four classes with 1, 2, 3 and 4 labels; then a class with too few images for its share."""
     predicted = torch.arange(4).repeat_interleave(40)
     probs = torch.nn.functional.one_hot(predicted, 4).float()
     labeled = torch.cat([40 * c + torch.arange(c + 1) for c in range(4)])

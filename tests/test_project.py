@@ -85,14 +85,12 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
     """A whole, short pre-training with every way to the target data closed."""
     import sklearn.datasets
 
-    from activekd_lite.datasets import embedded as datasets
     from activekd_lite.datasets import shapes
 
     def touched(*args, **kwargs):
         pytest.fail("the pre-training reached for the target data")
 
     monkeypatch.setattr(sklearn.datasets, "load_digits", touched)
-    monkeypatch.setattr(datasets, "load_digits", touched)
     monkeypatch.setattr(shapes, "make_shapes", touched)
     monkeypatch.setitem(sys.modules, "sklearn", None)
     if name == "tiny-clip":

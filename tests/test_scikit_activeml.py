@@ -17,7 +17,7 @@ from skactiveml.classifier import ParzenWindowClassifier  # noqa: E402
 from skactiveml.utils import is_unlabeled  # noqa: E402
 from sklearn.naive_bayes import GaussianNB  # noqa: E402
 
-from activekd_lite.strategies import scikit_activeml
+from activekd_lite.strategies import scikit_activeml  # noqa: E402
 
 WORKING = [
     name
@@ -45,7 +45,7 @@ def pick(name, predictions, state, q, seed=0):
 
 @pytest.mark.parametrize("name", WORKING)
 def test_their_strategies_keep_the_contract(name):
-    """Two classes, which EpistemicUncertaintySampling is made for; unique, unlabelled, decided by the seed, no hidden label."""
+    """Picks are unique, unlabelled and seeded; two classes, for EpistemicUncertaintySampling."""
     predictions, state = situation()
     picks = pick(name, predictions, state, 5)
     assert picks.shape == (5,)
@@ -102,11 +102,11 @@ def test_one_of_theirs_through_the_loop_and_a_cold_start(small, teacher, quick, 
 
 def test_what_cannot_choose_labels_is_refused_by_name():
     for name, why in (
-        ("ExpectedModelOutputChange", "is made for regression.* These work: RandomSampling, "),
-        ("SubSamplingWrapper", "is a base for other strategies"),
-        ("ExpectedErrorReduction", "is a base for other strategies"),
-        ("Typiclust", r"is no strategy of skactiveml.pool; did you mean TypiClust\?"),
-        ("utils", "is no strategy"),
+        ("ExpectedModelOutputChange", "is for regression.* Choose from RandomSampling, "),
+        ("SubSamplingWrapper", "is a base of other strategies"),
+        ("ExpectedErrorReduction", "is a base of other strategies"),
+        ("Typiclust", r"is not a strategy of skactiveml.pool; did you mean TypiClust\?"),
+        ("utils", "is not a strategy"),
     ):
         with pytest.raises(ValueError, match=f"skactiveml:{name} {why}"):
             get_strategy(f"skactiveml:{name}")
@@ -117,7 +117,8 @@ def test_without_the_extra_it_is_named_when_needed_and_not_before():
 import sys
 sys.modules["skactiveml"] = None
 import activekd_lite
-for ask in (lambda: activekd_lite.PCoreSetQuery, lambda: activekd_lite.strategies.get_strategy("skactiveml:TypiClust")):
+get = activekd_lite.strategies.get_strategy
+for ask in (lambda: activekd_lite.PCoreSetQuery, lambda: get("skactiveml:TypiClust")):
     try:
         ask()
     except ImportError as error:
@@ -130,7 +131,7 @@ for ask in (lambda: activekd_lite.PCoreSetQuery, lambda: activekd_lite.strategie
 
 
 class TestPCoreSetQuery:
-    """What scikit-activeml checks of each of its strategies (see also test_scikit_activeml_conformance.py)."""
+    """scikit-activeml's checks of a strategy; see also test_scikit_activeml_conformance.py."""
 
     def setup_method(self):
         rng = np.random.default_rng(0)
@@ -161,7 +162,7 @@ class TestPCoreSetQuery:
                 assert np.isnan(utilities[t, queries[:t]]).all()
 
     def test_utilities_of_confident_classifiers_agree_with_the_queries(self):
-        """Near-equal probabilities, where |x|^2 + |c|^2 - 2 x.c would drown the distances in rounding."""
+        """With near-equal probabilities, |x|^2 + |c|^2 - 2 x.c would round the distances away."""
         probs = np.eye(2)[np.arange(40) % 2] + 1e-9 * np.random.default_rng(0).standard_normal(
             (40, 2)
         )
@@ -213,12 +214,19 @@ class TestPCoreSetQuery:
     @pytest.mark.parametrize(
         ("changed", "error"),
         [
-            ({"clf": GaussianNB()}, TypeError), ({"clf": "clf"}, TypeError), ({"fit_clf": np.nan}, TypeError),
-            ({"X": "X"}, ValueError), ({"X": np.zeros((60, 2))}, ValueError), ({"y": np.nan}, TypeError),
-            ({"candidates": np.nan}, ValueError), ({"batch_size": 0}, ValueError), ({"batch_size": 1.2}, TypeError),
-            ({"return_utilities": "yes"}, TypeError), ({"sample_weight": np.ones(31)}, ValueError),
+            ({"clf": GaussianNB()}, TypeError),
+            ({"clf": "clf"}, TypeError),
+            ({"fit_clf": np.nan}, TypeError),
+            ({"X": "X"}, ValueError),
+            ({"X": np.zeros((60, 2))}, ValueError),
+            ({"y": np.nan}, TypeError),
+            ({"candidates": np.nan}, ValueError),
+            ({"batch_size": 0}, ValueError),
+            ({"batch_size": 1.2}, TypeError),
+            ({"return_utilities": "yes"}, TypeError),
+            ({"sample_weight": np.ones(31)}, ValueError),
         ],
-    )  # fmt: skip
+    )
     def test_bad_parameters_are_refused(self, changed, error):
         with pytest.raises(error):
             self.query(**changed)

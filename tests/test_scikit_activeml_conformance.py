@@ -1,5 +1,8 @@
-"""scikit-activeml's own checks of a pool strategy, run on PCoreSetQuery where their test templates can be imported: from a
-checkout of their repository (`pip install -e scikit-activeml`); the wheel on PyPI leaves them out."""
+"""scikit-activeml's own checks of a pool strategy, run on PCoreSetQuery.
+
+They need a checkout of its repository (`pip install -e scikit-activeml`): the wheel on PyPI leaves
+the templates for tests out.
+"""
 
 import unittest
 
@@ -12,7 +15,7 @@ template = pytest.importorskip(
 )
 from skactiveml.classifier import ParzenWindowClassifier  # noqa: E402
 
-from activekd_lite import PCoreSetQuery
+from activekd_lite import PCoreSetQuery  # noqa: E402
 
 
 class TestConformance(template.TemplateSingleAnnotatorPoolQueryStrategy, unittest.TestCase):

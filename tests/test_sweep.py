@@ -1,4 +1,4 @@
-"""A grid, run: paired runs, nothing twice, failures that stop nobody, one table of all."""
+"""Sweeps: runs are paired, nothing runs twice, failures stop no other run, one table of all."""
 
 import dataclasses
 import json
@@ -15,23 +15,16 @@ from activekd_lite.experiments import sweep
 from activekd_lite.experiments.config import RunConfig
 
 GRID = sweep.Grid(
-    strategies=("random", "pcoreset"), teachers=("zero-shot", "clap"), seeds=(0, 1), rounds=1, query_size=3, views=2,
-    train={"steps": 4, "batch_size": 8}, clap={"passes": 2},
-)  # fmt: skip
-SHORT = [
-    "--rounds",
-    "1",
-    "--query-size",
-    "3",
-    "--steps",
-    "4",
-    "--batch-size",
-    "8",
-    "--device",
-    "cpu",
-    "--workers",
-    "0",
-]
+    strategies=("random", "pcoreset"),
+    teachers=("zero-shot", "clap"),
+    seeds=(0, 1),
+    rounds=1,
+    query_size=3,
+    views=2,
+    train={"steps": 4, "batch_size": 8},
+    clap={"passes": 2},
+)
+SHORT = "--rounds 1 --query-size 3 --steps 4 --batch-size 8 --device cpu --workers 0".split()
 
 
 def run(grid, root, **changes):
@@ -89,7 +82,7 @@ def test_a_folder_of_runs_that_no_sweep_made_is_read_too(finished, tmp_path):
 
 
 def test_the_strategy_changes_nothing_before_it_is_asked(finished):
-    """The same start, seeds and steps: round 0 is identical whatever the strategy, all but what is then asked for."""
+    """Round 0 is the same for all strategies, except for the labels that it asks for."""
     root, _ = finished
     for teacher in ("activekd", "clap", "plain"):
         for seed in (0, 1):
@@ -217,7 +210,8 @@ def test_a_name_that_is_a_path_makes_nothing_and_is_refused(tmp_path, monkeypatc
 def test_prompts_of_a_grid_and_a_name_with_a_slash_reach_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "grid.yaml").write_text(
-        'teachers: [{teacher: zero-shot, templates: ["a photo of a {}.", "a photo of the {}."], name: ../two}]\n'
+        "teachers: [{teacher: zero-shot, name: ../two, "
+        'templates: ["a photo of a {}.", "a photo of the {}."]}]\n'
         "strategies: [random]\ndistill: [true]\nviews: 1\n"
     )
     assert cli.main(["sweep", "grid.yaml", *SHORT, "--out", "runs/s"]) == 0

@@ -166,7 +166,7 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
     assert json.loads((tmp_path / "runs/plain/config.json").read_text())["teacher"] is None
     for words, complaint in (
         (["--strategy", "best"], "unknown strategy 'best'; known are random"),
-        (["--dataset", "mnist"], "unknown data set 'mnist'; known are digits, shapes"),
+        (["--dataset", "mnist"], "unknown data set 'mnist'; choose digits, shapes"),
         (["--student", "big"], "unknown student 'big'"),
         (["--vlm", "RN5"], "unknown model 'RN5'"),
         (["--student-weights", "nowhere.pt"], "no weights file nowhere.pt for the student"),

@@ -1,4 +1,4 @@
-"""A name to a `Dataset`: pool, oracle, test set, class names, prompts."""
+"""Data sets by name: `load_dataset` returns the pool, oracle, test set, class names and prompts."""
 
 from activekd_lite.datasets.embedded import EMBEDDED
 from activekd_lite.datasets.loading import check_name, load_dataset

@@ -2,93 +2,100 @@
 
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from activekd_lite.datasets.source import Source, path_inside, readable
 
-from activekd_lite.datasets.source import Source, path_inside, spoken
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ["path", "label", "split"]
 
 
 def from_csv(where: str) -> Source:
-    """Columns path, label, split. Paths lie inside the file's folder; a label is a class name, or blank where nobody knows it;
-    a split is train (or blank) or test.
+    """Read a list of images from a CSV file in UTF-8.
 
-    White space around a value is no part of it, and a row that is there twice counts once. Raises ValueError for an image with
-    two labels or in both splits.
+    path: relative to the file's folder, and inside it.
+    label: a class name; blank if unknown (pool only).
+    split: "train" (or blank) or "test".
+    Surrounding spaces are removed, and identical rows count once.
+    Raises FileNotFoundError if there is no such file, ValueError if it cannot be used, for
+    example if an image has two labels or is in both splits.
     """
     file = Path(where)
-    table = _csv_table(file)
-    _check_csv(table, file)
+    table = _read_table(file)
+    _check_table(table, file)
     classes = sorted(set(table["label"]) - {""})
-    label = {c: i for i, c in enumerate(classes)} | {"": -1}
-    parts = []
-    for part in ("train", "test"):
-        rows = table[table["split"] == part]
-        parts.append((list(rows["file"]), [label[c] for c in rows["label"]]))
-    if len(classes) < 2 or not parts[0][0] or not parts[1][0]:
+    number = {name: i for i, name in enumerate(classes)} | {"": -1}
+    splits = [table[table["split"] == split] for split in ("train", "test")]
+    pool, test = ((list(rows["file"]), [number[c] for c in rows["label"]]) for rows in splits)
+    if len(classes) < 2 or not pool[0] or not test[0]:
         raise ValueError(
-            f"{file} has {len(classes)} classes, {len(parts[0][0])} train and {len(parts[1][0])} test images; two classes and "
-            "an image of each split are needed at least"
+            f"{file} has {len(classes)} classes, {len(pool[0])} train and {len(test[0])} test "
+            "images; at least two classes and one image of each split are needed"
         )
-    return Source(file.stem, *parts, [spoken(c) for c in classes])
+    return Source(file.stem, pool, test, [readable(c) for c in classes])
 
 
-def _csv_table(file: Path) -> pd.DataFrame:
-    """Columns path, label, split, and `file`: where each image is. The index counts rows as in the file, its header being 1."""
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"no file {file}; give csv:/path/to/file.csv with columns path, label, split"
-        )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "error", pd.errors.ParserWarning
-            )  # a row longer than the header would be cut
-            table = pd.read_csv(
-                file,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skipinitialspace=True,
-                skip_blank_lines=False,
-            )
-    except (
-        ValueError,
-        pd.errors.ParserWarning,
-    ) as error:  # no columns, rows of different lengths, bytes that are no UTF-8
-        raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
+def _read_table(file: Path) -> "pd.DataFrame":
+    """Return the columns path, label and split, and `file`, the full path of each image.
+
+    The index is the row number in the file; the header is row 1.
+    """
+    table = _parse(file)
     table.columns = table.columns.str.strip()
-    if missing := {"path", "label", "split"} - set(table.columns):
-        raise ValueError(
-            f"{file} has columns {', '.join(table.columns)}; {', '.join(sorted(missing))} missing"
-        )
+    found = ", ".join(table.columns)
+    if missing := set(COLUMNS) - set(table.columns):
+        raise ValueError(f"{file} has columns {found}; {', '.join(sorted(missing))} missing")
     if table.columns.has_duplicates:
-        raise ValueError(f"{file} has columns {', '.join(table.columns)}: one of them twice")
-    table = table[["path", "label", "split"]].fillna("").apply(lambda column: column.str.strip())
+        raise ValueError(f"{file} has columns {found}; give each column a name of its own")
+    table = table[COLUMNS].fillna("").apply(lambda column: column.str.strip())
     table.index += 2
-    table = table[(table != "").any(axis=1)].copy()  # without blank lines
+    table = table[(table != "").any(axis=1)].copy()  # drops blank lines
     table["split"] = table["split"].replace("", "train")
     table["file"] = [path_inside(file.parent, path, file) for path in table["path"]]
     return table.drop_duplicates(["file", "label", "split"])
 
 
-def _check_csv(table: pd.DataFrame, file: Path) -> None:
-    if wrong := sorted(set(table["split"]) - {"train", "test"}):
-        raise ValueError(f"{file} has splits {wrong}; 'train' (or blank) and 'test' are known")
-    if (blank := (table["split"] == "test") & (table["label"] == "")).any():
-        raise ValueError(
-            f"{file} has {int(blank.sum())} test images without a label; accuracy cannot be measured on them"
+def _parse(file: Path) -> "pd.DataFrame":
+    import pandas as pd  # slow
+
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"no file {file}; give csv:/path/to/file.csv with columns path, label, split"
         )
-    again = table[table.duplicated("file", keep=False)]
-    if len(again):
-        rows = again[again["file"] == again["file"].iloc[0]]
-        what = "splits" if rows["split"].nunique() > 1 else "labels"
-        shown = ", ".join(f"row {row}: {value!r}" for row, value in rows[what[:-1]].items())
+    text = {"dtype": str, "keep_default_na": False}
+    spaces = {"skipinitialspace": True, "skip_blank_lines": False}
+    try:
+        with warnings.catch_warnings():
+            # pandas cuts a row that is longer than the header, and only warns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(file, index_col=False, **text, **spaces)
+    except (ValueError, pd.errors.ParserWarning) as error:  # also an empty file, or not UTF-8
+        raise ValueError(f"{file} cannot be read as CSV in UTF-8: {error}") from error
+
+
+def _check_table(table: "pd.DataFrame", file: Path) -> None:
+    """Raise ValueError for unknown splits, unlabelled test images and contradictory rows."""
+    if wrong := sorted(set(table["split"]) - {"train", "test"}):
+        raise ValueError(f"{file} has splits {wrong}; use 'train' (or blank) and 'test'")
+    if count := int(((table["split"] == "test") & (table["label"] == "")).sum()):
         raise ValueError(
-            f"{file} names {again['file'].nunique()} images twice and differently, first {rows['path'].iloc[0]!r} with two "
-            f"{what} ({shown}; the header is row 1); keep one row of each image"
+            f"{file} has {count} test images without a label, so accuracy cannot be measured on "
+            "them; label them, or leave them out"
+        )
+    repeated = table[table.duplicated("file", keep=False)]
+    if len(repeated):
+        rows = repeated[repeated["file"] == repeated["file"].iloc[0]]
+        column = "split" if rows["split"].nunique() > 1 else "label"
+        shown = ", ".join(f"row {row}: {value!r}" for row, value in rows[column].items())
+        raise ValueError(
+            f"{file} lists {repeated['file'].nunique()} images more than once, and the rows "
+            f"disagree; first {rows['path'].iloc[0]!r} with two {column}s ({shown}; the header is "
+            "row 1); keep one row per image"
         )
 
 
 def name_of_csv(where: str) -> str:
-    """Return the file's name without its ending."""
+    """Return the file's name without its extension."""
     return Path(where).stem

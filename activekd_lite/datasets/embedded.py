@@ -11,8 +11,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from activekd_lite.datasets import shapes
@@ -22,47 +20,60 @@ from activekd_lite.utils.views import Augmentation
 
 
 def _digits(root: Path) -> Dataset:
+    from sklearn.datasets import load_digits  # slow
+    from sklearn.model_selection import train_test_split
+
     raw = load_digits()
-    images = np.round(raw.images * (255 / 16)).astype(
-        np.uint8
-    )  # counts 0..16 of dark pixels in a 4 x 4 block
-    images = torch.from_numpy(images)[:, None].expand(-1, 3, -1, -1).contiguous()
-    pool, test = train_test_split(
-        np.arange(len(images)), train_size=1100, random_state=0, stratify=raw.target
-    )
-    pool, test, labels = (
-        torch.from_numpy(np.sort(pool)),
-        torch.from_numpy(np.sort(test)),
-        torch.from_numpy(raw.target),
-    )
+    # A pixel counts the dark pixels, 0 to 16, of a 4 x 4 block of the scan.
+    images = torch.from_numpy(np.round(raw.images * (255 / 16)).astype(np.uint8))
+    images = images[:, None].expand(-1, 3, -1, -1).contiguous()
+    labels = torch.from_numpy(raw.target)
+    rows = np.arange(len(images))
+    split = train_test_split(rows, train_size=1100, random_state=0, stratify=raw.target)
+    pool, test = (torch.from_numpy(np.sort(part)) for part in split)
+    data = images[pool], labels[pool], images[test], labels[test]
     return make_dataset(
-        "digits", images[pool], labels[pool], images[test], labels[test],
-        classnames=[str(d) for d in range(10)],
+        "digits",
+        *data,
+        classnames=[str(digit) for digit in range(10)],
         templates=('a photo of the number: "{}".',),
-        augmentation=Augmentation(scale=(0.7, 1.0), ratio=(0.85, 1.18), flip=0.0),  # a mirrored 2 is no 2
+        augmentation=Augmentation(scale=(0.7, 1.0), ratio=(0.85, 1.18), flip=0.0),
         student="tiny-cnn",
-    )  # fmt: skip
+    )
 
 
-SHAPES_PARTS = {"pool": (4000, 0), "test": (2000, 1)}  # how many images, and their seed
+SHAPES_PARTS = {"pool": (4000, 0), "test": (2000, 1)}  # number of images, seed
 
 
 def colours_of_shapes(images: Tensor) -> Tensor:
-    """What else could be asked of `shapes`: the figures' colours (N,) int64, positions in `shapes.COLOURS`.
+    """Return the colours of the figures in pool images of `shapes`, a second labelling of them.
 
-    images: (N, 3, 32, 32) uint8 of its pool, or some of them. No file holds their colours: the pool is drawn again from its
-    seed (2 seconds) and images are found in it by their pixels; -1 for images that are not of it.
+    images: (N, 3, 32, 32) uint8, any of the pool's.
+    Returns (N,) int64 positions in `shapes.COLOURS`, -1 for images that are not in the pool.
+    The colours are not stored: the pool is drawn again from its seed, which takes 2 seconds.
     """
     drawn, _, colours = shapes.make_coloured_shapes(*SHAPES_PARTS["pool"])
-    known = {
-        image.numpy().tobytes(): colour
-        for image, colour in zip(drawn, colours.tolist(), strict=True)
-    }
+    pixels = (image.numpy().tobytes() for image in drawn)
+    known = dict(zip(pixels, colours.tolist(), strict=True))
     return torch.tensor([known.get(image.numpy().tobytes(), -1) for image in images.cpu()])
 
 
-def _whole_shapes(path: Path) -> dict[str, Tensor] | None:
-    """Images and labels of the file; None where it is missing, half-written, changed since, or without a checksum."""
+def _shapes(root: Path) -> Dataset:
+    path = root / "shapes-v1.safetensors"
+    parts = _read_shapes(path)
+    if parts is None:
+        with alone(make_folder(root)):
+            remove_partials(root, path.name)
+            parts = _read_shapes(path) or _write_shapes(path)  # another process may have made it
+    data = [parts[f"{part}_{kind}"] for part in ("pool", "test") for kind in ("images", "labels")]
+    augmentation = Augmentation(scale=(0.5, 1.0))
+    return make_dataset(
+        "shapes", *data, shapes.CLASSNAMES, augmentation=augmentation, student="tiny-resnet"
+    )
+
+
+def _read_shapes(path: Path) -> dict[str, Tensor] | None:
+    """Return the images and labels, or None if the file is missing, incomplete or altered."""
     try:
         parts = load_file(path)
     except (FileNotFoundError, SafetensorError):
@@ -71,35 +82,23 @@ def _whole_shapes(path: Path) -> dict[str, Tensor] | None:
     return parts if found == _checksum(parts) else None
 
 
+def _write_shapes(path: Path) -> dict[str, Tensor]:
+    """Draw pool and test set, and store them with a checksum."""
+    parts = {}
+    for part, (count, seed) in SHAPES_PARTS.items():
+        parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(count, seed)
+    checksum = torch.tensor(_checksum(parts), dtype=torch.uint8)
+    write_atomic(path, save(parts | {"sha256": checksum}))
+    return parts
+
+
 def _checksum(parts: dict[str, Tensor]) -> list[int]:
-    """sha256 over names, shapes and numbers, 32 bytes."""
+    """Return the sha256 of all names, types, shapes and values as 32 bytes."""
     digest = hashlib.sha256()
     for name, values in sorted(parts.items()):
         digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
         digest.update(values.view(torch.uint8).numpy())
     return list(digest.digest())
-
-
-def _shapes(root: Path) -> Dataset:
-    path = root / "shapes-v1.safetensors"
-    parts = _whole_shapes(path)
-    if parts is None:
-        with alone(make_folder(root)):
-            remove_partials(root, path.name)
-            if (parts := _whole_shapes(path)) is None:  # nobody made it meanwhile
-                parts = {}
-                for part, (count, seed) in SHAPES_PARTS.items():
-                    parts[f"{part}_images"], parts[f"{part}_labels"] = shapes.make_shapes(
-                        count, seed
-                    )
-                write_atomic(
-                    path,
-                    save(parts | {"sha256": torch.tensor(_checksum(parts), dtype=torch.uint8)}),
-                )
-    return make_dataset(
-        "shapes", parts["pool_images"], parts["pool_labels"], parts["test_images"], parts["test_labels"],
-        classnames=shapes.CLASSNAMES, augmentation=Augmentation(scale=(0.5, 1.0)), student="tiny-resnet",
-    )  # fmt: skip
 
 
 EMBEDDED = {"digits": _digits, "shapes": _shapes}

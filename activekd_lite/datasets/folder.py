@@ -1,43 +1,57 @@
-"""A folder for each class."""
+"""Images sorted into one folder per class."""
 
 from pathlib import Path
 
-from activekd_lite.datasets.source import Source, files_in_classes, folders_in, held_out, spoken
+from activekd_lite.datasets.source import (
+    Source,
+    hold_out_test,
+    images_in_classes,
+    readable,
+    subfolders,
+)
 
 
 def from_folder(where: str) -> Source:
-    """A folder for each class, or `train` and `test` (or `val`) with these in them; without `test` a fifth of each class, drawn
-    with seed 0, is held out."""
+    """Read a folder that contains class folders, or `train` and `test` (or `val`) with them.
+
+    Without a test folder, a fifth of each class is held out (`hold_out_test`).
+    Raises FileNotFoundError if there is no such folder, ValueError if it cannot be used.
+    """
     path = Path(where)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"no folder {path}; give folder:/path/to/images with a folder for each class in it"
+            f"no folder {path}; give folder:/path/to/images, with one folder per class in it"
         )
-    parts = {
-        part: path / part for part in ("train", "test", "val") if folders_in(path / part)
-    }  # else they are classes
-    test, pool = parts.get("test", parts.get("val")), parts.get("train", path)
-    classes = [name for name in folders_in(pool) if pool != path or name not in parts]
-    files, labels = files_in_classes(pool, classes)
-    if len(classes) < 2 or not files:
+    # A folder without subfolders holds images: it is a class, even if it is called "train".
+    parts = {part: path / part for part in ("train", "test", "val") if subfolders(path / part)}
+    pool, test = parts.get("train", path), parts.get("test", parts.get("val"))
+    classes = [name for name in subfolders(pool) if pool != path or name not in parts]
+    images = images_in_classes(pool, classes)
+    if len(classes) < 2 or not images[0]:
         raise ValueError(
-            f"{pool} has {len(classes)} class folders and {len(files)} images; at least two classes are needed"
+            f"{pool} has {len(classes)} class folders and {len(images[0])} images; at least two "
+            "classes with images are needed"
         )
-    if test:
-        if strange := [name for name in folders_in(test) if name not in classes]:
-            raise ValueError(f"{test} has classes that {pool} has not: {', '.join(strange[:5])}")
-        if not files_in_classes(test, classes)[0]:
-            raise ValueError(
-                f"{test} holds no image; fill it, or remove it and some of {pool} are held out"
-            )
-        return Source(
-            name_of_folder(where),
-            (files, labels),
-            files_in_classes(test, classes),
-            [spoken(c) for c in classes],
+    if test is None:
+        both = hold_out_test(images, classes, path)
+    else:
+        _check_test(test, pool, classes)
+        both = images, images_in_classes(test, classes)
+    return Source(name_of_folder(where), *both, [readable(c) for c in classes])
+
+
+def _check_test(test: Path, pool: Path, classes: list[str]) -> None:
+    """Raise ValueError for a test folder without images, or with classes that the pool lacks."""
+    if unknown := [name for name in subfolders(test) if name not in classes]:
+        raise ValueError(
+            f"{test} has classes that {pool} does not have: {', '.join(unknown[:5])}; remove them, "
+            f"or add training images of them to {pool}"
         )
-    parts = held_out(files, labels, classes, path)
-    return Source(name_of_folder(where), *parts, [spoken(c) for c in classes])
+    if not images_in_classes(test, classes)[0]:
+        raise ValueError(
+            f"{test} contains no images; add some, or remove the folder to hold out a fifth of "
+            f"{pool}"
+        )
 
 
 def name_of_folder(where: str) -> str:

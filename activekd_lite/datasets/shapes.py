@@ -1,8 +1,11 @@
-"""The generated `shapes` data set: 12 figures x 3 patterns = 36 classes, 32 x 32 colour images.
+"""The generated data set `shapes`: 12 figures x 3 patterns = 36 classes of 32 x 32 colour images.
 
-Two domains: the one that tiny-clip was trained on, and a harder target domain (more rotation, noise and clutter), so
-that the teacher's errors on the target are structured rather than random. Everything is drawn from implicit functions
-in the figure's own frame (u, v), |u|, |v| <= 1 about the figure, supersampled and averaged.
+There are two domains: the one that tiny-clip was pre-trained on, and a harder target domain with
+more rotation, noise and clutter, so that the teacher's errors on the target are systematic.
+Every figure is an implicit function of coordinates (u, v) in its own frame, where it spans about
+-1 to 1. Images are drawn at twice their size and averaged.
+
+In shapes, B is the batch and S = SIZE * SUPERSAMPLE the side of the canvas.
 """
 
 import math
@@ -12,30 +15,42 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-FIGURES = (
-    "circle", "square", "triangle", "diamond", "pentagon", "hexagon",
-    "star", "heart", "cross", "crescent", "arrow", "ring",
-)  # fmt: skip
+FIGURES = tuple(
+    "circle square triangle diamond pentagon hexagon star heart cross crescent arrow ring".split()
+)
 PATTERNS = ("solid", "striped", "dotted")
 CLASSNAMES = tuple(f"{pattern} {figure}" for figure in FIGURES for pattern in PATTERNS)
 COLOURS = {
-    "red": (210, 40, 45), "green": (40, 150, 60), "blue": (45, 85, 210), "yellow": (235, 205, 40),
-    "orange": (240, 135, 30), "purple": (135, 60, 170), "pink": (245, 145, 185), "brown": (125, 80, 45),
-    "black": (20, 20, 22), "white": (245, 245, 242),
-}  # fmt: skip
+    "red": (210, 40, 45),
+    "green": (40, 150, 60),
+    "blue": (45, 85, 210),
+    "yellow": (235, 205, 40),
+    "orange": (240, 135, 30),
+    "purple": (135, 60, 170),
+    "pink": (245, 145, 185),
+    "brown": (125, 80, 45),
+    "black": (20, 20, 22),
+    "white": (245, 245, 242),
+}
 SIZE, SUPERSAMPLE, CHUNK = 32, 2, 512
 
 
 @dataclass(frozen=True)
 class Domain:
-    """How hard the pictures are. rotation_deg: the largest turn; noise: its standard deviation (of 255); clutter: the
-    number of small figures behind; radius: smallest and largest figure, as a share of half the image."""
+    """How hard the images are.
+
+    rotation_deg: largest rotation. noise: standard deviation, of 255 grey levels.
+    clutter: number of small figures in the background.
+    radius: smallest and largest figure, as a fraction of half the image.
+    contrast: smallest distance between figure and background colour, as a fraction of the distance
+    between black and white.
+    """
 
     rotation_deg: float
     noise: float
     clutter: int
     radius: tuple[float, float]
-    contrast: float  # smallest distance of figure and background colour, as a share of the largest possible
+    contrast: float
 
 
 PRETRAINING = Domain(rotation_deg=20, noise=8, clutter=1, radius=(0.5, 0.9), contrast=0.25)
@@ -43,7 +58,7 @@ TARGET = Domain(rotation_deg=25, noise=11, clutter=2, radius=(0.45, 0.9), contra
 
 
 def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor, Tensor]:
-    """`count` images, the classes as equal in number as can be and in random order.
+    """Draw `count` images in random order, with equally many per class (at most one more).
 
     Returns images (count, 3, 32, 32) uint8 and labels (count,) int64, positions in CLASSNAMES.
     """
@@ -54,27 +69,27 @@ def make_shapes(count: int, seed: int, domain: Domain = TARGET) -> tuple[Tensor,
 def make_coloured_shapes(
     count: int, seed: int, domain: Domain = TARGET
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The images and labels of `make_shapes`, and the colour of each figure (count,) int64, a position in COLOURS: of striped
-    and dotted ones the first of their two."""
+    """Return the images and labels of `make_shapes` and the figures' colours.
+
+    colours: (count,) int64 positions in COLOURS; for striped and dotted figures, the first of two.
+    """
     g = torch.Generator().manual_seed(seed)
     labels = torch.arange(count)[torch.randperm(count, generator=g)] % len(CLASSNAMES)
-    parts = [
-        draw(part // len(PATTERNS), part % len(PATTERNS), domain, g) for part in labels.split(CHUNK)
-    ]
-    return (
-        torch.cat([images for images, _ in parts]),
-        labels,
-        torch.cat([drawn["colour"] for _, drawn in parts]),
-    )
+    figures, patterns = labels // len(PATTERNS), labels % len(PATTERNS)
+    chunks = zip(figures.split(CHUNK), patterns.split(CHUNK), strict=True)
+    drawn = [draw(figure, pattern, domain, g) for figure, pattern in chunks]
+    images = torch.cat([images for images, _ in drawn])
+    return images, labels, torch.cat([values["colour"] for _, values in drawn])
 
 
 def draw(
     figure: Tensor, pattern: Tensor, domain: Domain, g: torch.Generator
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw one image for each (figure, pattern) pair.
+    """Draw one image for each pair of a figure and a pattern.
 
-    figure, pattern: (B,) positions in FIGURES and PATTERNS. Returns (B, 3, 32, 32) uint8 and what was drawn at random,
-    for captions: "colour" (B,) the position in COLOURS and "radius" (B,).
+    figure, pattern: (B,) positions in FIGURES and PATTERNS.
+    Returns images (B, 3, 32, 32) uint8 and the random values that captions mention: "colour" (B,),
+    positions in COLOURS, and "radius" (B,).
     """
     u, v, radius = frames(len(figure), domain, g)
     mask = figure_mask(figure, u, v)  # (B, S, S) bool
@@ -86,7 +101,11 @@ def draw(
 def frames(
     count: int, domain: Domain, g: torch.Generator, small: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Random placement: for every pixel its coordinates (u, v) in the figure's frame, each (B, S, S), and the radius."""
+    """Place `count` figures at random.
+
+    small: draw clutter, which may reach over the edge, instead of a main figure.
+    Returns each pixel's coordinates u, v (B, S, S) in the figure's frame, and its radius (B, 1, 1).
+    """
 
     def uniform(low, high):
         return low + (high - low) * torch.rand(count, 1, 1, generator=g)
@@ -105,12 +124,15 @@ def frames(
 
 
 def figure_mask(figure: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """Which pixels belong to the figure: figure (B,), u, v (B, S, S) -> (B, S, S) bool. v points down, as rows do."""
+    """Return which pixels are inside the figure.
+
+    figure: (B,) positions in FIGURES; u, v: (B, S, S), v pointing down. Returns (B, S, S) bool.
+    """
     mask = torch.zeros_like(u, dtype=torch.bool)
     for index, name in enumerate(FIGURES):
-        of = figure == index
-        if of.any():
-            mask[of] = _INSIDE[name](u[of], v[of])
+        rows = figure == index
+        if rows.any():
+            mask[rows] = _INSIDE[name](u[rows], v[rows])
     return mask
 
 
@@ -118,15 +140,14 @@ def _polygon(sides: int):
     def inside(u, v):
         apothem = math.cos(math.pi / sides)
         angles = [math.pi * (2 * i + 1) / sides - math.pi / 2 for i in range(sides)]
-        return torch.stack([u * math.cos(a) + v * math.sin(a) <= apothem for a in angles]).all(
-            dim=0
-        )
+        half_planes = [u * math.cos(a) + v * math.sin(a) <= apothem for a in angles]
+        return torch.stack(half_planes).all(dim=0)
 
     return inside
 
 
 def _star(u, v):
-    angle = (torch.atan2(u, -v) * 5 / (2 * math.pi)) % 1.0  # 0 at a point, 0.5 at a dent
+    angle = (torch.atan2(u, -v) * 5 / (2 * math.pi)) % 1.0  # 0 at a tip, 0.5 between two tips
     return torch.hypot(u, v) <= 1.05 - 1.25 * torch.minimum(angle, 1 - angle)
 
 
@@ -159,7 +180,10 @@ _INSIDE = {
 
 
 def texture_of(pattern: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
-    """How much of the first colour each pixel takes: pattern (B,), x, y (B, S, S) in half images -> (B, S, S)."""
+    """Return the weight of the first colour at each pixel, (B, S, S) in [0, 1].
+
+    pattern: (B,) positions in PATTERNS; x, y: (B, S, S) in units of half the image.
+    """
     turn = math.pi * torch.rand(len(pattern), 1, 1, generator=g)
     period = 0.28 + 0.1 * torch.rand(len(pattern), 1, 1, generator=g)
     along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
@@ -172,7 +196,10 @@ def texture_of(pattern: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Ten
 def paint(
     mask: Tensor, texture: Tensor, domain: Domain, g: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Colours, background, clutter and noise: mask, texture (B, S, S) -> (B, 3, 32, 32) uint8, colour (B,)."""
+    """Draw background, clutter, the coloured figure and noise.
+
+    mask, texture: (B, S, S). Returns images (B, 3, 32, 32) uint8 and colours (B,).
+    """
     count = len(mask)
     palette = torch.tensor(list(COLOURS.values())).float()  # (10, 3)
     colour = torch.randint(len(palette), (count,), generator=g)
@@ -192,7 +219,10 @@ def paint(
 
 
 def _far_from(colour: Tensor, count: int, contrast: float, g: torch.Generator) -> list[Tensor]:
-    """`count` random colours (B, 3), each at least `contrast` of the black-white distance from `colour`."""
+    """Return `count` random colours (B, 3) that differ enough from `colour` (B, 3).
+
+    contrast: see `Domain`.
+    """
     candidates = 255 * torch.rand(len(colour), 24, 3, generator=g)
     far = (candidates - colour[:, None]).norm(dim=2) > contrast * 255 * math.sqrt(3)  # (B, 24)
     order = far.float().argsort(dim=1, descending=True, stable=True)[:, :count]

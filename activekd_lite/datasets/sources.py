@@ -1,4 +1,4 @@
-"""The table of data sources that are made of files: by prefix, or by the name of one of the paper's.
+"""The table of data sources that consist of files: by prefix, or one of the paper's by name.
 
 To add a source: write a function that returns a `Source` in a file of its own, and add it to KINDS.
 """
@@ -15,9 +15,9 @@ from activekd_lite.datasets.source import Source
 
 @dataclass(frozen=True)
 class Kind:
-    """A source "prefix:where".
+    """One kind of source, written "prefix:where".
 
-    find(where): its files. name(where): what the data set is called in results.
+    find(where): returns the files. name(where): returns the data set's name in results.
     """
 
     find: Callable[[str], Source]
@@ -35,19 +35,19 @@ KINDS = {
 def find(name: str, root: str | os.PathLike) -> Source:
     """Return the files of a source of KINDS, or of one of the paper's LAYOUTS under `root`.
 
-    Raises FileNotFoundError for missing files and ValueError for a list that cannot be right; both
-    name the file. Raises ImportError for "hf:" without `datasets`.
+    Raises FileNotFoundError for missing files, ValueError for unusable ones (both name the file),
+    and ImportError for "hf:" without the package `datasets`.
     """
-    kind, _, where = name.partition(":")
-    if kind in KINDS:
-        return KINDS[kind].find(where)
+    prefix, _, where = name.partition(":")
+    if prefix in KINDS:
+        return KINDS[prefix].find(where)
     if name not in LAYOUTS:
-        others = ", ".join(kind.example for kind in KINDS.values())
-        raise ValueError(f"{name!r} is not made of files; {', '.join(LAYOUTS)}, {others} are")
+        known = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
+        raise ValueError(f"{name!r} does not consist of files; give one of {known}")
     return from_layout(name, Path(root))
 
 
 def short_name(name: str) -> str:
-    """Return what a data set is called in results, such as cats for "folder:/my/cats"."""
-    kind, _, where = name.partition(":")
-    return KINDS[kind].name(where) if kind in KINDS else where or kind
+    """Return a data set's name in results, such as "cats" for "folder:/my/cats"."""
+    prefix, _, where = name.partition(":")
+    return KINDS[prefix].name(where) if prefix in KINDS else where or prefix

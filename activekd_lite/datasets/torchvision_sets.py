@@ -10,61 +10,75 @@ import torchvision
 from PIL import Image
 from torch import Tensor
 
+from activekd_lite.datasets.source import readable
 from activekd_lite.pool import Dataset, make_dataset
-from activekd_lite.utils.images import read_images
+from activekd_lite.utils.images import ImageFiles, read_images
 from activekd_lite.utils.photos import MemoryFile, upright
 
-LARGEST_IN_TENSOR = 256  # pixels; larger squares are treated as photographs, since views of a tensor are not antialiased
+# Pixels. Views of a tensor are not antialiased, so larger squares are treated as photographs.
+LARGEST_IN_TENSOR = 256
 
 
 def from_torchvision(
     name: str, root: Path, side: int, choose: Callable[[Sequence[int]], Tensor], budget_bytes: int
 ) -> Dataset:
-    """A classification data set of torchvision.datasets with `train` and `classes`, downloaded before: CIFAR10, MNIST, ..."""
+    """Read a data set of torchvision.datasets that was downloaded before, such as CIFAR10.
+
+    choose: from the labels of the training part to the pool indices that are kept.
+    Raises ValueError if it has no training part or class names, FileNotFoundError if it is missing.
+    """
+    train, test = _load(name, root)
+    labels = getattr(train, "targets", None)
+    if labels is None:
+        labels = [train[i][1] for i in range(len(train))]
+    chosen = choose(labels).tolist()
+    parts = [train[i] for i in chosen], [test[i] for i in range(len(test))]
+    pictures = [[picture for picture, _ in part] for part in parts]
+    pool, test_images = _images(name, pictures, side, budget_bytes)
+    labels, test_labels = ([label for _, label in part] for part in parts)
+    classnames = [readable(c) for c in train.classes]
+    return make_dataset(name, pool, labels, test_images, test_labels, classnames)
+
+
+def _load(name: str, root: Path) -> list:
+    """Return the training and the test part as torchvision's own objects."""
     kind = getattr(torchvision.datasets, name, None)
-    if not isinstance(kind, type) or not {"train", "download"} <= set(
-        inspect.signature(kind).parameters
-    ):
+    parameters = inspect.signature(kind).parameters if isinstance(kind, type) else {}
+    if not {"train", "download"} <= set(parameters):
         raise ValueError(
-            f"torchvision:{name} is no data set of torchvision with a train and a test part; CIFAR10 is one"
+            f"torchvision:{name} is not a torchvision data set with a training and a test part; "
+            "CIFAR10 is one"
         )
     try:
-        train, test = (kind(root, train=part, download=False) for part in (True, False))
+        parts = [kind(root, train=train, download=False) for train in (True, False)]
     except (RuntimeError, OSError, TypeError) as error:
         raise FileNotFoundError(
-            f"torchvision's {name} is not in {root} ({error}); fetch it once where there is a network: "
+            f"torchvision's {name} is not in {root} ({error}); download it once: "
             f"`torchvision.datasets.{name}({str(root)!r}, download=True)`"
         ) from error
-    if not hasattr(train, "classes"):
+    if not hasattr(parts[0], "classes"):
         raise ValueError(
-            f"torchvision:{name} names no classes; ActiveKD needs names to ask the teacher with"
+            f"torchvision:{name} has no class names, which the teacher's prompts need; choose "
+            "another data set, such as CIFAR10"
         )
-    labels = (
-        train.targets if hasattr(train, "targets") else [train[i][1] for i in range(len(train))]
-    )
-    chosen = choose(labels).tolist()
-    parts = [
-        [data[i] for i in index] for data, index in ((train, chosen), (test, range(len(test))))
+    return parts
+
+
+def _images(
+    name: str, parts: Sequence[Sequence[Image.Image]], side: int, budget_bytes: int
+) -> list[Tensor | ImageFiles]:
+    """Turn small squares of one size into a tensor, anything else into image files in memory."""
+    sizes = {picture.size for pictures in parts for picture in pictures}
+    (width, height), *others = sizes
+    if not others and width == height <= min(side, LARGEST_IN_TENSOR):
+        return [torch.stack([_tensor(picture) for picture in pictures]) for pictures in parts]
+    files = [
+        [MemoryFile.of(f"{name} {i}", picture) for i, picture in enumerate(pictures)]
+        for pictures in parts
     ]
-    classnames = [c.replace("_", " ") for c in train.classes]
-    pictures, labels = ([[example[k] for example in part] for part in parts] for k in (0, 1))
-    if _equal_squares([image for part in pictures for image in part], min(side, LARGEST_IN_TENSOR)):
-        x, test_x = (torch.stack([_tensor(image) for image in part]) for part in pictures)
-    else:
-        files = (
-            [MemoryFile.of(f"{name} {i}", image) for i, image in enumerate(part)]
-            for part in pictures
-        )
-        x, test_x = (read_images(part, side, budget_bytes) for part in files)
-    return make_dataset(name, x, labels[0], test_x, labels[1], classnames)
+    return [read_images(part, side, budget_bytes) for part in files]
 
 
-def _equal_squares(pictures: Sequence[Image.Image], most: int) -> bool:
-    """Are all squares of one size, of `most` pixels or fewer?"""
-    (width, height), *others = {image.size for image in pictures}
-    return not others and width == height <= most
-
-
-def _tensor(image: Image.Image) -> Tensor:
-    """(3, H, W) uint8."""
-    return torch.from_numpy(np.array(upright(image))).permute(2, 0, 1).contiguous()
+def _tensor(picture: Image.Image) -> Tensor:
+    """Return (3, H, W) uint8."""
+    return torch.from_numpy(np.array(upright(picture))).permute(2, 0, 1).contiguous()

@@ -1,4 +1,4 @@
-"""Runs by name: one, a grid of them, and the paper's protocol."""
+"""Configured runs: one by name, a grid of them, and the protocol of the paper."""
 
 import lazy_loader
 

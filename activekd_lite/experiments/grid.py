@@ -1,12 +1,12 @@
-"""A grid of runs: the product of data sets, teachers, students, strategies, distillation and seeds, less what is excluded."""
+"""A grid of runs: the product of data sets, teachers, students, strategies and seeds."""
 
-import difflib
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import chain, product
+from difflib import get_close_matches
+from itertools import product
 from pathlib import Path
 
 import yaml
@@ -22,17 +22,12 @@ from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES
 from activekd_lite.utils.checks import is_whole
 
-# What an entry of `teachers` may say.
-OF_TEACHER = ("name", "teacher", "vlm", "pretrained", "quick_gelu", "average", "templates", "views")
 OF_MODEL = ("vlm", "pretrained", "quick_gelu")
-SHARED = (
-    "rounds",
-    "query_size",
-    "shots",
-    "views",
-    "pool_size",
-    "pool_per_seed",
-)  # of all runs, as in `RunConfig`
+# The keys of an entry of `teachers`.
+OF_TEACHER = ("name", "teacher", *OF_MODEL, "average", "templates", "views")
+# Fields of `RunConfig` that all runs share.
+SHARED = ("rounds", "query_size", "shots", "views", "pool_size", "pool_per_seed")
+# The keys of a rule in `exclude`.
 AXES = ("dataset", "teacher", "student", "strategy", "selection_source", "distill", "seed")
 MOST_RUNS = 100_000
 MOST_BYTES = 2**20  # of a grid file
@@ -40,7 +35,7 @@ MOST_BYTES = 2**20  # of a grid file
 
 @dataclass(frozen=True)
 class Planned:
-    """A run of a grid: its settings by names, and what its teacher is called there ("none" without distillation)."""
+    """One run of a grid, and its teacher's name there ("none" without distillation)."""
 
     config: RunConfig
     teacher: str
@@ -48,17 +43,38 @@ class Planned:
 
 @dataclass(frozen=True)
 class Grid:
-    """What to run; each run is a `protocol.RunConfig`, whose values hold for what is None here.
+    """The runs to make: every combination of the lists, less what is excluded.
 
-    teachers: "zero-shot", "clap", or a mapping with any of OF_TEACHER ("teacher" is its kind); two that would share a folder
-    need a "name" each. distill: with the teacher, without it, or both; what is run without one is run once, whatever the
-    teachers. strategies None: the six of the paper. seeds None: 0. selection_sources: of the runs with a teacher, see
-    `run_active_learning`; those without one select by "mixed". exclude: mappings of AXES to a value or a list of them; a run
-    that has them all is left out. paper: start from `RunConfig.paper`, and by default from its seeds and from strategies as its
-    code has them (`protocol.paper_strategies`). train, clap: or mappings of what differs. views: of each image, of runs without
-    a teacher, too.
+    Parameters
+    ----------
+    datasets, students
+        Names for `load_dataset` and `build_student`; a student of None is the data set's own.
+    teachers
+        "zero-shot", "clap", or mappings with any keys of OF_TEACHER ("teacher" is the kind). Two
+        that would share a folder need a "name" each.
+    strategies
+        None is the six of the paper.
+    selection_sources
+        For the runs with a teacher, see `run_active_learning`. Runs without one use "mixed".
+    distill
+        With the teacher, without it, or both. Runs without a teacher are made once, however many
+        teachers there are.
+    seeds
+        None is 0, or with `paper` the paper's seeds.
+    exclude
+        Mappings from AXES to a value or a list of values; a run that matches every entry of one
+        of them is left out.
+    paper
+        Start from `RunConfig.paper` and, by default, from its seeds and `paper_strategies`.
+    views
+        Per image, also for the runs without a teacher.
+    train, clap
+        A whole configuration, or a mapping of the fields that differ.
 
-    Raises ValueError for a list that names something twice, a value of the wrong type, or more than MOST_RUNS runs.
+    The other fields are those of `RunConfig`; None keeps its default.
+
+    Raises ValueError for a value of the wrong type, a repeated list entry, settings that no run can
+    have, an empty grid, and more than MOST_RUNS runs.
     """
 
     datasets: Sequence[str] = ("digits",)
@@ -85,88 +101,85 @@ class Grid:
     def __post_init__(self):
         if self.seeds is None:
             object.__setattr__(self, "seeds", PAPER_SEEDS if self.paper else (0,))
-        given = [name for name in TYPES if name != "strategies" or self.strategies is not None]
-        for name in (*given, "exclude"):
-            value = getattr(self, name)
+        lists = {name: getattr(self, name) for name in LISTS}
+        if self.strategies is None:
+            lists["strategies"] = PAPER_STRATEGIES
+        for name, value in (lists | {"exclude": self.exclude}).items():
             if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
                 raise ValueError(f"{name} = {value!r}: a list is needed, such as [{value!r}]")
-        _check_size(
-            {
-                name: len(getattr(self, name)) if name in given else len(PAPER_STRATEGIES)
-                for name in TYPES
-            }
-        )
-        for name in given:
-            _check_list(name, getattr(self, name))
+        _check_size({name: len(values) for name, values in lists.items()})
+        for name, values in lists.items():
+            _check_list(name, values)
         _check_settings({name: getattr(self, name) for name in (*SHARED, *OF_MODEL, "paper")}, "")
         for rule in self.exclude:
-            _known(rule, AXES, f"exclude {rule!r}")
+            _check_keys(rule, AXES, f"exclude {rule!r}")
         for entry in self.teachers:
-            said = {} if isinstance(entry, str) else entry
-            _known(said, OF_TEACHER, f"teacher {entry!r}")
-            if "teacher" in said and said["teacher"] is None:
-                raise ValueError(
-                    f"teacher {entry!r}: runs without a teacher are those of `distill: [false]`"
-                )
-            _check_settings(said, f"teacher {entry!r}: ")
+            _check_teacher_entry(entry)
         self.runs()
 
     @classmethod
     def read(cls, path: str | os.PathLike, **changes: object) -> "Grid":
-        """The grid in a YAML file, whose keys are the fields; `changes` override it.
+        """Read a grid from a YAML file whose keys are the fields; `changes` override them.
 
-        Raises FileNotFoundError for no file, ValueError for one that is not such a mapping, has unknown keys or aliases.
+        Raises FileNotFoundError for no file, ValueError for one that is not such a mapping, or that
+        has unknown keys or aliases.
         """
         found = _read_yaml(Path(path))
         if not isinstance(found, dict):
             raise ValueError(
-                f"{path} holds {type(found).__name__}, not a mapping such as 'strategies: [random, pcoreset]'"
+                f"{path} contains a {type(found).__name__}; a mapping is needed, such as "
+                "'strategies: [random, pcoreset]'"
             )
-        _known(found, [f.name for f in fields(cls)], str(path))
+        _check_keys(found, [f.name for f in fields(cls)], str(path))
         return cls(**found | changes)
 
     def runs(self) -> dict[str, Planned]:
-        """Every run by its folder, those next to each other that share data and teacher.
+        """Return every run by its folder; runs that share data and teacher are neighbours.
 
-        What only a teacher makes possible, `pcoreset_teacher` and a cold start (shots = 0), is run with distillation alone.
-        Raises ValueError for what no run can be made of, and for different runs that would share a folder.
+        Runs that need a teacher (`pcoreset_teacher`, or a cold start with shots = 0) are made
+        only with distillation.
+        Raises ValueError for settings that no run can have, different runs that would share a
+        folder, and an empty grid.
         """
         found = {}
-        others = (self.seeds, self.students, self.teachers, self.distill)
-        every = (
-            product([name], *others, self._strategies_of(name), self.selection_sources)
-            for name in self.datasets
-        )
-        for dataset, seed, student, entry, distill, strategy, source in chain.from_iterable(every):
-            teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
-            name = teacher.pop("name", None) or _name(teacher)
-            seed = int(seed)  # numpy's cannot be written as JSON
-            config = self._run(dataset, teacher, student, strategy, distill, seed, source)
-            planned = Planned(config, name if distill else "none")
-            if not _possible(config) or self._excluded(planned):
-                continue
-            model = teacher.get("vlm") if student in ON_FEATURES and not distill else None
-            folder = run_folder(
-                "", dataset, strategy, distill, seed, teacher=name, student=student, features=model,
-                selection_source=config.selection_source,
-            ).as_posix()  # fmt: skip
+        for folder, planned in self._all_runs():
             if found.setdefault(folder, planned) != planned:
                 raise ValueError(
-                    f"different runs would share the folder {folder}; give teachers a 'name' each "
-                    "({name: raw, teacher: zero-shot, average: raw}), and data sets folders of different names"
+                    f"different runs would share the folder {folder}; give each teacher a 'name' "
+                    "({name: raw, teacher: zero-shot, average: raw}), and data sets folders of "
+                    "different names"
                 )
         if not found:
             raise ValueError(
-                "the grid has no runs: a list in it is empty, or all of it is excluded or needs a teacher"
+                "the grid has no runs: a list is empty, or every run is excluded or needs a teacher"
             )
         return found
+
+    def _all_runs(self) -> Iterator[tuple[str, Planned]]:
+        """Yield every possible run that is not excluded, with its folder."""
+        outer = self.seeds, self.students, self.teachers, self.distill
+        for dataset in self.datasets:
+            axes = *outer, self._strategies_of(dataset), self.selection_sources
+            for seed, student, entry, distill, strategy, source in product(*axes):
+                teacher = {"teacher": entry} if isinstance(entry, str) else dict(entry)
+                name = teacher.pop("name", None) or _default_name(teacher)
+                seed = int(seed)  # numpy's integers cannot be written as JSON
+                config = self._config(dataset, teacher, student, strategy, distill, seed, source)
+                planned = Planned(config, name if distill else "none")
+                if not _is_possible(config) or self._is_excluded(planned):
+                    continue
+                model = teacher.get("vlm") if student in ON_FEATURES and not distill else None
+                names = {"teacher": name, "student": student, "features": model}
+                names |= {"selection_source": config.selection_source}
+                folder = run_folder("", dataset, strategy, distill, seed, **names)
+                yield folder.as_posix(), planned
 
     def _strategies_of(self, dataset: str) -> Sequence[str]:
         if self.strategies is not None:
             return self.strategies
         return paper_strategies(dataset) if self.paper else PAPER_STRATEGIES
 
-    def _run(
+    def _config(
         self,
         dataset: str,
         teacher: Mapping,
@@ -176,71 +189,80 @@ class Grid:
         seed: int,
         source: str,
     ) -> RunConfig:
-        given = {k: getattr(self, k) for k in OF_MODEL} | dict(teacher)
-        given = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in given.items() if v is not None
-        }  # hashable, as a key
-        given |= {"teacher": teacher.get("teacher", "zero-shot")}
-        if (
-            not distill
-        ):  # the same run whatever the teacher, unless it learns from the model's features
-            given = {"teacher": None} | (
-                {k: given[k] for k in OF_MODEL if k in given} if student in ON_FEATURES else {}
-            )
-        base = RunConfig.paper(dataset, **given) if self.paper else RunConfig(dataset, **given)
-        shared = {
-            k: getattr(self, k) for k in SHARED if getattr(self, k) is not None and k not in given
-        }
-        train, clap = _changed(base.train, self.train), _changed(base.clap, self.clap)
-        named = {"strategy": strategy, "seed": seed} | ({"student": student} if student else {})
+        """Return the settings of one run; source: its selection source."""
         check_selection_source(source, distilled=True)
-        named |= {"selection_source": source} if distill else {}
-        return replace(base, train=train, clap=clap, **shared, **named)
+        given = _drop_none({name: getattr(self, name) for name in OF_MODEL} | dict(teacher))
+        if distill:
+            given = {"teacher": "zero-shot"} | given
+        else:  # of the teacher, only the model whose features the student is trained on matters
+            kept = OF_MODEL if student in ON_FEATURES else ()
+            given = {k: v for k, v in given.items() if k in kept} | {"teacher": None}
+        base = RunConfig.paper(dataset, **given) if self.paper else RunConfig(dataset, **given)
+        shared = _drop_none({name: getattr(self, name) for name in SHARED if name not in given})
+        changes = shared | {"strategy": strategy, "seed": seed}
+        if student:
+            changes["student"] = student
+        if distill:
+            changes["selection_source"] = source
+        train, clap = _with_changes(base.train, self.train), _with_changes(base.clap, self.clap)
+        return replace(base, train=train, clap=clap, **changes)
 
-    def _excluded(self, planned: Planned) -> bool:
-        of = asdict(planned.config) | {
-            "distill": planned.config.teacher is not None,
-            "teacher": planned.teacher,
-        }
+    def _is_excluded(self, planned: Planned) -> bool:
+        distill = planned.config.teacher is not None
+        values = asdict(planned.config) | {"distill": distill, "teacher": planned.teacher}
         return any(
-            all(
-                of[axis] in (values if isinstance(values, list | tuple) else [values])
-                for axis, values in rule.items()
-            )
+            all(values[axis] in _as_list(excluded) for axis, excluded in rule.items())
             for rule in self.exclude
         )
 
 
-def _possible(config: RunConfig) -> bool:
-    """Return False for a run that needs a teacher and has none. Raises ValueError for shots = 0 where labels are needed."""
+def _as_list(value: object) -> Sequence:
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _drop_none(settings: Mapping) -> dict:
+    """Return the settings that are not None, with lists as tuples, which can be hashed."""
+    values = ((k, tuple(v) if isinstance(v, list) else v) for k, v in settings.items())
+    return {k: v for k, v in values if v is not None}
+
+
+def _is_possible(config: RunConfig) -> bool:
+    """Return False for a run that needs a teacher and has none.
+
+    Raises ValueError for shots = 0 with a strategy that starts from labelled images.
+    """
     strategy = get_strategy(config.strategy)
     if config.shots == 0:
         check_start(strategy, shots=0, query_size=1, distilled=True)
     return config.teacher is not None or (not needs_teacher(strategy) and config.shots > 0)
 
 
-def _changed(base, changes: object):
+def _with_changes(base: TrainConfig | ClapConfig, changes: object) -> TrainConfig | ClapConfig:
+    """Return `changes` if it is a whole configuration, else `base` with these fields replaced."""
     if changes is None or isinstance(changes, type(base)):
         return changes or base
-    _known(changes, [f.name for f in fields(base)], type(base).__name__)
+    kind = type(base).__name__
+    _check_keys(changes, [f.name for f in fields(base)], kind)
     changes = with_length(changes) if isinstance(base, TrainConfig) else changes
     try:
         return replace(base, **changes)
     except (TypeError, OverflowError) as error:
         raise ValueError(
-            f"{type(base).__name__} {dict(changes)!r}: a value has the wrong type ({error})"
+            f"{kind} {dict(changes)!r}: a value has the wrong type ({error})"
         ) from error
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a few nested ones stand for more values than any memory holds. And 1e-3 is a number."""
+    """YAML in which 1e-3 is a number, and without aliases.
+
+    A few nested aliases can stand for more values than fit in memory.
+    """
 
     def compose_node(self, parent, index):
         if self.check_event(yaml.AliasEvent):
+            problem = "aliases (*name) are not allowed; write the value out"
             mark = self.peek_event().start_mark
-            raise yaml.composer.ComposerError(
-                None, None, "aliases (*name) are not allowed; write the value out", mark
-            )
+            raise yaml.composer.ComposerError(None, None, problem, mark)
         return super().compose_node(parent, index)
 
 
@@ -258,19 +280,14 @@ def _read_yaml(path: Path) -> object:
             f"no grid file {path}; it is YAML, such as 'strategies: [random, pcoreset]'"
         ) from error
     if len(content) > MOST_BYTES:
-        raise ValueError(
-            f"{path} is larger than {MOST_BYTES:,} bytes, the most that a grid file may have"
-        )
+        raise ValueError(f"{path} is too large; a grid file may have {MOST_BYTES:,} bytes at most")
     try:
         return yaml.load(content, _Loader)
     except RecursionError:
         raise ValueError(
             f"{path} cannot be read as YAML: lists or mappings are nested too deeply"
         ) from None
-    except (
-        yaml.YAMLError,
-        ValueError,
-    ) as error:  # ValueError: bytes that are no UTF-8, a date that does not exist
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
         raise ValueError(f"{path} cannot be read as YAML: {error}") from error
 
 
@@ -278,86 +295,115 @@ def _check_size(lengths: Mapping[str, int]) -> None:
     if (count := math.prod(lengths.values())) > MOST_RUNS:
         shown = " x ".join(f"{length:,} {name}" for name, length in lengths.items() if length > 1)
         raise ValueError(
-            f"the grid has {count:,} runs ({shown}); {MOST_RUNS:,} are the most: make several smaller grids"
+            f"the grid has {count:,} runs ({shown}); at most {MOST_RUNS:,} are allowed: split it "
+            "into smaller grids"
         )
 
 
 def _check_list(name: str, values: Sequence) -> None:
-    """Every value of the type that its axis needs, and none twice."""
-    fits, needed = TYPES[name]
+    """Raise ValueError for a value of the wrong type, or one that is repeated."""
+    fits, needed = LISTS[name]
+    seen = set()
     for value in values:
         if not fits(value):
             raise ValueError(f"{name}: {value!r}, but {needed} are needed")
         if name == "datasets":
             check_name(value)
-    seen = set()
-    for value in map(repr, values):  # a mapping cannot be in a set
-        if value in seen:
-            raise ValueError(f"{name}: {value} is there twice; give each once")
-        seen.add(value)
+        if repr(value) in seen:  # by repr, since a mapping cannot be in a set
+            raise ValueError(f"{name}: {value!r} is repeated; give each value once")
+        seen.add(repr(value))
 
 
 def _check_settings(settings: Mapping[str, object], where: str) -> None:
-    """Of the type that `RunConfig` needs: what is wrong there would be noticed only after the images were loaded."""
+    """Raise ValueError for types that `RunConfig` would refuse only after loading the images."""
     for name, value in settings.items():
-        fits, needed = SETTINGS.get(
-            name, (is_whole, "a whole number") if name in SHARED else (lambda _: True, "")
-        )
-        if value is not None and not fits(value):
+        fits, needed = SETTINGS.get(name, WHOLE if name in SHARED else (None, ""))
+        if value is not None and fits and not fits(value):
             raise ValueError(f"{where}{name} = {value!r}: {needed} is needed")
+
+
+def _check_teacher_entry(entry: str | Mapping) -> None:
+    settings = {} if isinstance(entry, str) else entry
+    _check_keys(settings, OF_TEACHER, f"teacher {entry!r}")
+    if "teacher" in settings and settings["teacher"] is None:
+        raise ValueError(
+            f"teacher {entry!r}: for runs without a teacher, write `distill: [false]` instead"
+        )
+    _check_settings(settings, f"teacher {entry!r}: ")
+
+
+def _check_keys(given: Mapping, known: Sequence[str], where: str) -> None:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{where}: a mapping is needed, with any of {', '.join(known)}")
+    for name in given:
+        if name not in known:
+            near = get_close_matches(str(name), known, 1)
+            hint = f", did you mean {near[0]}?" if near else ";"
+            raise ValueError(f"{where}: unknown {name!r}{hint} choose from {', '.join(known)}")
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
-def _are_texts(value: object) -> bool:
+def _is_list_of_texts(value: object) -> bool:
     return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_text, value))
 
 
-TEXT, YES_NO = (_is_text, "a text"), (lambda value: isinstance(value, bool), "true or false")
+def _is_name_or_none(value: object) -> bool:
+    return value is None or _is_text(value)
+
+
+def _is_name_or_mapping(value: object) -> bool:
+    return isinstance(value, Mapping) or _is_text(value)
+
+
+# A test for a value, and what to call the values that pass it.
+NAMES = (_is_text, "names")
+TEXT = (_is_text, "a text")
+WHOLE = (is_whole, "a whole number")
+YES_NO = (lambda value: isinstance(value, bool), "true or false")
 SETTINGS = {
     **dict.fromkeys(("name", "teacher", "vlm", "pretrained", "average"), TEXT),
     **dict.fromkeys(("paper", "pool_per_seed", "quick_gelu"), YES_NO),
-    "templates": (_are_texts, "a list of prompts, such as ['a photo of a {}.'],"),
+    "templates": (_is_list_of_texts, "a list of prompts, such as ['a photo of a {}.'],"),
 }
-TYPES = {  # of the values of each list; the product of these lists are the runs
-    "datasets": (_is_text, "names"),
-    "teachers": (lambda value: _is_text(value) or isinstance(value, Mapping), "names or mappings"),
-    "students": (lambda value: value is None or _is_text(value), "names"),
-    "strategies": (_is_text, "names"),
-    "selection_sources": (_is_text, "names"),
+# The lists whose product are the runs.
+LISTS = {
+    "datasets": NAMES,
+    "teachers": (_is_name_or_mapping, "names or mappings"),
+    "students": (_is_name_or_none, "names"),
+    "strategies": NAMES,
+    "selection_sources": NAMES,
     "distill": YES_NO,
     "seeds": (is_whole, "whole numbers"),
 }
 
 
-def _known(given: Mapping, known: Sequence[str], where: str) -> None:
-    if not isinstance(given, Mapping):
-        raise ValueError(f"{where}: a mapping is needed, with any of {', '.join(known)}")
-    for name in given:
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, 1)
-            raise ValueError(
-                f"{where}: unknown {name!r}{f', did you mean {near[0]}?' if near else ';'} known are {', '.join(known)}"
-            )
-
-
-def _name(teacher: Mapping) -> str:
-    """What a teacher without a name is called: its model, if it says one, and its kind."""
+def _default_name(teacher: Mapping) -> str:
+    """Return the name of a teacher that was given none: its model, if any, and its kind."""
     model = (teacher.get("vlm") or "").rpartition("/")[2]
     kind = teacher.get("teacher", "zero-shot")
     return "-".join(filter(None, (model, kind if kind != "zero-shot" or not model else "")))
 
 
 def run_folder(
-    out: str | os.PathLike, dataset: str, strategy: str, distill: bool, seed: int, *, teacher: str = "zero-shot",
-    student: str | None = None, features: str | None = None, selection_source: str = "mixed",
-) -> Path:  # fmt: skip
-    """Where a run of a grid lies, never outside `out`: out/digits/pcoreset-activekd/seed0.
+    out: str | os.PathLike,
+    dataset: str,
+    strategy: str,
+    distill: bool,
+    seed: int,
+    *,
+    teacher: str = "zero-shot",
+    student: str | None = None,
+    features: str | None = None,
+    selection_source: str = "mixed",
+) -> Path:
+    """Return the folder of a run, never outside `out`: out/digits/pcoreset-activekd/seed0.
 
-    Another teacher, the student, and the model whose features a student without a teacher learns from, are named where given;
-    a selection_source other than "mixed" is the last part: pcoreset-activekd-select-kd.
+    The name of a teacher replaces "activekd" unless it is "zero-shot".
+    features: the model whose features a student without a teacher is trained on.
+    A selection source other than "mixed" comes last: pcoreset-activekd-select-kd.
     """
     label = ("activekd" if teacher == "zero-shot" else teacher) if distill else "plain"
     source = "" if selection_source == "mixed" else f"select-{selection_source}"
@@ -366,9 +412,13 @@ def run_folder(
 
 
 def file_name(name: str) -> str:
-    """`name` as that of one file or folder on any system. Raises ValueError for one that names none, such as ".."."""
+    """Return `name` in a form that any system accepts as the name of a file or folder.
+
+    Raises ValueError for names without any other character than dots and spaces, such as "..".
+    """
     if not name.strip(". "):
         raise ValueError(
-            f"{name!r} cannot be the name of a folder of runs; give what it names (a data set's folder) another name"
+            f"{name!r} cannot be the name of a folder of runs; rename what it refers to, such as "
+            "the data set's folder"
         )
     return re.sub(r'[\x00-\x1f<>:"/\\|?*]', "-", name)

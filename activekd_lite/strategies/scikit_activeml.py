@@ -1,21 +1,22 @@
-"""A bridge to scikit-activeml (Kottke et al. 2021, https://scikit-activeml.github.io), both ways; an optional extra.
+"""A bridge to scikit-activeml (Kottke et al. 2021, https://scikit-activeml.github.io).
 
-`adapt("TypiClust")`, in the loop `strategy="skactiveml:TypiClust"`, makes a strategy of theirs one of ours; `PCoreSetQuery` is
-PCoreSet for people of their library.
+It is an optional extra. `adapt("TypiClust")`, in a run `strategy="skactiveml:TypiClust"`, makes
+one of their strategies available here; `PCoreSetQuery` is PCoreSet for users of scikit-activeml.
 """
 
 import inspect
+from collections.abc import Iterator
 from difflib import get_close_matches
 
 import numpy as np
 import torch
 from scipy.spatial.distance import cdist
 from sklearn.base import clone
-from sklearn.ensemble import RandomForestClassifier
 from torch import Tensor
 
 from activekd_lite.kcenter import k_center_greedy
 from activekd_lite.pool import LabelState, Predictions
+from activekd_lite.strategies.contract import Strategy, unlabeled_indices
 
 try:
     from skactiveml import pool
@@ -28,61 +29,53 @@ try:
     from skactiveml.utils import MISSING_LABEL, check_scalar, check_type, is_labeled
 except ImportError as error:
     raise ImportError(
-        "scikit-activeml is not installed; get it by `pip install scikit-activeml`"
+        "scikit-activeml is not installed; run `pip install scikit-activeml`"
     ) from error
 
-# Those that train a model or ask it about other rows than the pool's: the student cannot serve, the library's own models do.
-OWN_MODEL = {
-    "ProbabilisticAL": ParzenWindowClassifier, "EpistemicUncertaintySampling": ParzenWindowClassifier,
-    "MonteCarloEER": ParzenWindowClassifier, "ValueOfInformationEER": ParzenWindowClassifier,
-    "DropQuery": ParzenWindowClassifier, "FourDs": MixtureModelClassifier,
-}  # fmt: skip
+# These train a model, or apply one to rows that are not in the pool, which the student cannot do;
+# they get one of scikit-activeml's own models.
+OWN_MODEL = dict.fromkeys(
+    (
+        "DropQuery",
+        "EpistemicUncertaintySampling",
+        "MonteCarloEER",
+        "ProbabilisticAL",
+        "ValueOfInformationEER",
+    ),
+    ParzenWindowClassifier,
+) | {"FourDs": MixtureModelClassifier}
 
 
-def adapt(name: str, **settings):
-    """A strategy of skactiveml.pool under our contract: `adapt("CoreSet", metric="cosine")`; settings: its own parameters.
+def adapt(name: str, **settings: object) -> Strategy:
+    """Return a strategy of `skactiveml.pool` under the contract of this package.
 
-    X are the student's features; where a classifier is asked for it is the student, or, where one is trained (OWN_MODEL, an
-    ensemble, a discriminator), a standard one of theirs on these features. Unlike ours, their picks for q may not be the first
-    of those for q + 1. Quire, MonteCarloEER and ValueOfInformationEER try every label of every candidate: minutes a query for a
-    thousand images. Raises ValueError for an unknown name, and for what is made for regression or is a base for others.
+    settings: parameters of that class, as in `adapt("CoreSet", metric="cosine")`.
+
+    X are the student's features, and the classifier is the student. If a strategy trains a
+    classifier (OWN_MODEL, ensembles, discriminators), it gets a standard one of scikit-activeml,
+    trained on these features. Unlike the strategies here, the first q of q + 1 picks may differ
+    from the q picks. Quire, MonteCarloEER and ValueOfInformationEER try every label of every
+    candidate, which takes minutes per query with a thousand images.
+
+    Raises ValueError for an unknown name, for regression, and for bases of other strategies.
     """
-    known = [
-        n
-        for n in pool.__all__
-        if inspect.isclass(getattr(pool, n)) and _problem(getattr(pool, n)) is None
-    ]
-    if name not in known:
-        theirs = getattr(pool, name, None)
-        why = _problem(theirs) if inspect.isclass(theirs) else "is no strategy of skactiveml.pool"
-        near = [n for n in known if n.lower() == name.lower()] or get_close_matches(name, known, 1)
-        hint = f"; did you mean {near[0]}?" if near else "."
-        raise ValueError(f"skactiveml:{name} {why}{hint} These work: {', '.join(known)}")
-    theirs = getattr(pool, name)
+    _check_name(name)
+    kind = getattr(pool, name)
 
     def strategy(
         predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator
     ) -> Tensor:
-        unlabeled = state.unlabeled_indices.numpy()
-        if not 1 <= query_size <= len(unlabeled):
-            raise ValueError(
-                f"query_size = {query_size}, but {len(unlabeled)} images are unlabelled; ask for 1 to {len(unlabeled)}"
-            )
+        unlabeled = unlabeled_indices(predictions, state, query_size).numpy()
         seed = int(torch.randint(2**31 - 1, (1,), generator=generator))
         X, probs = (t.double().cpu().numpy() for t in (predictions.features, predictions.probs))
         y = np.where(state.labels.numpy() < 0, np.nan, state.labels.numpy())
         classes = list(range(probs.shape[1]))
-        own = {
-            "classes": classes,
-            "cluster_algo_dict": {"random_state": seed},
-        }  # they leave some clusterings unseeded
-        own = {
-            name: value
-            for name, value in own.items()
-            if name in inspect.signature(theirs).parameters
-        }
-        query = theirs(**own | settings, random_state=seed)
-        models = _models(theirs, X, probs, classes, seed)
+        # Some strategies leave their clustering unseeded unless they are told otherwise.
+        defaults = {"classes": classes, "cluster_algo_dict": {"random_state": seed}}
+        known = inspect.signature(kind).parameters
+        defaults = {name: value for name, value in defaults.items() if name in known}
+        query = kind(**defaults | settings, random_state=seed)
+        models = _models(kind, X, probs, classes, seed)
         picks = query.query(X=X, y=y, candidates=unlabeled, batch_size=query_size, **models)
         return torch.tensor([int(i) for i in picks])
 
@@ -90,41 +83,57 @@ def adapt(name: str, **settings):
     return strategy
 
 
-def _problem(theirs: type) -> str | None:
-    """Why a class of skactiveml.pool cannot choose images to label, or None."""
-    if not issubclass(theirs, SingleAnnotatorPoolQueryStrategy) or inspect.isabstract(theirs):
-        return "is no strategy of skactiveml.pool"
-    words = inspect.signature(theirs.query).parameters
-    if "reg" in words:
-        return "is made for regression"
-    if "query_kwargs" in words or "enforce_mapping" in inspect.signature(theirs).parameters:
-        return "is a base for other strategies"
+def _check_name(name: str) -> None:
+    """Raise ValueError unless `name` is a class of skactiveml.pool that chooses images to label."""
+    kinds = {n: kind for n in pool.__all__ if inspect.isclass(kind := getattr(pool, n))}
+    known = [n for n, kind in kinds.items() if _problem(kind) is None]
+    if name in known:
+        return
+    problem = _problem(kinds[name]) if name in kinds else NO_STRATEGY
+    near = [n for n in known if n.lower() == name.lower()] or get_close_matches(name, known, 1)
+    hint = f"; did you mean {near[0]}?" if near else "."
+    raise ValueError(f"skactiveml:{name} {problem}{hint} Choose from {', '.join(known)}")
+
+
+NO_STRATEGY = "is not a strategy of skactiveml.pool"
+
+
+def _problem(kind: type) -> str | None:
+    """Return why a class of skactiveml.pool cannot choose images to label, or None."""
+    if not issubclass(kind, SingleAnnotatorPoolQueryStrategy) or inspect.isabstract(kind):
+        return NO_STRATEGY
+    query = inspect.signature(kind.query).parameters
+    if "reg" in query:
+        return "is for regression"
+    if "query_kwargs" in query or "enforce_mapping" in inspect.signature(kind).parameters:
+        return "is a base of other strategies"
     return None
 
 
-def _models(theirs: type, X: np.ndarray, probs: np.ndarray, classes: list[int], seed: int) -> dict:
-    """What `theirs.query` asks for beside the data."""
+def _models(kind: type, X: np.ndarray, probs: np.ndarray, classes: list[int], seed: int) -> dict:
+    """Return the models that `kind.query` has parameters for, and whether to fit them."""
+    from sklearn.ensemble import RandomForestClassifier  # slow
+
     student = _Student(X, probs, classes=classes)
-    own = OWN_MODEL.get(theirs.__name__)
-    trained = own(classes=classes, random_state=seed) if own else None
-    forest = SklearnClassifier(
-        RandomForestClassifier(50, random_state=seed), classes=classes, random_state=seed
-    )
+    own = OWN_MODEL.get(kind.__name__)
+    seeded = {"classes": classes, "random_state": seed}
     models = {
-        "clf": trained or student, "estimator": student, "ensemble": forest,
+        "clf": own(**seeded) if own else student,
+        "estimator": student,
+        "ensemble": SklearnClassifier(RandomForestClassifier(50, random_state=seed), **seeded),
         "discriminator": ParzenWindowClassifier(classes=[0, 1], random_state=seed),
-    }  # fmt: skip
-    asked = inspect.signature(theirs.query).parameters
-    words = {name: model for name, model in models.items() if name in asked}
-    return words | {
-        f"fit_{name}": False
-        for name, model in words.items()
-        if model is student and f"fit_{name}" in asked
     }
+    parameters = inspect.signature(kind.query).parameters
+    models = {name: model for name, model in models.items() if name in parameters}
+    trained = [f"fit_{name}" for name, model in models.items() if model is student]
+    return models | {name: False for name in trained if name in parameters}
 
 
 class _Student(SkactivemlClassifier):
-    """The student as a classifier of theirs that is trained already; it knows the rows of the pool's features (N, F) only."""
+    """The student as a trained classifier of scikit-activeml.
+
+    features: (N, F) and probs: (N, C) of the pool; it has no answer for other rows.
+    """
 
     def __init__(
         self,
@@ -138,67 +147,116 @@ class _Student(SkactivemlClassifier):
         super().__init__(classes, missing_label, cost_matrix, random_state)
         self.features, self.probs = features, probs
         self.classes_ = np.arange(probs.shape[1])
-        self._row = {row.tobytes(): i for i, row in enumerate(features)}
+        self._index = {row.tobytes(): i for i, row in enumerate(features)}
 
     def fit(self, X, y, sample_weight=None):
         return self
 
     def predict_proba(self, X):
-        return self.probs[[self._row[row.tobytes()] for row in np.ascontiguousarray(X)]]
+        return self.probs[[self._index[row.tobytes()] for row in np.ascontiguousarray(X)]]
 
 
 class PCoreSetQuery(SingleAnnotatorPoolQueryStrategy):
-    """PCoreSet (Kang et al. 2025, arXiv:2506.00910): greedy k-center in the space of a classifier's probabilities.
+    """PCoreSet (Kang et al. 2025, arXiv:2506.00910): greedy k-center on class probabilities.
 
-    Of all candidates the one is queried whose class probabilities are farthest from those of any labelled sample, then the
-    farthest from these and it, and so on; ties: the first. With nothing labelled the first query is the candidate nearest to
-    the mean; a classifier that cannot tell them apart (unfitted, all probabilities equal) leaves them in their order.
-    missing_label, random_state: as everywhere in scikit-activeml; nothing is drawn.
+    Each query is the candidate whose class probabilities are farthest from those of the nearest
+    labelled or queried sample; ties go to the first candidate. With nothing labelled, the first
+    query is the candidate nearest to the mean. If a classifier gives all candidates the same
+    probabilities (for example because it is not fitted), they are queried in their order.
+
+    Parameters
+    ----------
+    missing_label, random_state
+        As everywhere in scikit-activeml; this strategy draws nothing at random.
     """
 
     def __init__(self, missing_label=MISSING_LABEL, random_state=None):
         super().__init__(missing_label=missing_label, random_state=random_state)
 
     def query(
-        self, X, y, clf, fit_clf=True, sample_weight=None, candidates=None, batch_size=1, return_utilities=False
-    ):  # fmt: skip
-        """X: (n, F); y: (n,), with missing labels; clf: a SkactivemlClassifier, trained on them unless fit_clf is False;
-        candidates: indices of X, or samples (m, F), or None: all without a label.
+        self,
+        X,
+        y,
+        clf,
+        fit_clf=True,
+        sample_weight=None,
+        candidates=None,
+        batch_size=1,
+        return_utilities=False,
+    ):
+        """Choose the samples to label next.
 
-        Returns (batch_size,) indices of X, or of `candidates` if these are samples; with return_utilities also (batch_size,
-        n or m): each candidate's distance to the nearest labelled or queried one before that query (at first, with nothing
-        labelled, minus that to the mean), NaN for the others.
+        Parameters
+        ----------
+        X
+            Samples (n, F).
+        y
+            Labels (n,), with missing labels.
+        clf
+            A SkactivemlClassifier, fitted on X and y unless `fit_clf` is False.
+        candidates
+            Indices of X, or samples (m, F). None: every sample without a label.
+        batch_size
+            Number of queries.
+
+        Returns
+        -------
+        query_indices
+            (batch_size,) indices of X, or of `candidates` if these are samples.
+        utilities
+            Only with `return_utilities`: (batch_size, n or m), before each query the distance of
+            each candidate to the nearest labelled or queried sample; NaN for all others. With
+            nothing labelled, the first row is minus the distance to the mean.
         """
         X, y, candidates, batch_size, return_utilities = self._validate_data(
             X, y, candidates, batch_size, return_utilities, reset=True
         )
         X_cand, mapping = self._transform_candidates(candidates, X, y)
-        check_type(clf, "clf", SkactivemlClassifier)
-        check_scalar(fit_clf, "fit_clf", bool)
-        if fit_clf:
-            clf = (
-                clone(clf).fit(X, y)
-                if sample_weight is None
-                else clone(clf).fit(X, y, sample_weight)
-            )
+        clf = _fitted(clf, fit_clf, X, y, sample_weight)
         probs, labeled = clf.predict_proba(X_cand), is_labeled(y, missing_label=self.missing_label_)
-        if labeled.any():
-            started, centers = [], clf.predict_proba(X[labeled])
-            utility = cdist(probs, centers).min(axis=1)
-        else:
-            utility = -np.linalg.norm(probs - probs.mean(axis=0), axis=1)
-            started = [int(utility.argmax())]
-            centers = probs[started]
-        left = np.delete(np.arange(len(probs)), started)
-        picks, _ = k_center_greedy(probs[left], centers, batch_size - len(started))
-        picks = started + left[picks.numpy()].tolist()
+        centers = clf.predict_proba(X[labeled]) if labeled.any() else None
+        picks, first = _picks(probs, centers, batch_size)
         place, size = (np.arange(len(probs)), len(probs)) if mapping is None else (mapping, len(X))
         if not return_utilities:
             return place[picks]
         utilities = np.full((batch_size, size), np.nan)
-        for t, pick in enumerate(picks):
-            utilities[t, place] = utility
+        for t, row in enumerate(_utilities(probs, picks, first, cold=centers is None)):
+            utilities[t, place] = row
             utilities[t, place[picks[:t]]] = np.nan
-            step = cdist(probs, probs[[pick]])[:, 0]
-            utility = step if t == 0 and started else np.minimum(utility, step)
         return place[picks], utilities
+
+
+def _fitted(clf, fit_clf, X, y, sample_weight):
+    """Return the classifier, or a fitted copy of it."""
+    check_type(clf, "clf", SkactivemlClassifier)
+    check_scalar(fit_clf, "fit_clf", bool)
+    weights = () if sample_weight is None else (sample_weight,)
+    return clone(clf).fit(X, y, *weights) if fit_clf else clf
+
+
+def _picks(
+    probs: np.ndarray, centers: np.ndarray | None, batch_size: int
+) -> tuple[list[int], np.ndarray]:
+    """Return the picked rows of probs (m, C), and the first utilities (m,).
+
+    centers: (L, C) of the labelled samples, None if there are none.
+    """
+    if centers is None:
+        utility = -np.linalg.norm(probs - probs.mean(axis=0), axis=1)
+        started = [int(utility.argmax())]
+        centers = probs[started]
+    else:
+        utility, started = cdist(probs, centers).min(axis=1), []
+    left = np.delete(np.arange(len(probs)), started)
+    picks, _ = k_center_greedy(probs[left], centers, batch_size - len(started))
+    return started + left[picks.numpy()].tolist(), utility
+
+
+def _utilities(
+    probs: np.ndarray, picks: list[int], utility: np.ndarray, cold: bool
+) -> Iterator[np.ndarray]:
+    """Yield the utilities (m,) before each pick. cold: nothing was labelled at first."""
+    for t, pick in enumerate(picks):
+        yield utility
+        distance = cdist(probs, probs[[pick]])[:, 0]
+        utility = distance if t == 0 and cold else np.minimum(utility, distance)
