@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
 BLOCK = re.compile(r"^```(python|diff)\n(.*?)^```$", re.M | re.S)
 

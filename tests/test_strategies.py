@@ -86,7 +86,7 @@ class TestContract:
             pick(name, predictions, state, 0)
         with pytest.raises(ValueError, match="query_size = 54"):
             pick(name, predictions, state, 54)
-        with pytest.raises(ValueError, match="predictions for 60 images, but the pool has 61"):
+        with pytest.raises(ValueError, match="predictions cover 60 images, but the pool has 61"):
             pick(name, predictions, akd.LabelState.empty(61), 5)
 
     def test_float16_features_whose_squares_overflow(self, name):
