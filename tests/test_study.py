@@ -1,4 +1,4 @@
-"""The embedded study: complete, paired as promised, and reported with the numbers of its table."""
+"""The embedded study is complete and paired, and texts about it agree with its table."""
 
 import importlib.util
 import re
@@ -136,7 +136,7 @@ def test_every_interval_in_notebook_05_is_in_the_study(intervals):
 
 @pytest.fixture(scope="module")
 def intervals(study):
-    """All means, gains and paired differences of all settings, as printed, also without a sign."""
+    """All means, gains and paired differences of all settings as text, with and without sign."""
     found = {
         statistics.interval_text(r.mean, r.half_width, "+")
         for r in statistics.gains(study).itertuples()
