@@ -128,6 +128,7 @@ def notebook_05():
     return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
+@pytest.mark.slow
 def test_every_interval_in_notebook_05_is_in_the_study(intervals):
     written = INTERVAL.findall(section(notebook_05(), "What we measured"))
     assert len(written) > 5
