@@ -1,40 +1,21 @@
-"""The project as a whole: its floors, its installation files, its models' origin."""
+"""The project as a whole: installation files, texts, what is built, where the models come from."""
 
-import ast
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
+import tarfile
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 ROOT = Path(__file__).resolve().parent.parent
-# Each module imports only from those before it.
-FLOORS = (
-    "openmp", "stopping", "checks", "device", "doctor", "files", "seeding", "kcenter", "schedules", "losses", "metrics",
-    "views", "shapes", "photos", "images", "huggingface", "pool", "journal", "sources", "datasets", "vlm", "students",
-    "store", "cache", "teacher", "training", "scikit_activeml", "strategies",
-    "runs", "loop", "protocol", "grid", "cluster", "statistics", "sweep",
-    "figures", "maps", "comparisons", "plots", "report",
-    "live", "scatter", "explorer", "stepper", "prompts", "viewer", "answers", "labeller",
-    "widgets", "pages", "notebooks", "handouts", "batches", "cli", "__main__",
-)  # fmt: skip
-
-
-def test_data_flows_one_way():
-    modules = {p.stem for p in (ROOT / "activekd_lite").glob("*.py")} - {"__init__"}
-    assert modules == set(FLOORS)
-    for place, module in enumerate(FLOORS):
-        tree = ast.parse((ROOT / "activekd_lite" / f"{module}.py").read_text())
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("activekd_lite"):
-                parts = node.module.split(".")
-                used = parts[1:] or [alias.name for alias in node.names]
-                assert set(used) <= set(FLOORS[:place]), f"{module} imports {used}"
 
 
 def names(requirements):
@@ -131,9 +112,155 @@ def test_embedded_weights_are_small_and_have_a_card(name, most):
 
 
 def test_the_readme_tree_has_not_drifted():
-    readme = (ROOT / "README.md").read_text()
-    shown = set(re.findall(r"^    (\w+\.py) ", readme, re.M))
-    assert shown == {p.name for p in (ROOT / "activekd_lite").glob("*.py")} - {"__init__.py"}
+    """Its folders and the files of the method are those of the package, and of the repository."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tree = readme.split("## What is where\n")[1].split("\n## ")[0]
+    package = [path for path in (ROOT / "activekd_lite").iterdir() if path.name != "__pycache__"]
+    files = {path.name for path in package if path.suffix == ".py"} - {"__init__.py"}
+    folders = {f"{path.name}/" for path in package if path.is_dir()}
+    assert set(re.findall(r"^      (\w+\.py|\w+/) ", tree, re.M)) == files | folders
+    top = re.findall(r"^    (\w+/) ", tree, re.M)
+    assert "activekd_lite/" in top
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    inside = {path.split("/")[0] + "/" for path in tracked if "/" in path and path[0] != "."}
+    assert set(top) == inside
+
+
+def test_the_readme_is_short():
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 220
+    assert max(map(len, lines)) <= 150
+
+
+TEXTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("*/README.md")])
+
+
+def anchors(text):
+    """The anchors that GitHub makes of headings, and those that are set."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M)
+    made = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return made | set(re.findall(r'<a id="([\w-]+)">', text))
+
+
+@pytest.mark.parametrize("path", TEXTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(path):
+    text = path.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```", "", text, flags=re.S)):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (path.parent / name).resolve() if name else path
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
+
+
+def test_the_version_is_stated_once():
+    import activekd_lite
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dynamic"] == ["version"]
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## \[(.+?)\] - \d{4}-\d\d-\d\d$", changes, re.M)[1] == (
+        activekd_lite.__version__
+    )
+    assert "\nversion:" not in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def test_citation_hooks_and_workflow_can_be_read():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= set(citation)
+    assert citation["references"][0]["year"] == 2025
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    pinned = (ROOT / "constraints.txt").read_text()
+    for repository in hooks["repos"]:
+        if "ruff" in repository["repo"] or "codespell" in repository["repo"]:
+            name = "ruff" if "ruff" in repository["repo"] else "codespell"
+            assert f"{name}=={repository['rev'].removeprefix('v')}\n" in pinned
+    matrix = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    matrix = matrix["jobs"]["test"]["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    assert {name.split("-")[0] for name in matrix["os"]} == {"ubuntu", "macos", "windows"}
+
+
+def test_widget_state_in_a_notebook_is_refused():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hook = next(h for r in hooks["repos"] for h in r["hooks"] if h["id"] == "no-widget-state")
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(hook["entry"], text), path
+        notebook = json.loads(text)
+        state = {"application/vnd.jupyter.widget-state+json": {"state": {}}}
+        notebook["metadata"]["widgets"] = state
+        assert re.search(hook["entry"], json.dumps(notebook))
+
+
+def test_spelling():
+    done = subprocess.run(
+        [sys.executable, "-m", "codespell_lib", "."], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_whole(tmp_path):
+    """Built, checked as PyPI does, and imported from an empty folder outside the repository."""
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    build = [sys.executable, "-m", "build", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    if importlib.util.find_spec("hatchling"):
+        build.append("--no-isolation")  # no network needed
+    subprocess.run(build, check=True, capture_output=True)
+    sdist, wheel = sorted((tmp_path / "dist").iterdir(), key=lambda path: path.suffix == ".whl")
+    twine = [sys.executable, "-m", "twine", "check", "--strict", str(sdist), str(wheel)]
+    subprocess.run(twine, check=True, capture_output=True)
+
+    with tarfile.open(sdist) as archive:
+        held = {name.partition("/")[2] for name in archive.getnames()}
+    assert {path for path in tracked if path and path[0] != "."} <= held
+    target = tmp_path / "target"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-compile",
+    ]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True)
+    held = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
+    package = {path for path in tracked if path.startswith("activekd_lite/")}
+    assert {Path(path).suffix for path in package} >= {".py", ".pyi", ".js", ".css", ".typed"}
+    models = {
+        f"activekd_lite/{path}"
+        for path in tracked
+        if path.startswith(("data/study/", "data/tiny-clip/", "data/tiny-resnet/"))
+    }
+    assert package | models <= held
+    subprocess.run(
+        [sys.executable, "-c", FROM_THE_WHEEL],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(target)},
+        check=True,
+    )
+
+
+FROM_THE_WHEEL = """
+from pathlib import Path
+import activekd_lite as akd
+here = Path.cwd() / "target" / "activekd_lite"
+assert Path(akd.__file__).parent == here, akd.__file__
+assert akd.sweep.STUDY == here / "data" / "study", akd.sweep.STUDY
+assert len(akd.sweep.load(akd.sweep.STUDY)) == 2862
+assert akd.load_vlm(device="cpu").name == "tiny-clip"
+akd.build_student("tiny-resnet", 3, device="cpu")
+assert akd.widgets.SimplexExplorer and akd.plots.report
+"""
 
 
 def test_the_readme_strategy_runs(small, teacher, quick):
