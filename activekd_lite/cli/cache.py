@@ -9,7 +9,7 @@ from activekd_lite import cache
 from activekd_lite.cli import options as opt
 from activekd_lite.cli.run import run_config
 
-CONFIG = opt.options_class(
+Config = opt.options_class(
     "Config",
     *opt.POOL,
     opt.option("seed", int, "Seed of --pool-per-seed.", "0; with --paper 1"),
@@ -26,7 +26,7 @@ def command(
     unused_days: float | None = None,
     yes: bool = False,
     device: Annotated[str, Parameter(help=opt.DEVICE)] = "auto",
-    config: Annotated[CONFIG, opt.FLAT] = CONFIG(),
+    config: Annotated[Config, opt.FLAT] = Config(),
     folders: Annotated[opt.Folders, opt.FLAT] = opt.Folders(),
 ) -> int:
     """Encode a pool with the teacher, or look after the caches that exist.

@@ -135,7 +135,7 @@ LABELS = [
     option("query_size", int, "Labels per round.", "the number of classes"),
     *mirror(RunConfig, shots="Labelled images per class at the start; 0 is a cold start."),
 ]
-TRAIN = options_class(
+Train = options_class(
     "Train",
     option(
         "student_weights",

@@ -10,13 +10,13 @@ from activekd_lite.experiments.config import RunConfig
 from activekd_lite.runs import finished_rounds
 
 COLUMNS = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "covering_radius"]
-AVERAGE = Literal["normalized", "raw"]
-CONFIG = opt.options_class(
+Average = Literal["normalized", "raw"]
+Config = opt.options_class(
     "Config",
     opt.option("student", str, opt.STUDENT, "suits the data set"),
     *opt.mirror(RunConfig, strategy=opt.STRATEGY),
     opt.option("selection_source", opt.SelectionSource, opt.SOURCE, "mixed"),
-    opt.option("average", AVERAGE, "Average of the prompts' features.", "normalized; for clap raw"),
+    opt.option("average", Average, "Average of the prompts' features.", "normalized; for clap raw"),
     opt.option("templates", list[str], "Prompts, {} for the class name.", "those of the data set"),
     opt.option("seed", int, "Seed of all random draws.", "0; with --paper 1"),
     *opt.POOL,
@@ -34,8 +34,8 @@ def command(
     out: str = "runs/first",
     keep_students: bool = False,
     device: Annotated[str, Parameter(help=opt.DEVICE)] = "auto",
-    config: Annotated[CONFIG, opt.FLAT] = CONFIG(),
-    train: Annotated[opt.TRAIN, opt.FLAT] = opt.TRAIN(),
+    config: Annotated[Config, opt.FLAT] = Config(),
+    train: Annotated[opt.Train, opt.FLAT] = opt.Train(),
     folders: Annotated[opt.Folders, opt.FLAT] = opt.Folders(),
 ) -> None:
     """Run active learning and print a line for each round.

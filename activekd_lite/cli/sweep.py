@@ -18,7 +18,7 @@ def _axis(flag: str, field: str, kind: type, help: str, default: str) -> opt.Opt
     return opt.option(field, list[kind], help, default, name=flag)
 
 
-SETTINGS = opt.options_class(
+Settings = opt.options_class(
     "Settings",
     _axis("--dataset", "datasets", str, opt.DATASET, "digits"),
     _axis("--teacher", "teachers", opt.TeacherKind, opt.TEACHER, "zero-shot"),
@@ -46,8 +46,8 @@ def command(
     memory_limit: str = "auto",
     scheduler: str | None = None,
     device: Annotated[str, Parameter(help=opt.DEVICE)] = "auto",
-    settings: Annotated[SETTINGS, opt.FLAT] = SETTINGS(),
-    train: Annotated[opt.TRAIN, opt.FLAT] = opt.TRAIN(),
+    settings: Annotated[Settings, opt.FLAT] = Settings(),
+    train: Annotated[opt.Train, opt.FLAT] = opt.Train(),
     folders: Annotated[opt.Folders, opt.FLAT] = opt.Folders(),
 ) -> int:
     """Run a grid, or continue it, and write the report.
