@@ -1,4 +1,4 @@
-"""Real commands that are told to end: one line, the right exit code, nobody left behind, and the same command goes on."""
+"""Stopping real commands: one line, the right exit code, no process left, and they can go on."""
 
 import ast
 import contextlib
@@ -53,7 +53,7 @@ def script() -> list[str]:
 
 
 def begin(words, folder, program=MODULE, ignored=()):
-    """The command in a session of its own, as a terminal begins it; signals as they are there, whatever pytest was told."""
+    """Start the command in a session and with signals of its own, as a terminal does."""
 
     def as_in_a_terminal():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -205,7 +205,8 @@ def test_the_module_is_the_command(tmp_path):
 
 
 def test_the_package_imports_its_parts_when_they_are_asked_for():
-    code = "import activekd_lite, sys; print('torch' in sys.modules); activekd_lite.Pool; print('torch' in sys.modules)"
+    loaded = "print('torch' in sys.modules)"
+    code = f"import activekd_lite, sys; {loaded}; activekd_lite.Pool; {loaded}"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == [
         "False",
         "True",
