@@ -1,4 +1,4 @@
-"""The command, as `activekd-lite` and as `python -m activekd_lite`: it can be stopped before all is imported."""
+"""The command `activekd-lite`, also `python -m activekd_lite`."""
 
 import sys
 
@@ -6,7 +6,7 @@ from activekd_lite.utils import stopping
 
 
 def main() -> int:
-    stopping.catch_signals()
+    stopping.catch_signals()  # before anything slow is imported
     from activekd_lite import cli
 
     return cli.main()

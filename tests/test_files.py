@@ -19,6 +19,7 @@ from PIL import Image
 
 import activekd_lite as akd
 from activekd_lite import cli
+from activekd_lite.cli.notebooks import parse_value
 from activekd_lite.datasets import sources
 from activekd_lite.utils import files, images
 from activekd_lite.utils.images import ImageFiles, damaged, read_images
@@ -969,7 +970,7 @@ class TestJson:
             with pytest.raises(ValueError, match=path.name):
                 read()
             path.write_bytes(whole)
-        assert cli._literal(deep) == deep
+        assert parse_value(deep) == deep
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import activekd_lite as akd
 from activekd_lite import cli
+from activekd_lite.cli.notebooks import parse_value
 from activekd_lite.course import notebooks
 from activekd_lite.plots.base import UPLOAD
 from activekd_lite.utils.files import PACKAGE
@@ -490,7 +491,7 @@ def test_values_on_the_command_line_are_read_as_literals():
     read = {"3": 3, "1e-3": 1e-3, "true": True, "True": True, "null": None, "None": None}
     read |= {"[0, 1]": [0, 1], '{"a": 1}': {"a": 1}, "'3'": "3"}
     read |= {text: text for text in ("shapes", "folder:/my/images", "0,1", "{", "no")}
-    assert {text: cli._literal(text) for text in read} == read
+    assert {text: parse_value(text) for text in read} == read
 
 
 def test_paths_are_meant_as_seen_from_here(tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 import base64
 import io
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -223,6 +225,60 @@ def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, mon
     assert features.is_file()
     assert cli.main(["cache", "prune", "--yes"]) == 0
     assert not features.exists()
+
+
+def test_help_and_a_misspelt_command_import_nothing_heavy():
+    code = (
+        "import sys; from activekd_lite import cli; cli.main(['--help']); cli.main(['rnu'])\n"
+        "sys.exit(' '.join({'torch', 'numpy', 'pandas', 'timm', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "Run active learning once." in done.stdout
+    assert done.stderr.startswith('activekd-lite: Unknown command "rnu". Did you mean "run"?')
+    assert done.stderr.count("\n") == 2, done.stderr
+
+
+def test_every_command_has_help(capsys):
+    for name, purpose in cli.COMMANDS.items():
+        assert cli.main([name, "--help"]) == 0
+        assert purpose in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["run", "--shot", "1"], "Unknown option: --shot. Did you mean --shots?"),
+        (
+            ["run", "--rounds", "1.5"],
+            'Invalid value for --rounds: unable to convert "1.5" into int.',
+        ),
+        (
+            ["run", "--teacher", "gpt"],
+            'Invalid value "gpt" for --teacher. Choose from: "zero-shot"',
+        ),
+        (["run", "--no-paper"], "Unknown option: --no-paper."),
+        (["sweep", "--seeds"], '"sweep" parameter --seeds requires at least 1 element.'),
+        (["sweep", "--steps", "1", "--passes", "2"], "exclusive arguments: {--steps, --passes}"),
+        (["notebooks", "-p", "seed"], "-p requires 2 positional arguments. Only got 1."),
+        (["report"], "parameter RUNS requires an argument."),
+        (["data", "check", "dtd", "eurosat"], "Unused Tokens: ['eurosat']."),
+    ],
+)
+def test_wrong_words_on_the_command_line_exit_with_2_and_one_line(words, complaint, capsys):
+    assert cli.main(words) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("activekd-lite: ")
+    assert complaint in error
+    assert error.count("\n") == 1
+
+
+def test_the_last_of_a_repeated_option_counts():
+    words = ["sweep", "--seeds", "0", "1", "--lr", "1", "--seeds", "2", "--lr", "-1e-3", "g.yaml"]
+    _, bound, _ = cli.app.parse_args(words)
+    settings, train = bound.arguments["settings"], bound.arguments["train"]
+    assert bound.arguments["grid"] == "g.yaml"
+    assert {k: v for k, v in vars(settings).items() if v is not None} == {"seeds": [2]}
+    assert {k: v for k, v in vars(train).items() if v is not None} == {"lr": -1e-3}
 
 
 def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):

@@ -19,6 +19,7 @@ import torch
 torch.set_num_threads(1)
 
 from activekd_lite import cache, cli, loop, runs
+from activekd_lite.cli import run, sweep  # noqa: F401, otherwise imported in every fork
 from activekd_lite.utils import store
 
 store.SHARD = 64  # several shards of few images

@@ -1,0 +1,55 @@
+"""The command line: one file per command, imported only when that command is used."""
+
+import sys
+
+from cyclopts import App, CycloptsError, Parameter
+
+from activekd_lite.utils.stopping import GOES_ON
+
+COMMANDS = {
+    "run": "Run active learning once.",
+    "sweep": "Run a grid of data sets, teachers, students, strategies and seeds.",
+    "report": "Write a page about finished runs, readable offline: curves, gains, ranks.",
+    "cache": "Build, list, verify or delete caches of teacher features.",
+    "data": "Check that a data set is complete, and count its images.",
+    "notebooks": "Run notebooks and turn them into offline pages, or copy them for a course.",
+    "doctor": "Check the installation, or (with --data) the images of a data set.",
+}
+app = App(
+    "activekd-lite",
+    help="Active learning for small students with a vision-language teacher (ActiveKD, PCoreSet).",
+    help_format="plaintext",
+    version_flags=(),
+    exit_on_error=False,
+    print_error=False,
+    # No --no-x unless an option defines it; of a repeated option the last value counts; False is
+    # not shown as a default.
+    default_parameter=Parameter(
+        negative=(), allow_repeating=True, show_default=lambda value: value or None
+    ),
+)
+for place, (name, purpose) in enumerate(COMMANDS.items()):
+    app.command(f"activekd_lite.cli.{name}:command", name=name, help=purpose, sort_key=place)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command, by default that of `sys.argv`.
+
+    Returns the exit code: 0 on success, 1 if something failed, 2 for bad input, 130 after Ctrl-C.
+    """
+    try:
+        command, bound, _ = app.parse_args(sys.argv[1:] if argv is None else argv)
+    except CycloptsError as error:
+        return _refuse(error)
+    try:
+        return command(*bound.args, **bound.kwargs) or 0
+    except (ValueError, OSError, ImportError) as error:
+        return _refuse(error)
+    except KeyboardInterrupt:
+        print(f"activekd-lite: stopped; {GOES_ON}", file=sys.stderr)
+        return 130
+
+
+def _refuse(error: Exception) -> int:
+    print(f"activekd-lite: {error}", file=sys.stderr)
+    return 2
