@@ -29,7 +29,7 @@ from activekd_lite.training import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
 from activekd_lite.utils.files import parse_json
 from activekd_lite.utils.images import damaged
-from activekd_lite.utils.stopping import GOES_ON
+from activekd_lite.utils.stopping import RESUME_HINT
 from activekd_lite.vlm import load_vlm
 
 
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"activekd-lite: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"activekd-lite: stopped; {GOES_ON}", file=sys.stderr)
+        print(f"activekd-lite: stopped; {RESUME_HINT}", file=sys.stderr)
         return 130
 
 

@@ -131,7 +131,7 @@ def run_active_learning(
     folder = RunFolder(out)
     if finished := _finished(folder, config, device):  # without the lock: `out` may be read-only
         return finished
-    with folder.alone():
+    with folder.lock():
         if finished := _finished(folder, config, device):  # by the process that was waited for
             return finished
         _, records, state = folder.read(config)

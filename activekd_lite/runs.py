@@ -24,14 +24,14 @@ from activekd_lite.scores import aulc_pct, class_imbalance, imbalance_ratio
 from activekd_lite.students import DualHeadStudent, build_student
 from activekd_lite.training import TrainConfig, predict
 from activekd_lite.utils.files import (
-    alone,
+    checksum_matches,
     digest,
-    is_whole,
+    folder_lock,
     make_folder,
     parse_json,
     remove_partials,
     require_same,
-    sealed,
+    with_checksum,
     write_atomic,
 )
 
@@ -219,16 +219,16 @@ class RunFolder:
     rounds.jsonl            a line a round: its record; the sha256 of the configuration, of labels.csv up to what was asked for
                             in this round, of its student, and of the line itself
 
-    Each is replaced as a whole, rounds.jsonl last. Nothing here waits for another process but what is done in `alone`.
+    Each is replaced as a whole, rounds.jsonl last. Nothing here waits for another process but what is done under `lock`.
     """
 
     def __init__(self, out: str | os.PathLike | None):
         self.path, self.lines = None if out is None else Path(out), []
         self.config = None  # what config.json holds
 
-    def alone(self) -> contextlib.AbstractContextManager:
-        """Have the folder for oneself, see `files.alone`. Raises OSError for a folder that cannot be written to."""
-        return contextlib.nullcontext() if self.path is None else alone(make_folder(self.path))
+    def lock(self) -> contextlib.AbstractContextManager:
+        """Hold the folder lock, see `files.folder_lock`. Raises OSError for a read-only folder."""
+        return folder_lock(make_folder(self.path)) if self.path else contextlib.nullcontext()
 
     def read(self, asked: dict | None = None) -> tuple[dict, list[RoundRecord], LabelState]:
         """Configuration, records of the whole rounds, and what was labelled by then. asked: the configuration to go on with.
@@ -279,7 +279,7 @@ class RunFolder:
                 line = parse_json(text)
             except ValueError:
                 line = None
-            if not is_whole(line) or line.get("round") != place:
+            if not checksum_matches(line) or line.get("round") != place:
                 if isinstance(line, dict) and "accuracy_pct" in line and not line.keys() & SUMS:
                     raise ValueError(
                         f"{path} was written by an older version of activekd-lite; {self.remedy(0)}"
@@ -404,7 +404,7 @@ class RunFolder:
             hashlib.sha256(labels).hexdigest(),
             hashlib.sha256(weights).hexdigest(),
         )
-        lines = [*self.lines, sealed(asdict(record) | dict(zip(SUMS, sums, strict=False)))]
+        lines = [*self.lines, with_checksum(asdict(record) | dict(zip(SUMS, sums, strict=False)))]
         write_atomic(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
         self.lines = lines
         if record.round and not keep_students:

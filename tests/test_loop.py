@@ -630,6 +630,6 @@ def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     first = {k: v for k, v in json.loads(text.splitlines()[0]).items() if k != "sha256"}
     for change in ({"from_the_future": 1}, {"accuracy_pct": ...}):
         line = {k: v for k, v in (first | change).items() if v is not ...}
-        (old / "rounds.jsonl").write_text(json.dumps(files.sealed(line)) + "\n")
+        (old / "rounds.jsonl").write_text(json.dumps(files.with_checksum(line)) + "\n")
         with pytest.raises(ValueError, match="was written by another version of activekd-lite"):
             akd.load_run(old, "cpu")

@@ -341,7 +341,7 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     older = [{k: v for k, v in line.items() if k not in (*runs.SUMS, "device")} for line in lines]
     newer = [
-        files.sealed({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
+        files.with_checksum({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
         for line in lines
     ]
     for content, which in ((older, "an older version"), (newer, "another version")):
@@ -444,8 +444,8 @@ def test_a_finished_run_needs_no_lock_and_no_place_to_write(
     def refused(*args):
         pytest.fail("wants to write")
 
-    with files.alone(finished):
-        for name in ("alone", "make_folder", "write_atomic"):
+    with files.folder_lock(finished):
+        for name in ("folder_lock", "make_folder", "write_atomic"):
             monkeypatch.setattr(runs, name, refused)
         assert len(go_on(small, teacher, quick, finished).records) == 3
         assert len(akd.load_run(finished, "cpu").records) == 3
@@ -478,9 +478,9 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
         thread.join(60)
     assert [len(result.records) for result in done] == [3, 3]
     with (
-        files.alone(tmp_path),
+        files.folder_lock(tmp_path),
         pytest.raises(RuntimeError, match="cannot begin there a second time"),
-        files.alone(tmp_path),
+        files.folder_lock(tmp_path),
     ):
         pytest.fail("two at work")
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from activekd_lite.datasets import shapes
 from activekd_lite.pool import Dataset, make_dataset
-from activekd_lite.utils.files import alone, make_folder, remove_partials, write_atomic
+from activekd_lite.utils.files import folder_lock, make_folder, remove_partials, write_atomic
 from activekd_lite.utils.views import Augmentation
 
 
@@ -84,7 +84,7 @@ def _shapes(root: Path) -> Dataset:
     path = root / "shapes-v1.safetensors"
     parts = _whole_shapes(path)
     if parts is None:
-        with alone(make_folder(root)):
+        with folder_lock(make_folder(root)):
             remove_partials(root, path.name)
             if (parts := _whole_shapes(path)) is None:  # nobody made it meanwhile
                 parts = {}

@@ -59,7 +59,7 @@ def remove_partials(folder: Path, *names: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def folder_lock(folder: Path) -> Iterator[None]:
     """Wait, and say so, until nobody else works in the folder, and keep others waiting; freed when the process dies.
 
     Raises RuntimeError where the thread that would wait is the one to be waited for.
@@ -132,13 +132,13 @@ def digest(content: object) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def sealed(content: dict) -> dict:
-    """`content` with its own digest as `sha256`: for `is_whole`, once it was written as JSON and read again."""
+def with_checksum(content: dict) -> dict:
+    """`content` with its own digest as `sha256`: for `checksum_matches`, once it was written as JSON and read again."""
     return content | {"sha256": digest(content)}
 
 
-def is_whole(content: object) -> bool:
-    """Is it what was sealed?"""
+def checksum_matches(content: object) -> bool:
+    """Is it what was with_checksum?"""
     return isinstance(content, dict) and content.get("sha256") == digest(
         {k: v for k, v in content.items() if k != "sha256"}
     )
@@ -165,7 +165,7 @@ def embedded_model(name: str) -> tuple[Path, dict]:
     remedy = f"restore it with `git checkout -- data/{name}`, or remake it with `python data/{name}/pretrain.py`"
     described = _present(folder / "manifest.json", remedy)
     manifest = read_json(described, remedy)
-    if not is_whole(manifest):
+    if not checksum_matches(manifest):
         raise ValueError(f"{described} is damaged, or was edited: its checksum differs; {remedy}")
     weights = _present(folder / "weights.safetensors", remedy)
     _check_sha256(weights, sha256_of(weights), manifest["weights_sha256"], remedy)

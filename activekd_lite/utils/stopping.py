@@ -15,7 +15,7 @@ from types import FrameType
 
 import psutil
 
-GOES_ON = "run the same command again, and it goes on where it stopped"
+RESUME_HINT = "run the same command again, and it goes on where it stopped"
 SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
@@ -47,7 +47,7 @@ def _stop(number: int) -> None:
     with contextlib.suppress(OSError):  # the terminal is gone
         os.write(
             2,
-            f"{_line_break()}activekd-lite: stopped by {signal.Signals(number).name}; {GOES_ON}\n".encode(),
+            f"{_line_break()}activekd-lite: stopped by {signal.Signals(number).name}; {RESUME_HINT}\n".encode(),
         )
     with contextlib.suppress(Exception):  # it was being written to
         sys.stdout.flush()

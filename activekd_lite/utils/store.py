@@ -21,7 +21,13 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.utils.files import is_whole, parse_json, require_same, sealed, write_atomic
+from activekd_lite.utils.files import (
+    checksum_matches,
+    parse_json,
+    require_same,
+    with_checksum,
+    write_atomic,
+)
 
 FORMAT = 3  # since 3 the fingerprint says whether the VLM has QuickGELU
 OWN_FILES = ("features.f16", "manifest.json")
@@ -52,7 +58,7 @@ class FeatureStore:
             )
         try:
             manifest = parse_json(path.read_bytes())
-            if "sha256" in manifest and not is_whole(
+            if "sha256" in manifest and not checksum_matches(
                 manifest
             ):  # those of older versions have none of their own
                 raise ValueError("its checksum differs")
@@ -108,7 +114,7 @@ class FeatureStore:
             "shape": [self.count, self.size, self.dim],
             "shards": self.shards,
         }
-        write_atomic(self.folder / "manifest.json", json.dumps(sealed(manifest), indent=1) + "\n")
+        write_atomic(self.folder / "manifest.json", json.dumps(with_checksum(manifest), indent=1) + "\n")
 
     def open(self, verify: bool = True) -> Tensor:
         """The features (V, N, D) float16, mapped into memory: read from disk when they are looked at.

@@ -20,11 +20,11 @@ from tqdm import tqdm
 
 from activekd_lite.pool import Oracle, Pool
 from activekd_lite.utils.files import (
-    is_whole,
+    checksum_matches,
     make_folder,
     parse_json,
     require_same,
-    sealed,
+    with_checksum,
     write_atomic,
 )
 
@@ -106,7 +106,8 @@ class Journal:
         """A line as a dict. Raises ValueError naming it."""
         try:
             event = parse_json(line)
-            if "sha256" in event and not is_whole(event):  # those of older versions have none
+            # events of older versions have no checksum
+            if "sha256" in event and not checksum_matches(event):
                 raise ValueError("its checksum differs")
             kind = event["journal"] and "head" if place == 1 else event["event"]
             if kind in EVENTS:
@@ -154,7 +155,7 @@ class Journal:
             "seconds": seconds,
             "time": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        event = sealed(event)
+        event = with_checksum(event)
         line = json.dumps(event).encode() + b"\n"
         with self.changed:
             if self.closed:
