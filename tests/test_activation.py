@@ -255,7 +255,7 @@ def test_a_cache_of_the_other_activation_is_refused_with_that_reason(weights, sm
     assert a.path != b.path
     assert (a.features.float() - b.features.float()).abs().max() > 1e-3
     with pytest.raises(
-        ValueError, match=r"\(vlm.quick_gelu: true there, false asked for\); delete the folder"
+        ValueError, match=r"\(vlm.quick_gelu: true stored, false requested\); delete the folder"
     ):
         akd.TeacherCache.open(a.path, vlm=other)
     path = a.path / "manifest.json"  # as an older version wrote it
@@ -337,6 +337,6 @@ class TestWeightsThatDoNotFit:
             akd.load_vlm(folder, device="cpu")
         config.write_text("[" * 10_000)
         with pytest.raises(
-            ValueError, match=r"open_clip_config.json is no JSON \(more than 100 levels"
+            ValueError, match=r"open_clip_config.json is not valid JSON \(nested deeper than 100 levels"
         ):
             akd.load_vlm(folder, device="cpu")

@@ -620,7 +620,7 @@ def test_a_run_of_version_0_1_goes_on(old):
 
 def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     with pytest.raises(
-        ValueError, match='selection_source: "mixed" there, "kd" asked for.*; take another `out`'
+        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; take another `out`'
     ):
         resume(old, selection_source="kd")
     text = (old / "rounds.jsonl").read_text()

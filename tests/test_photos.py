@@ -306,7 +306,7 @@ def test_a_cache_of_other_pixels_is_refused_with_its_reason(album, vlm, tmp_path
     squares = akd.Pool(files.images[:], ("a", "b"))
     old = akd.TeacherCache.build(vlm, squares, 2, tmp_path, progress=False)
     with pytest.raises(
-        ValueError, match=r'pool: .*; rendering: null there, "whole pictures, .* asked for'
+        ValueError, match=r'pool: .*; rendering: null stored, "whole pictures, .* requested'
     ):
         akd.TeacherCache.open(old.path, pool=files)
     new = akd.TeacherCache.build(vlm, files, 2, tmp_path, progress=False)

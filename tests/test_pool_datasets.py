@@ -204,10 +204,10 @@ def test_predictions_must_be_probabilities_in_rows():
 
 @pytest.mark.parametrize(("labels", "complaint"), [
     (torch.eye(3, dtype=torch.int64), r"labels are \(3, 3\); one class number per image.*argmax\(1\)"),
-    ([0.9, 1.9, 0.0], "label 0.9 of image 0 is no whole number"),
-    (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is no whole number"),
+    ([0.9, 1.9, 0.0], "label 0.9 of image 0 is not a whole number"),
+    (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is not a whole number"),
     ([True, False, True], "labels are torch.bool; class numbers are needed"),
-    (["cat", "dog", "cat"], "labels are no numbers .*; give each image its position in the class names"),
+    (["cat", "dog", "cat"], "labels are not numbers .*; give each image its position in the class names"),
 ])  # fmt: skip
 def test_labels_are_whole_class_numbers(labels, complaint):
     x, names = torch.zeros(3, 3, 4, 4, dtype=torch.uint8), ["a", "b", "c"]
@@ -258,7 +258,7 @@ def test_seeds_and_shots_are_whole(digits, value):
 
 
 def test_a_teacher_is_not_made_of_words():
-    with pytest.raises(ValueError, match="logits = 'x' are no numbers"):
+    with pytest.raises(ValueError, match="logits = 'x' are not numbers"):
         akd.teacher.from_logits("x")
 
 

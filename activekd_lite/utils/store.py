@@ -114,7 +114,9 @@ class FeatureStore:
             "shape": [self.count, self.size, self.dim],
             "shards": self.shards,
         }
-        write_atomic(self.folder / "manifest.json", json.dumps(with_checksum(manifest), indent=1) + "\n")
+        write_atomic(
+            self.folder / "manifest.json", json.dumps(with_checksum(manifest), indent=1) + "\n"
+        )
 
     def open(self, verify: bool = True) -> Tensor:
         """The features (V, N, D) float16, mapped into memory: read from disk when they are looked at.
