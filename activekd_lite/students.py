@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from activekd_lite.utils.backbones import ON_FEATURES as ON_FEATURES
+from activekd_lite.utils.backbones import STUDENTS as STUDENTS
 from activekd_lite.utils.backbones import Backbone, find_backbone, read_weights, with_weights
 from activekd_lite.utils.device import resolve_device
 from activekd_lite.utils.seeding import derive_seed
