@@ -52,7 +52,7 @@ def from_torchvision(
         x, test_x = (torch.stack([_tensor(image) for image in part]) for part in pictures)
     else:
         files = (
-            [MemoryFile.of(f"{name} {i}", image) for i, image in enumerate(part)]
+            [MemoryFile.from_image(f"{name} {i}", image) for i, image in enumerate(part)]
             for part in pictures
         )
         x, test_x = (read_images(part, side, budget_bytes) for part in files)
