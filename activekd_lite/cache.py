@@ -15,7 +15,13 @@ from tqdm import tqdm
 
 from activekd_lite.pool import Dataset, Pool
 from activekd_lite.utils.device import resolve_device, send
-from activekd_lite.utils.files import alone, digest, make_folder, remove_partials, require_same
+from activekd_lite.utils.files import (
+    digest,
+    folder_lock,
+    make_folder,
+    remove_partials,
+    require_same,
+)
 from activekd_lite.utils.hashing import tensor_sha256
 from activekd_lite.utils.images import stream_views
 from activekd_lite.utils.store import FORMAT, OWN_FILES, REMEDY, FeatureStore, info, prune, verify
@@ -66,7 +72,7 @@ class TeacherCache:
         folder = Path(root) / f"{_safe(vlm.name)}-{digest(fingerprint)[:12]}"
         if FeatureStore.resume(folder, fingerprint, views.count, len(pool)).missing:
             make_folder(folder)
-            with alone(folder):
+            with folder_lock(folder):
                 remove_partials(folder, *OWN_FILES)
                 store = FeatureStore.resume(folder, fingerprint, views.count, len(pool))
                 _fill(store, vlm, pool, views, batch_size, progress)

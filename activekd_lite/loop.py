@@ -117,7 +117,7 @@ def run_active_learning(
     device, folder = resolve_device(device), RunFolder(out)
     if finished := folder.finished(config, device):  # without the lock: `out` may be read-only
         return finished
-    with folder.alone():
+    with folder.lock():
         if finished := folder.finished(config, device):  # by the process that was waited for
             return finished
         _, records, state = folder.read(config)

@@ -11,7 +11,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import activekd_lite as akd
 
-
 # The tier of each file, if it is not "unit". Single tests are marked @pytest.mark.slow.
 TIERS = {
     "test_browser": "browser",

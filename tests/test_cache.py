@@ -37,7 +37,7 @@ def rewrite(folder, change):
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     del manifest["sha256"]
-    (folder / "manifest.json").write_text(json.dumps(files.sealed(manifest)))
+    (folder / "manifest.json").write_text(json.dumps(files.with_checksum(manifest)))
 
 
 def test_the_second_build_encodes_nothing(vlm, small, tmp_path, counted):
@@ -352,7 +352,7 @@ class TestKeepingHouse:
     def test_a_cache_that_is_being_built_stays(self, vlm, small, tmp_path):
         path = build(vlm, small.pool, tmp_path).path
         (path / "manifest.json").unlink()
-        with files.alone(path):
+        with files.folder_lock(path):
             assert store.prune(tmp_path, delete=True) == {}
         assert set(store.prune(tmp_path, delete=True)) == {path}
 

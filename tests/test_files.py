@@ -847,7 +847,7 @@ class TestCoop:
             with pytest.raises(ValueError, match=why):
                 akd.load_dataset("dtd", tmp_path)
         file.write_text('{"train": [')
-        with pytest.raises(ValueError, match="is no JSON"):
+        with pytest.raises(ValueError, match="is not valid JSON"):
             akd.load_dataset("dtd", tmp_path)
 
     @pytest.mark.parametrize("name", ["dtd", "fgvc_aircraft", "imagenet"])
@@ -936,7 +936,7 @@ class TestJson:
         path = tmp_path / "facts.json"
         path.write_bytes(text)
         with pytest.raises(
-            ValueError, match=rf"facts.json is no JSON \(.*{why}.*\); fetch it again"
+            ValueError, match=rf"facts.json is not valid JSON \(.*{why}.*\); fetch it again"
         ):
             files.read_json(path, "fetch it again")
 

@@ -1,4 +1,4 @@
-"""k_center_greedy against the definition: a float64 brute force that goes to all centres again at each pick."""
+"""k_center_greedy against its definition: a float64 brute force over all centres at each pick."""
 
 import doctest
 import warnings
@@ -14,9 +14,8 @@ from activekd_lite.utils import exact_k_center as kcenter
 
 
 def brute_force(points, centers, k, cosine=False):
-    points, centers = (
-        np.ascontiguousarray(torch.as_tensor(x).double().numpy()) for x in (points, centers)
-    )
+    points = np.ascontiguousarray(torch.as_tensor(points).double().numpy())
+    centers = np.ascontiguousarray(torch.as_tensor(centers).double().numpy())
     if cosine:
         points, centers = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (points, centers))
     picks, radii = [], []
@@ -33,9 +32,8 @@ def brute_force(points, centers, k, cosine=False):
 
 def clusters(n, c, seed=0, noise=0.3):
     rng = np.random.default_rng(seed)
-    logits = 4 * rng.standard_normal((6, c))[rng.integers(6, size=n)] + noise * rng.standard_normal(
-        (n, c)
-    )
+    logits = 4 * rng.standard_normal((6, c))[rng.integers(6, size=n)]
+    logits += noise * rng.standard_normal((n, c))
     p = np.exp(logits - logits.max(axis=1, keepdims=True))
     return p / p.sum(axis=1, keepdims=True)
 
@@ -45,7 +43,7 @@ def vertices(n, c, seed):
 
 
 def one_ulp_apart(n, c, seed):
-    """A few rows; every copy is moved by -1, 0 or 1 ulp in each column."""
+    """Copies of a few rows, each column moved by -1, 0 or 1 ulp."""
     rng = np.random.default_rng(seed)
     rows = rng.dirichlet(np.ones(c), 4)[rng.integers(4, size=n)]
     return np.nextafter(rows, rows + rng.integers(-1, 2, size=rows.shape))
@@ -72,24 +70,20 @@ ADVERSARIAL = {
 }
 
 
-@pytest.fixture(
-    params=["as shipped", "tiny fronts and chunks", "float64 products", "sweep", "late sweep"]
-)
+CONSTANTS = {
+    "as shipped": {},
+    "tiny fronts and chunks": {"FRONT": 3, "REACH": 7, "CHUNK_NUMBERS": 90},
+    "float64 products": {"_product_dtype": lambda *_: torch.float64},
+    "sweep": {"FRONT": 3, "REACH": 7, "TRIED": 0, "SWEEP": 10**9},
+    "late sweep": {"FRONT": 3, "REACH": 7, "TRIED": 2, "SWEEP": 10**9},
+}
+
+
+@pytest.fixture(params=CONSTANTS)
 def sizes(request, monkeypatch):
-    """Constants under which a small input goes every way that a large one goes."""
-    if request.param == "tiny fronts and chunks":
-        for name, value in (("FRONT", 3), ("REACH", 7), ("CHUNK_NUMBERS", 90)):
-            monkeypatch.setattr(kcenter, name, value)
-    if "sweep" in request.param:
-        for name, value in (
-            ("FRONT", 3),
-            ("REACH", 7),
-            ("TRIED", 0 if request.param == "sweep" else 2),
-            ("SWEEP", 10**9),
-        ):
-            monkeypatch.setattr(kcenter, name, value)
-    if request.param == "float64 products":
-        monkeypatch.setattr(kcenter, "_product_dtype", lambda *_: torch.float64)
+    """Constants that make small inputs take every path that large inputs take."""
+    for name, value in CONSTANTS[request.param].items():
+        monkeypatch.setattr(kcenter, name, value)
 
 
 @pytest.mark.filterwarnings("ignore:pool exhausted")
@@ -108,9 +102,7 @@ def test_picks_and_radii_are_those_of_brute_force(case, sizes):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 def test_every_dtype_and_both_metrics(dtype, metric, sizes):
     points = torch.from_numpy(clusters(400, 33)).to(dtype)
-    centers = torch.from_numpy(
-        clusters(10, 33, 1) + 1e-3
-    )  # centres need not lie on the points' grid
+    centers = torch.from_numpy(clusters(10, 33, 1) + 1e-3)  # not rounded to the points' dtype
     picks, radii = k_center_greedy(points, centers, 25, metric=metric)
     expected, expected_radii = brute_force(points, centers, 25, metric == "cosine")
     np.testing.assert_allclose(radii, expected_radii, rtol=1e-9)
@@ -120,7 +112,7 @@ def test_every_dtype_and_both_metrics(dtype, metric, sizes):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scales", [(1e-25, 1.0), (1e-17, 1e17), (1.0, 1e25)])
 def test_cosine_of_rows_whose_squares_leave_float32(scales, dtype, sizes):
-    """An angle does not depend on the lengths, which float32 squares do not survive."""
+    """Angles do not depend on lengths, but squared lengths overflow or underflow float32."""
     points = torch.from_numpy(clusters(300, 12) + 1e-3).to(dtype)
     length = torch.tensor(scales, dtype=dtype)[torch.arange(300) % 2, None]
     points = points * length
@@ -133,15 +125,13 @@ def test_cosine_of_rows_whose_squares_leave_float32(scales, dtype, sizes):
 @pytest.mark.filterwarnings("ignore:pool exhausted")
 @pytest.mark.parametrize("case", ADVERSARIAL)
 def test_centres_among_the_points(case, sizes):
-    points, order = (
-        torch.from_numpy(ADVERSARIAL[case](90, 20)),
-        np.random.default_rng(1).permutation(90),
-    )
+    points = torch.from_numpy(ADVERSARIAL[case](90, 20))
+    order = np.random.default_rng(1).permutation(90)
     labeled, rest = torch.from_numpy(order[:7]), torch.from_numpy(np.sort(order[7:]))
     for k in (1, 20, 83):
         expected = rest[k_center_greedy(points[rest], points[labeled], k)[0]]
         assert torch.equal(k_center_in_pool(points, labeled, k), expected)
-    with pytest.raises(ValueError, match=r"k = 84 picks asked of 83 points; k must be in 0..83"):
+    with pytest.raises(ValueError, match=r"k = 84 picks from 83 points; k must be in 0..83"):
         k_center_in_pool(points, labeled, 84)
 
 
@@ -151,12 +141,8 @@ def test_grids_full_of_ties_and_the_first_q_of_more(data, c, labelled):
     n = data.draw(st.integers(1, 14))
     rows = st.lists(st.integers(-2, 2), min_size=c, max_size=c)
     points = np.array(data.draw(st.lists(rows, min_size=n, max_size=n)), "float32") / 3
-    centers = (
-        np.array(data.draw(st.lists(rows, min_size=labelled, max_size=labelled)), float).reshape(
-            -1, c
-        )
-        / 3
-    )
+    centers = data.draw(st.lists(rows, min_size=labelled, max_size=labelled))
+    centers = np.array(centers, float).reshape(-1, c) / 3
     k = data.draw(st.integers(1, n))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kcenter, "FRONT", data.draw(st.integers(1, 4)))
@@ -174,20 +160,19 @@ def test_large_clustered_pools_and_where_bounds_save_nothing():
         (clusters(6000, 40, noise=1), 60),
         (np.random.default_rng(1).random((4000, 2)), 60),
     ):
-        assert (
-            k_center_greedy(points, points[:30], k)[0].tolist()
-            == brute_force(points, points[:30], k)[0]
-        )
+        picks = k_center_greedy(points, points[:30], k)[0].tolist()
+        assert picks == brute_force(points, points[:30], k)[0]
 
 
 def test_a_sweep_follows_where_turns_do_not_pay(monkeypatch):
-    """Points on a line: a front is used up by one pick, and a distance costs no more than a bound."""
+    """On a line one pick uses up a front, and a distance costs no more than a bound."""
     sweeps, original = [], kcenter._Nearest.sweep
-    monkeypatch.setattr(
-        kcenter._Nearest,
-        "sweep",
-        lambda self, most, bar: sweeps.append(most) or original(self, most, bar),
-    )
+
+    def counted(self, most, bar):
+        sweeps.append(most)
+        return original(self, most, bar)
+
+    monkeypatch.setattr(kcenter._Nearest, "sweep", counted)
     points = np.random.default_rng(0).random((20_000, 1))
     picks, radii = k_center_greedy(points, points[:1], 100)
     expected, expected_radii = brute_force(points, points[:1], 100)
@@ -198,7 +183,7 @@ def test_a_sweep_follows_where_turns_do_not_pay(monkeypatch):
 
 
 def test_clustered_points_are_left_out(monkeypatch):
-    """What the speed rests on: of 100,000 points hardly any needs a distance to the 40 picks."""
+    """The reason for the speed: of 100,000 points hardly any needs a distance to the 40 picks."""
     numbers, products = [], kcenter._products
 
     def counted(x, xx, c, *buffer):
@@ -215,9 +200,8 @@ def test_clustered_points_are_left_out(monkeypatch):
 def test_the_layout_in_memory_does_not_matter(metric, sizes):
     points = np.random.default_rng(1).integers(1, 4, size=(3000, 8)) / 3
     rows = k_center_greedy(points, points[:2], 150, metric=metric)
-    columns = k_center_greedy(
-        np.asfortranarray(points), np.asfortranarray(points[:2]), 150, metric=metric
-    )
+    points = np.asfortranarray(points)
+    columns = k_center_greedy(points, np.asfortranarray(points[:2]), 150, metric=metric)
     assert torch.equal(rows[0], columns[0])
     assert torch.equal(rows[1], columns[1])
 
@@ -229,7 +213,7 @@ def test_picks_follow_a_permutation_of_the_pool():
 
 
 def test_four_points_by_hand():
-    """Four points on a line, the centre at 0: 10 is farthest, then 4 (4 from 0, 6 from 10), then 6 (2 from 4), then 1."""
+    """On a line with the centre at 0: first 10, then 4 (4 from 0, 6 from 10), 6 (2 from 4), 1."""
     picks, radii = k_center_greedy(np.array([[1.0], [4.0], [6.0], [10.0]]), np.array([[0.0]]), 4)
     assert picks.tolist() == [3, 1, 2, 0]
     assert radii.tolist() == [10.0, 4.0, 2.0, 1.0]
@@ -253,7 +237,7 @@ def test_nothing_labelled_starts_at_index_0():
 
 
 def test_float16_values_whose_squares_overflow():
-    """In float16 the two far points would both be at infinity, and so at a distance of NaN from each other."""
+    """In float16 both far points would be at infinity, with a distance of NaN between them."""
     points = torch.tensor([[30000.0], [-60000.0], [0.0]], dtype=torch.float16)
     picks, radii = k_center_greedy(points, points[2:], 2)
     assert picks.tolist() == [1, 0]
@@ -276,15 +260,14 @@ def test_numpy_and_torch_agree_and_the_global_random_state_rests():
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
     first = k_center_greedy(points, centers, 9)
-    second = k_center_greedy(
-        torch.from_numpy(points).requires_grad_(), torch.from_numpy(centers), 9
-    )
+    tensor = torch.from_numpy(points).requires_grad_()
+    second = k_center_greedy(tensor, torch.from_numpy(centers), 9)
     assert torch.equal(first[0], second[0])
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_memory_is_that_of_the_pool_not_of_a_distance_matrix(largest_allocation):
-    """100,000 points and 600 centres: all distances are 240 MB in float32, a float64 copy of the points 40 MB."""
+    """100,000 points, 600 centres: all distances in float32 take 240 MB, float64 points 40 MB."""
     points = torch.rand(100_000, 50, generator=torch.Generator().manual_seed(0))
     with largest_allocation as seen:
         k_center_greedy(points, points[:500], 100)
@@ -292,35 +275,29 @@ def test_memory_is_that_of_the_pool_not_of_a_distance_matrix(largest_allocation)
 
 
 def test_products_that_torch_rounds_are_not_relied_on(monkeypatch):
-    """torch can be told to round float32 factors to fewer bits: float64 is used then; a bound that is none is an error."""
+    """If torch rounds float32 factors to fewer bits, float64 is used; a wrong bound is an error."""
     points = torch.from_numpy(clusters(300, 20))
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
         assert kcenter._product_dtype(points, True) == torch.float64
-        assert (
-            k_center_greedy(points, points[:5], 20)[0].tolist()
-            == brute_force(points, points[:5], 20)[0]
-        )
+        picks = k_center_greedy(points, points[:5], 20)[0].tolist()
+        assert picks == brute_force(points, points[:5], 20)[0]
     finally:
         torch.set_float32_matmul_precision(before)
     assert kcenter._product_dtype(points, True) == torch.float32
     monkeypatch.setattr(kcenter._Nearest, "_least", lambda self, x, first: np.full(len(x), 1e-6))
-    with pytest.raises(RuntimeError, match="less exact than their type"):
+    with pytest.raises(RuntimeError, match="less exact than the type"):
         k_center_greedy(points, points[:5], 20)
 
 
 def test_bad_input_is_refused_by_value():
     x = torch.rand(6, 3)
-    with pytest.raises(
-        ValueError, match=r"points: 1 of 6 rows hold NaN or infinite values, first \[4\]"
-    ):
+    with pytest.raises(ValueError, match=r"points: 1 of 6 rows hold NaN or .*, first \[4\]"):
         k_center_greedy(x.index_fill(0, torch.tensor([4]), float("nan")), x, 2)
-    with pytest.raises(
-        ValueError, match=r"centers: 2 of 6 rows hold NaN or infinite values, first \[1, 3\]"
-    ):
+    with pytest.raises(ValueError, match=r"centers: 2 of 6 rows hold NaN or .*, first \[1, 3\]"):
         k_center_greedy(x, x.index_fill(0, torch.tensor([1, 3]), float("inf")), 2)
-    with pytest.raises(ValueError, match="k = 7 picks asked of 6 points"):
+    with pytest.raises(ValueError, match="k = 7 picks from 6 points"):
         k_center_greedy(x, x, 7)
     with pytest.raises(ValueError, match="k = -1"):
         k_center_greedy(x, x, -1)

@@ -622,7 +622,7 @@ def test_a_run_of_version_0_1_goes_on(old):
 
 def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     with pytest.raises(
-        ValueError, match='selection_source: "mixed" there, "kd" asked for.*; take another `out`'
+        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; take another `out`'
     ):
         resume(old, selection_source="kd")
     text = (old / "rounds.jsonl").read_text()
@@ -632,6 +632,6 @@ def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     first = {k: v for k, v in json.loads(text.splitlines()[0]).items() if k != "sha256"}
     for change in ({"from_the_future": 1}, {"accuracy_pct": ...}):
         line = {k: v for k, v in (first | change).items() if v is not ...}
-        (old / "rounds.jsonl").write_text(json.dumps(files.sealed(line)) + "\n")
+        (old / "rounds.jsonl").write_text(json.dumps(files.with_checksum(line)) + "\n")
         with pytest.raises(ValueError, match="was written by another version of activekd-lite"):
             akd.load_run(old, "cpu")

@@ -1,4 +1,4 @@
-"""What `import activekd_lite` sets for OpenMP, and what libgomp makes of it."""
+"""What `import activekd_lite` sets for OpenMP, and whether libgomp reads it."""
 
 import os
 import re
@@ -11,21 +11,20 @@ import pytest
 from activekd_lite.utils import openmp
 
 READ = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-linux = pytest.mark.skipif(
-    sys.platform != "linux", reason="only libgomp's setting is changed, and only on Linux"
-)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is only set on Linux")
 
 
 @linux
 def test_libgomp_reads_what_the_import_sets():
     """libgomp prints its settings when torch is imported."""
-    environment = {k: v for k, v in os.environ.items() if k not in READ} | {
-        "OMP_DISPLAY_ENV": "verbose"
-    }
-    program = "import activekd_lite, os, torch; print(os.environ['GOMP_SPINCOUNT'], 'libgomp' in open('/proc/self/maps').read())"
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=environment
+    environment = {k: v for k, v in os.environ.items() if k not in READ}
+    environment["OMP_DISPLAY_ENV"] = "verbose"
+    program = (
+        "import activekd_lite, os, torch; print(os.environ['GOMP_SPINCOUNT'], "
+        "'libgomp' in open('/proc/self/maps').read())"
     )
+    command, options = [sys.executable, "-c", program], {"text": True, "capture_output": True}
+    run = subprocess.run(command, check=True, env=environment, **options)
     spins, has_libgomp = run.stdout.split()
     assert spins == openmp.SPINS
     if has_libgomp == "False":

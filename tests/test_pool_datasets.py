@@ -207,10 +207,10 @@ ONE_HOT = torch.eye(3, dtype=torch.int64)
     ("labels", "complaint"),
     [
         (ONE_HOT, r"labels are \(3, 3\); one class number per image.*argmax\(1\)"),
-        ([0.9, 1.9, 0.0], "label 0.9 of image 0 is no whole number"),
-        (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is no whole number"),
+        ([0.9, 1.9, 0.0], "label 0.9 of image 0 is not a whole number"),
+        (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is not a whole number"),
         ([True, False, True], "labels are torch.bool; class numbers are needed"),
-        (["cat", "dog", "cat"], "labels are no numbers .*; .* its position in the class names"),
+        (["cat", "dog", "cat"], "labels are not numbers .*; give each image its position in the class names"),
     ],
 )
 def test_labels_are_whole_class_numbers(labels, complaint):
@@ -262,7 +262,7 @@ def test_seeds_and_shots_are_whole(digits, value):
 
 
 def test_a_teacher_is_not_made_of_words():
-    with pytest.raises(ValueError, match="logits = 'x' are no numbers"):
+    with pytest.raises(ValueError, match="logits = 'x' are not numbers"):
         akd.teacher.from_logits("x")
 
 

@@ -9,22 +9,30 @@ from safetensors.torch import save_file
 from torch import nn
 
 import activekd_lite as akd
-from activekd_lite import students
 from activekd_lite.students import build_student
-from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone
+from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone, tiny_cnn_backbone
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_fetched(monkeypatch, tmp_path):
-    """No network: the hub says so at once, and torch's cache is empty."""
+    """No network, known to the hub at once, and an empty cache of torch."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
 
-@pytest.mark.parametrize(("name", "size", "features"), [
-    ("resnet18@64", 64, 512), ("mobilenet_v2@64", 64, 1280), ("dino_resnet50@64", 64, 2048), ("tinyvit", 224, 576),
-    ("test_resnet", 160, 96), ("timm:test_resnet@96", 96, 96), ("test_vit", 160, 64), ("test_efficientnet@64", 64, 256),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "size", "features"),
+    [
+        ("resnet18@64", 64, 512),
+        ("mobilenet_v2@64", 64, 1280),
+        ("dino_resnet50@64", 64, 2048),
+        ("tinyvit", 224, 576),
+        ("test_resnet", 160, 96),
+        ("timm:test_resnet@96", 96, 96),
+        ("test_vit", 160, 64),
+        ("test_efficientnet@64", 64, 256),
+    ],
+)
 def test_students_of_torchvision_and_timm(name, size, features):
     student = build_student(name, 5, pretrained=False, device="cpu").eval()
     x = torch.rand(2, 3, size, size)
@@ -43,41 +51,28 @@ def test_pixels_are_normalised_as_the_backbone_was_trained(monkeypatch):
             seen.append(x)
             return x.mean(dim=(2, 3))
 
-    monkeypatch.setitem(
-        STUDENTS,
-        "mine",
-        Backbone(lambda pretrained: Seeing(), 8, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0)),
-    )
+    mine = Backbone(lambda pretrained: Seeing(), 8, (0.1, 0.2, 0.3), (0.5, 0.25, 1.0))
+    monkeypatch.setitem(STUDENTS, "mine", mine)
     student = build_student("mine", 4, device="cpu")
     student.features(torch.full((1, 3, 8, 8), 0.6))
     torch.testing.assert_close(seen[-1][0, :, 0, 0], torch.tensor([1.0, 1.6, 0.3]))
     assert find_backbone("resnet18").mean == pytest.approx((0.485, 0.456, 0.406))
-    assert find_backbone("vit_base_patch16_224.augreg_in21k").mean == (
-        0.5,
-        0.5,
-        0.5,
-    )  # timm's own for these weights
+    of_timm = find_backbone("vit_base_patch16_224.augreg_in21k")
+    assert of_timm.mean == (0.5, 0.5, 0.5)  # timm's own for these weights
 
 
-def test_a_whole_run_with_a_student_of_ones_own_and_of_timm(
+def test_a_whole_run_with_a_custom_student_and_one_of_timm(
     small, teacher, quick, monkeypatch, tmp_path
 ):
-    monkeypatch.setitem(STUDENTS, "mine", Backbone(students.tiny_cnn_backbone, 12))
+    monkeypatch.setitem(STUDENTS, "mine", Backbone(tiny_cnn_backbone, 12))
     for name in ("mine", "test_resnet@32"):
         train = replace(quick, steps=2, pretrained=False)
-        options = {
-            "student": name,
-            "train": train,
-            "rounds": 1,
-            "query_size": 3,
-            "progress": False,
-            "device": "cpu",
-        }
-        result = akd.run_active_learning(small, teacher, out=tmp_path / name, **options)
-        again = akd.load_run(tmp_path / name)
-        assert torch.equal(
-            again.predict(small.test.images).probs, result.predict(small.test.images).probs
-        )
+        options = {"student": name, "train": train, "rounds": 1, "query_size": 3, "device": "cpu"}
+        options |= {"progress": False, "out": tmp_path / name}
+        result = akd.run_active_learning(small, teacher, **options)
+        expected = result.predict(small.test.images).probs
+        loaded = akd.load_run(tmp_path / name)
+        assert torch.equal(loaded.predict(small.test.images).probs, expected)
 
 
 class TestWeights:
@@ -91,19 +86,16 @@ class TestWeights:
         assert torch.equal(student.backbone.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
 
     def test_dino_goes_into_torchvisions_resnet50(self, tmp_path):
-        state = {
-            k: v
-            for k, v in torchvision.models.resnet50().state_dict().items()
-            if not k.startswith("fc.")
-        }
+        state = torchvision.models.resnet50().state_dict()
+        state = {k: v for k, v in state.items() if not k.startswith("fc.")}
         folder = tmp_path / "torch/hub/checkpoints"
         folder.mkdir(parents=True)
-        torch.save(state, folder / "dino_resnet50_pretrain.pth")  # as published: the backbone alone
+        torch.save(state, folder / "dino_resnet50_pretrain.pth")  # as published: only the backbone
         student = build_student("dino_resnet50@64", 5, device="cpu")
         assert torch.equal(student.backbone.conv1.weight, state["conv1.weight"])
 
     @pytest.mark.parametrize("kind", ["safetensors", "pth", "training checkpoint"])
-    def test_a_file_of_ones_own(self, tmp_path, kind):
+    def test_a_custom_file(self, tmp_path, kind):
         torch.manual_seed(0)
         state = {k: v.contiguous() for k, v in torchvision.models.resnet18().state_dict().items()}
         path = tmp_path / ("own.safetensors" if kind == "safetensors" else "own.pth")
@@ -118,20 +110,12 @@ class TestWeights:
 
     def test_a_file_is_part_of_a_runs_configuration(self, small, quick, tmp_path):
         path = tmp_path / "own.safetensors"
-        options = {
-            "rounds": 0,
-            "progress": False,
-            "device": "cpu",
-            "out": tmp_path / "run",
-            "student": "tiny-cnn",
-        }
-        options["train"] = replace(quick, pretrained=str(path))
+        options = {"rounds": 0, "progress": False, "device": "cpu", "student": "tiny-cnn"}
+        options |= {"out": tmp_path / "run", "train": replace(quick, pretrained=str(path))}
         for seed, refused in ((0, False), (0, False), (1, True)):
             torch.manual_seed(seed)
-            save_file(
-                {k: v.contiguous() for k, v in students.tiny_cnn_backbone().state_dict().items()},
-                path,
-            )
+            state = tiny_cnn_backbone().state_dict()
+            save_file({k: v.contiguous() for k, v in state.items()}, path)
             if refused:
                 with pytest.raises(ValueError, match="student_weights: "):
                     akd.run_active_learning(small, None, **options)
@@ -141,27 +125,24 @@ class TestWeights:
     @pytest.mark.parametrize(
         "name", ["resnet18", "mobilenet_v2", "dino_resnet50", "timm:resnet18.a1_in1k", "tinyvit"]
     )
-    def test_without_a_network_the_way_out_is_said(self, name, monkeypatch):
+    def test_without_a_network_the_error_names_the_ways_out(self, name, monkeypatch):
         def no_network(*args, **kwargs):
             raise OSError("Name or service not known")
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
-        with pytest.raises(
-            FileNotFoundError,
-            match=r"no weights for student.*akd\.build_student\(.*pretrained=False",
-        ):
+        match = r"no weights for student.*akd\.build_student\(.*pretrained=False"
+        with pytest.raises(FileNotFoundError, match=match):
             build_student(name, 5, device="cpu")
 
     def test_what_does_not_fit_is_named(self, tmp_path):
         path = tmp_path / "w.pth"
         state = torchvision.models.resnet18().state_dict()
+        incomplete = {k: v for k, v in state.items() if k != "conv1.weight"}
+        misshapen = state | {"conv1.weight": torch.zeros(1)}
         for content, complaint in (
-            (
-                {k: v for k, v in state.items() if k != "conv1.weight"},
-                r"1 weights are missing \(conv1.weight\)",
-            ),
-            (state | {"conv1.weight": torch.zeros(1)}, r"1 have another shape \(conv1.weight\)"),
-            ([1, 2], "no tensors by name"),
+            (incomplete, r"1 weights are missing \(conv1.weight\)"),
+            (misshapen, r"1 have another shape \(conv1.weight\)"),
+            ([1, 2], "not a dict of tensors"),
         ):
             torch.save(content, path)
             with pytest.raises(ValueError, match=complaint):
@@ -183,28 +164,22 @@ class TestWeights:
 
 
 def test_unknown_names_and_shapes_are_refused_by_value(monkeypatch):
-    with pytest.raises(
-        ValueError, match="unknown student 'mobilenetv2'.*every model of timm: did you mean"
-    ):
+    with pytest.raises(ValueError, match="unknown student 'mobilenetv2'.*timm: did you mean"):
         build_student("mobilenetv2", 5)
-    with pytest.raises(ValueError, match="'resnet18@big': behind the @"):
+    with pytest.raises(ValueError, match="'resnet18@big': the part after @"):
         build_student("resnet18@big", 5)
-    with pytest.raises(
-        ValueError, match="'linear' learns from cached features: say how many numbers"
-    ):
+    with pytest.raises(ValueError, match="'linear' learns from cached features: "):
         build_student("linear", 5)
     monkeypatch.setitem(STUDENTS, "flat", Backbone(lambda pretrained: nn.Identity(), 8))
-    with pytest.raises(
-        ValueError, match=r"'flat' gives \(1, 3, 8, 8\) for one image; features \(1, F\)"
-    ):
+    with pytest.raises(ValueError, match=r"'flat' gives \(1, 3, 8, 8\) .*; features \(1, F\)"):
         build_student("flat", 5)
 
 
 def test_random_layers_draw_from_the_runs_seed(small, teacher, quick, monkeypatch):
-    """Dropout: the same student whatever was drawn before, and the global state stays as it was."""
+    """With dropout: the student does not depend on the global random state, and leaves it alone."""
 
     def with_dropout(pretrained):
-        return nn.Sequential(students.tiny_cnn_backbone(), nn.Dropout(0.5))
+        return nn.Sequential(tiny_cnn_backbone(), nn.Dropout(0.5))
 
     monkeypatch.setitem(STUDENTS, "dropping", Backbone(with_dropout, 16))
     index = small.oracle.initial_indices(1, akd.seeding.generator(0, "x"))
@@ -213,9 +188,8 @@ def test_random_layers_draw_from_the_runs_seed(small, teacher, quick, monkeypatc
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.get_rng_state()
-        net = akd.train_student(
-            small.pool, state, teacher, student="dropping", config=quick, device="cpu"
-        )
+        options = {"student": "dropping", "config": quick, "device": "cpu"}
+        net = akd.train_student(small.pool, state, teacher, **options)
         assert torch.equal(torch.get_rng_state(), before)
         weights.append(net.ce_head.weight)
     assert torch.equal(*weights)

@@ -122,7 +122,7 @@ def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(
     waited = [
         name
         for name in ("one", "other")
-        if f"another process works in {trial / 'run'}: waiting" in said(trial, name)
+        if f"another process is using {trial / 'run'}: waiting" in said(trial, name)
     ]
     assert len(waited) == 1
     assert left(trial) == left(folder)
@@ -341,7 +341,7 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     older = [{k: v for k, v in line.items() if k not in (*runs.SUMS, "device")} for line in lines]
     newer = [
-        files.sealed({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
+        files.with_checksum({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
         for line in lines
     ]
     for content, which in ((older, "an older version"), (newer, "another version")):
@@ -388,7 +388,7 @@ def test_changed_data_are_refused_and_the_difference_is_shown(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
         ValueError,
-        match=shown + r'"[0-9a-f]{8}.* there, "[0-9a-f]{8}.* asked for\); take another `out`',
+        match=shown + r'"[0-9a-f]{8}.* stored, "[0-9a-f]{8}.* requested\); take another `out`',
     ):
         go_on(change(small), None, quick, tmp_path, rounds=0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -444,8 +444,8 @@ def test_a_finished_run_needs_no_lock_and_no_place_to_write(
     def refused(*args):
         pytest.fail("wants to write")
 
-    with files.alone(finished):
-        for name in ("alone", "make_folder", "write_atomic"):
+    with files.folder_lock(finished):
+        for name in ("folder_lock", "make_folder", "write_atomic"):
             monkeypatch.setattr(runs, name, refused)
         assert len(go_on(small, teacher, quick, finished).records) == 3
         assert len(akd.load_run(finished, "cpu").records) == 3
@@ -470,7 +470,7 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
         target=work, kwargs={"on_round": lambda record: pytest.fail("trained again")}
     )
     second.start()
-    while "another thread of this process works in" not in (text := capsys.readouterr().err):
+    while "another thread of this process is using" not in (text := capsys.readouterr().err):
         assert second.is_alive(), text
     assert len(akd.load_run(tmp_path, "cpu").records) == 1  # meanwhile
     enough.set()
@@ -478,9 +478,9 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
         thread.join(60)
     assert [len(result.records) for result in done] == [3, 3]
     with (
-        files.alone(tmp_path),
-        pytest.raises(RuntimeError, match="cannot begin there a second time"),
-        files.alone(tmp_path),
+        files.folder_lock(tmp_path),
+        pytest.raises(RuntimeError, match="this thread already works in"),
+        files.folder_lock(tmp_path),
     ):
         pytest.fail("two at work")
 

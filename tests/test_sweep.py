@@ -155,7 +155,7 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(
     again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
     noted = sweep.failures(out)
     assert list(noted) == [broken]
-    assert "seed: 5 there, 1 asked for" in noted[broken].splitlines()[0]
+    assert "seed: 5 stored, 1 requested" in noted[broken].splitlines()[0]
     assert "Traceback" in noted[broken]
     assert set(again["run"]) >= {other}
     shutil.rmtree(out / broken)

@@ -163,7 +163,7 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
     assert "mean accuracy over the rounds" in capsys.readouterr().out
     assert cli.main(["run", *SHORT, "--out", "runs/first"]) == 0
     assert cli.main(["run", *SHORT, "--out", "runs/first", "--seed", "1"]) == 2
-    assert "seed: 0 there, 1 asked for" in capsys.readouterr().err
+    assert "seed: 0 stored, 1 requested" in capsys.readouterr().err
     assert cli.main(["run", *SHORT, "--no-distill", "--out", "runs/plain"]) == 0
     assert json.loads((tmp_path / "runs/plain/config.json").read_text())["teacher"] is None
     for words, complaint in (
@@ -287,4 +287,4 @@ def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
 
     monkeypatch.setattr(protocol, "load_vlm", interrupted)
     assert cli.main(["run"]) == 130
-    assert "run the same command again, and it goes on where it stopped" in capsys.readouterr().err
+    assert "run the same command again to resume" in capsys.readouterr().err

@@ -4,7 +4,7 @@ import sys
 
 from cyclopts import App, CycloptsError, Parameter
 
-from activekd_lite.utils.stopping import GOES_ON
+from activekd_lite.utils.stopping import RESUME_HINT
 
 COMMANDS = {
     "run": "Run active learning once.",
@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     except (ValueError, OSError, ImportError) as error:
         return _refuse(error)
     except KeyboardInterrupt:
-        print(f"activekd-lite: stopped; {GOES_ON}", file=sys.stderr)
+        print(f"activekd-lite: stopped; {RESUME_HINT}", file=sys.stderr)
         return 130
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from activekd_lite.datasets import shapes
 from activekd_lite.pool import Dataset, make_dataset
-from activekd_lite.utils.files import alone, make_folder, remove_partials, write_atomic
+from activekd_lite.utils.files import folder_lock, make_folder, remove_partials, write_atomic
 from activekd_lite.utils.views import Augmentation
 
 
@@ -62,7 +62,7 @@ def _shapes(root: Path) -> Dataset:
     path = root / "shapes-v1.safetensors"
     parts = _read_shapes(path)
     if parts is None:
-        with alone(make_folder(root)):
+        with folder_lock(make_folder(root)):
             remove_partials(root, path.name)
             parts = _read_shapes(path) or _write_shapes(path)  # another process may have made it
     data = [parts[f"{part}_{kind}"] for part in ("pool", "test") for kind in ("images", "labels")]

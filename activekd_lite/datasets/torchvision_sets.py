@@ -73,7 +73,7 @@ def _images(
     if not others and width == height <= min(side, LARGEST_IN_TENSOR):
         return [torch.stack([_tensor(picture) for picture in pictures]) for pictures in parts]
     files = [
-        [MemoryFile.of(f"{name} {i}", picture) for i, picture in enumerate(pictures)]
+        [MemoryFile.from_image(f"{name} {i}", picture) for i, picture in enumerate(pictures)]
         for pictures in parts
     ]
     return [read_images(part, side, budget_bytes) for part in files]

@@ -22,14 +22,14 @@ from activekd_lite.runs.record import OPTIONAL, RoundRecord, RunResult
 from activekd_lite.students import DualHeadStudent, build_student
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.files import (
-    alone,
+    checksum_matches,
     digest,
-    is_whole,
+    folder_lock,
     make_folder,
     parse_json,
     remove_partials,
     require_same,
-    sealed,
+    with_checksum,
     write_atomic,
 )
 
@@ -93,7 +93,7 @@ class RunFolder:
         A line per round: its record, and the sha256 of the configuration, of labels.csv up to this
         round's answers, of its student, and of the line itself.
 
-    Each file is replaced as a whole, rounds.jsonl last. Only `alone` waits for other processes.
+    Each file is replaced as a whole, rounds.jsonl last. Only `lock` waits for other processes.
     """
 
     def __init__(self, out: str | os.PathLike | None):
@@ -101,9 +101,9 @@ class RunFolder:
         self.lines: list[dict] = []
         self.config: dict = {}  # what config.json holds
 
-    def alone(self) -> contextlib.AbstractContextManager:
+    def lock(self) -> contextlib.AbstractContextManager:
         """Hold the folder's lock. Raises OSError for a folder that cannot be written to."""
-        return contextlib.nullcontext() if self.path is None else alone(make_folder(self.path))
+        return contextlib.nullcontext() if self.path is None else folder_lock(make_folder(self.path))
 
     def read(self, asked: dict | None = None) -> tuple[dict, list[RoundRecord], LabelState]:
         """Return configuration, records of the finished rounds, and what was labelled by then.
@@ -163,7 +163,7 @@ class RunFolder:
             line = parse_json(text)
         except ValueError:
             line = None
-        if not is_whole(line) or line.get("round") != place:
+        if not checksum_matches(line) or line.get("round") != place:
             if isinstance(line, dict) and "accuracy_pct" in line and not line.keys() & SUMS:
                 raise ValueError(
                     f"{path} was written by an older version of activekd-lite; {self.remedy(0)}"
@@ -288,7 +288,7 @@ class RunFolder:
             "labels_sha256": hashlib.sha256(labels).hexdigest(),
             "student_sha256": hashlib.sha256(weights).hexdigest(),
         }
-        lines = [*self.lines, sealed(asdict(record) | sums)]
+        lines = [*self.lines, with_checksum(asdict(record) | sums)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
         write_atomic(self.path / "rounds.jsonl", text)
         self.lines = lines

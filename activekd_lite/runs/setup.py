@@ -15,8 +15,8 @@ from activekd_lite.runs.preflight import (
     check_selection_source,
     strategy_name,
 )
-from activekd_lite.strategies.contract import Strategy
 from activekd_lite.strategies import get_strategy
+from activekd_lite.strategies.contract import Strategy
 from activekd_lite.teacher import Teacher, pool_of
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.backbones import weights_sha256

@@ -1,4 +1,4 @@
-"""Tools that know nothing of the method: files, devices, seeds, images, views."""
+"""Helpers that know nothing about active learning: files, devices, seeds, images, views."""
 
 import lazy_loader
 

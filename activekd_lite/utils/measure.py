@@ -1,5 +1,6 @@
 """Seconds per stage, and peak memory."""
 
+import sys
 import time
 
 import psutil
@@ -7,12 +8,13 @@ import torch
 
 
 class Clock:
-    """Seconds per stage; on a GPU the queue is emptied before the clock is read."""
+    """Measures seconds per stage; on a GPU each stage includes its queued work."""
 
     def __init__(self, device: torch.device):
         self.device, self.seconds, self.last = device, {}, time.perf_counter()
 
     def lap(self, stage: str) -> None:
+        """End `stage`, and start the next."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()
@@ -20,7 +22,7 @@ class Clock:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """The largest memory so far: of the GPU where the run is on one, else of the process."""
+    """Peak memory so far: of the GPU if `device` is one, else of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     usage = psutil.Process().memory_info()
@@ -28,9 +30,7 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def _unix_peak_bytes() -> int:
-    import resource  # there is none on Windows
-    import sys
+    import resource  # missing on Windows
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
-        1 if sys.platform == "darwin" else 1024
-    )
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

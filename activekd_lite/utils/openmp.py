@@ -1,8 +1,9 @@
-"""Short waits at OpenMP's barriers, so that training is not many times slower on a machine that other programs use.
+"""Shorter spinning at OpenMP barriers, so that training stays fast on a busy machine.
 
-libgomp, the OpenMP of torch's Linux packages, lets threads that wait for others spin for 3 ms before they sleep. Where other
-processes want the cores, a thread spins in place of the one that it waits for, at each of the many barriers of a step.
-libgomp reads its settings when torch is imported: after `import torch` it is too late, and child processes inherit them.
+libgomp, the OpenMP of torch's Linux packages, lets a waiting thread spin for 3 ms before it
+sleeps. If other processes compete for the cores, a spinning thread takes the place of the thread
+that it waits for, at each of the many barriers of a training step.
+libgomp reads its settings when torch is imported, and child processes inherit them.
 """
 
 import os

@@ -1,4 +1,7 @@
-"""One picture file -> upright RGB -> one view of it, pixel for pixel as torchvision's transforms cut it from a PIL image."""
+"""One image file -> an upright RGB picture -> one view of it.
+
+Views equal those of torchvision's transforms on a PIL image, pixel for pixel.
+"""
 
 import io
 import math
@@ -9,20 +12,20 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-TURN = {  # EXIF orientation -> what puts the picture upright
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+TURNS = "FLIP_LEFT_RIGHT ROTATE_180 FLIP_TOP_BOTTOM TRANSPOSE ROTATE_270 TRANSVERSE ROTATE_90"
+# EXIF orientation (2 to 8) -> the transposition that puts the picture upright
+UPRIGHT = {i: getattr(Image.Transpose, name) for i, name in enumerate(TURNS.split(), start=2)}
 RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-LONGEST = 20  # aspect ratio; longer pictures lose their ends, which no crop of more than 4/3/20 = 6.7 % of the area reaches
+# Longest aspect ratio. Longer pictures lose their ends, which no crop of more than
+# 4/3/20 = 6.7 % of the area reaches.
+LONGEST = 20
 
-Box = tuple[
-    int, int, int, int, bool
-]  # top, left, height, width in pixels of the whole picture, and flip
+# top, left, height, width in pixels of the whole picture, and flip
+Box = tuple[int, int, int, int, bool]
 
 
 class File(Protocol):
-    """What an image is read from: a Path, or anything else that has these and a str."""
+    """A source of image bytes: a Path, or an object with these members and a `str`."""
 
     @property
     def name(self) -> str: ...
@@ -38,7 +41,7 @@ class MemoryFile:
     content: bytes
 
     @classmethod
-    def of(cls, name: str, image: Image.Image) -> "MemoryFile":
+    def from_image(cls, name: str, image: Image.Image) -> "MemoryFile":
         buffer = io.BytesIO()
         upright(image).save(buffer, "PNG", compress_level=1)
         return cls(name, buffer.getvalue())
@@ -54,7 +57,7 @@ class MemoryFile:
 
 
 class Photo(NamedTuple):
-    """An RGB picture, perhaps reduced; `width` and `height` are those of the whole picture, for which crops are drawn."""
+    """An RGB picture, possibly reduced; `width` and `height` are those before the reduction."""
 
     image: Image.Image
     width: int
@@ -62,18 +65,17 @@ class Photo(NamedTuple):
 
 
 def read_photo(file: File, side: int | None = None) -> Photo:
-    """Decode a file. side: reduce the shorter side to so many pixels, never enlarge it; None: keep every pixel.
+    """Decode a file.
 
-    Raises what Pillow raises for a file that is missing or damaged, mostly OSError, and ValueError for a picture of other than
-    8 or 16 bits.
+    side: reduce the shorter side to this many pixels, but never enlarge; None keeps every pixel.
+    Raises Pillow's errors for a missing or damaged file (mostly OSError), and ValueError for a
+    pixel format of other than 8 or 16 bits.
     """
     with _open(file) as image:
         width, height = _whole_size(image)
         if side:
-            image.draft(
-                image.mode, (side, side)
-            )  # a large JPEG is decoded at a fraction of its size
-        image.load()  # Pillow turns a TIFF itself, and takes the mark of its orientation away
+            image.draft(image.mode, (side, side))  # decodes a large JPEG at a fraction of its size
+        image.load()  # for a TIFF, this also applies and removes the orientation
         image = upright(image)
     image = _central(image, *_bounded(*image.size))
     if side and min(width, height) > side:
@@ -82,26 +84,28 @@ def read_photo(file: File, side: int | None = None) -> Photo:
 
 
 def reduced_bytes(file: File, side: int) -> int:
-    """Bytes of the pixels of `read_photo(file, side)`, from the file's header; 0 for a file that cannot be read."""
+    """The size of `read_photo(file, side)`, from the header; 0 for a file that cannot be read."""
     try:
         with _open(file) as image:
             width, height = _whole_size(image)
-    except (
-        Exception
-    ):  # whatever Pillow makes of a damaged file: the reason is given when it is decoded
+    except Exception:  # of many types; the reason is reported when the file is decoded
         return 0
-    width, height = (width, height) if min(width, height) <= side else _resized(width, height, side)
+    if min(width, height) > side:
+        width, height = _resized(width, height, side)
     return 3 * width * height
 
 
 def render_photo(photo: Photo, box: Box | None, size: int, mode: str = "bilinear") -> np.ndarray:
-    """One view (3, size, size) uint8, resized with antialiasing. box: None is the centre view; mode: of RESAMPLING."""
+    """One view (3, size, size) uint8, antialiased.
+
+    box: None for the centre view. mode: a key of RESAMPLING.
+    """
     image = photo.image
     if box is None:
         image = _central(image.resize(_resized(*image.size, size), RESAMPLING[mode]), size, size)
     else:
         top, left, height, width, flip = box
-        x, y = image.width / photo.width, image.height / photo.height  # 1 where it is not reduced
+        x, y = image.width / photo.width, image.height / photo.height  # 1 if not reduced
         edges = (left * x, top * y, (left + width) * x, (top + height) * y)
         image = _resized_crop(image, edges, size, RESAMPLING[mode])
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else image
@@ -109,15 +113,15 @@ def render_photo(photo: Photo, box: Box | None, size: int, mode: str = "bilinear
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """A PIL image of any mode as RGB, turned as its EXIF says; transparent parts become white."""
-    turn = TURN.get(image.getexif().get(0x0112))
+    """A PIL image of any mode as RGB, upright by its EXIF orientation, on a white background."""
+    turn = UPRIGHT.get(image.getexif().get(0x0112))
     image = image.transpose(turn) if turn is not None else image
     if image.mode == "F":
-        raise ValueError("a picture of floating-point numbers; save it with 8 or 16 bits")
+        raise ValueError("floating-point pixels; save the picture with 8 or 16 bits")
     if image.mode.startswith("I"):
         numbers = np.asarray(image).astype(np.float64)
         if numbers.max() > 65535:
-            raise ValueError("a picture of numbers of more than 16 bits; save it with 8 or 16")
+            raise ValueError("pixels of more than 16 bits; save the picture with 8 or 16 bits")
         image = Image.fromarray((numbers / 257).round().astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -130,13 +134,9 @@ def _open(file: File) -> Image.Image:
 
 
 def _whole_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height of the upright picture, without the ends of one that is too long."""
-    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (
-        5,
-        6,
-        7,
-        8,
-    )  # a TIFF's size is that of the turned one
+    """Width and height of the upright picture, within the LONGEST aspect ratio."""
+    # for a TIFF, Pillow gives the size of the upright picture
+    turned = image.format != "TIFF" and image.getexif().get(0x0112) in (5, 6, 7, 8)
     return _bounded(*(image.size[::-1] if turned else image.size))
 
 
@@ -146,13 +146,13 @@ def _bounded(width: int, height: int) -> tuple[int, int]:
 
 
 def _resized(width: int, height: int, side: int) -> tuple[int, int]:
-    """Width and height when the shorter of them becomes `side`, the longer rounded down as in torchvision's Resize."""
+    """The size with `side` as the shorter side; rounded down, as in torchvision's Resize."""
     short = min(width, height)
     return int(side * width / short), int(side * height / short)
 
 
 def _central(image: Image.Image, width: int, height: int) -> Image.Image:
-    """The central part, rounded as in torchvision's CenterCrop."""
+    """The centre of the image, rounded as in torchvision's CenterCrop."""
     if image.size == (width, height):
         return image
     left, top = round((image.width - width) / 2), round((image.height - height) / 2)
@@ -162,13 +162,9 @@ def _central(image: Image.Image, width: int, height: int) -> Image.Image:
 def _resized_crop(
     image: Image.Image, edges: tuple[float, float, float, float], size: int, resampling: int
 ) -> Image.Image:
-    """What lies between the edges (left, top, right, bottom), whole numbers or not, as size x size pixels."""
+    """The part between the edges (left, top, right, bottom), possibly fractional, resized."""
     left, top = math.floor(edges[0]), math.floor(edges[1])
     right, bottom = min(math.ceil(edges[2]), image.width), min(math.ceil(edges[3]), image.height)
-    inside = (
-        edges[0] - left,
-        edges[1] - top,
-        min(edges[2], right) - left,
-        min(edges[3], bottom) - top,
-    )
+    x, y = min(edges[2], right) - left, min(edges[3], bottom) - top
+    inside = (edges[0] - left, edges[1] - top, x, y)
     return image.crop((left, top, right, bottom)).resize((size, size), resampling, inside)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules, as the share of the largest rate at a step."""
+"""Learning-rate schedules, as a fraction of the base learning rate."""
 
 import math
 
@@ -6,11 +6,13 @@ SCHEDULES = ("linear", "linear_from_zero", "cosine")
 
 
 def lr_factor(schedule: str, step: int, steps: int, warmup: float) -> float:
-    """The share of the learning rate at `step` (from 0) of `steps`, with a linear warm-up over a share `warmup` of them.
+    """Fraction of the base learning rate at `step` (from 0) of `steps`.
 
-    "linear" falls to 0, and its first step has a rate above 0. "linear_from_zero" is `get_linear_schedule_with_warmup` of
-    Hugging Face transformers, which the code of arXiv:2506.00910 uses: its first step has rate 0. "cosine" falls along half
-    a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983).
+    warmup: the fraction of the steps with a linear warm-up.
+    "linear" decays to 0; its first step has a rate above 0.
+    "linear_from_zero" is `get_linear_schedule_with_warmup` of Hugging Face transformers, which the
+    code of arXiv:2506.00910 uses; its first step has rate 0.
+    "cosine" decays along half a cosine (Loshchilov and Hutter 2017, arXiv:1608.03983).
     """
     if schedule == "linear_from_zero":
         warm = warmup * steps
@@ -23,10 +25,9 @@ def lr_factor(schedule: str, step: int, steps: int, warmup: float) -> float:
 
 
 def check_schedule(schedule: str, warmup: float) -> None:
-    """Raise ValueError for an unknown schedule or a warm-up that is no share."""
+    """Raise ValueError for an unknown schedule, or a `warmup` outside [0, 1]."""
     if schedule not in SCHEDULES:
-        raise ValueError(
-            f"schedule = {schedule!r}; choose one of {', '.join(map(repr, SCHEDULES))}"
-        )
+        known = ", ".join(map(repr, SCHEDULES))
+        raise ValueError(f"schedule = {schedule!r}; choose one of {known}")
     if not 0 <= warmup <= 1:
-        raise ValueError(f"warmup = {warmup} is a share of the steps: it must lie between 0 and 1")
+        raise ValueError(f"warmup = {warmup}: a fraction of the steps, between 0 and 1, is needed")

@@ -1,7 +1,8 @@
-"""Randomness as a function of (seed, purpose), never a state carried along.
+"""Random numbers as a function of (seed, purpose), without a global state.
 
-Every random draw of the project comes from here, so a round can be redone, resumed or reordered and draw the same
-numbers: `generator(seed, "selection", round)` for a stream, `uniforms(seed, ids)` for numbers that belong to an image.
+Every random draw of the project comes from here, so a round that is repeated, resumed or run in
+another order draws the same numbers. `generator(seed, "selection", round)` is a stream;
+`uniforms(seed, ids)` are numbers that belong to an image.
 """
 
 import hashlib
@@ -13,21 +14,22 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 def derive_seed(seed: int, *purpose: object) -> int:
-    """A 63-bit seed for one purpose: `derive_seed(0, "training", 3)` never meets `derive_seed(0, "selection", 3)`."""
+    """A 63-bit seed for one purpose, such as `derive_seed(0, "training", 3)`."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def generator(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
-    """A fresh torch generator for one purpose of one seed."""
+    """A new torch generator for one purpose."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))
 
 
 def uniforms(seed: int, ids: np.ndarray, count: int) -> np.ndarray:
-    """Uniforms in [0, 1) that depend on (seed, id) alone, not on which other ids are asked for.
+    """Uniform numbers in [0, 1) that depend on (seed, id) only, not on the other ids.
 
-    ids: (B,) non-negative integers; returns (B, count) float64. The mixing function is SplitMix64 (Steele, Lea and
-    Flood 2014, "Fast splittable pseudorandom number generators").
+    ids: (B,) non-negative integers. Returns (B, count) float64.
+    The bits are mixed by SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
+    number generators").
     """
     start = np.uint64(derive_seed(seed, "uniforms"))
     with np.errstate(over="ignore"):

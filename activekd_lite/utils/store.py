@@ -1,8 +1,8 @@
-"""Image features on disk: shards with checksums, written by one process at a time, opened by memory map.
+"""Image features on disk: written shard by shard with checksums, opened as a memory map.
 
-A cache is a folder with `features.f16`, raw float16 (V, N, D), and `manifest.json`: the fingerprint of all that the features
-depend on, and the sha256 of every finished shard, which holds all views of some images. A killed build goes on at the first
-shard that is not listed.
+A cache is a folder with `features.f16`, raw float16 (V, N, D), and `manifest.json`, which holds
+the fingerprint of everything the features depend on, and the sha256 of every finished shard. A
+shard holds all views of some images. A killed build resumes at the first shard that is not listed.
 """
 
 import contextlib
@@ -13,123 +13,136 @@ import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm import tqdm
 
-from activekd_lite.utils.files import is_whole, parse_json, require_same, sealed, write_atomic
+from activekd_lite.utils import files
 
-FORMAT = 3  # since 3 the fingerprint says whether the VLM has QuickGELU
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 3  # since 3, the fingerprint tells whether the VLM uses QuickGELU
 OWN_FILES = ("features.f16", "manifest.json")
-SHARD = (
-    4096  # features of a shard, all views of an image together: what a killed build loses at most
-)
+SHARD = 4096  # views in a shard: at most this many are lost when a build is killed
 REMEDY = "delete the folder (`activekd-lite cache prune` finds it) and build the cache again"
 
 
 @dataclass
 class FeatureStore:
-    """The folder of one cache: V views of N images, D numbers each (None before the first shard)."""
+    """One cache folder: `views` views of `images` images, `dim` numbers each."""
 
     folder: Path
     fingerprint: dict
-    count: int
-    size: int
-    dim: int | None = None
-    shards: dict[str, str] = field(default_factory=dict)
+    views: int
+    images: int
+    dim: int | None = None  # None before the first shard
+    shards: dict[str, str] = field(default_factory=dict)  # "start-stop" -> sha256
 
     @classmethod
     def read(cls, folder: Path) -> "FeatureStore":
-        """What the manifest says. Raises FileNotFoundError where there is none, ValueError for one that makes no sense."""
+        """Read the manifest.
+
+        Raises FileNotFoundError if there is none, ValueError if it is damaged or too old.
+        """
         path = folder / "manifest.json"
         if not path.is_file():
             raise FileNotFoundError(
                 f"no teacher cache at {folder}; make one with TeacherCache.build(vlm, pool)"
             )
         try:
-            manifest = parse_json(path.read_bytes())
-            if "sha256" in manifest and not is_whole(
-                manifest
-            ):  # those of older versions have none of their own
-                raise ValueError("its checksum differs")
-            count, size, dim = (int(x) for x in manifest["shape"])
-            if min(count, size, dim) < 1 or manifest["fingerprint"]["format"] != FORMAT:
-                raise ValueError(
-                    f"shape {count} x {size} x {dim}, format {manifest['fingerprint']['format']}"
-                )
-            return cls(folder, manifest["fingerprint"], count, size, dim, dict(manifest["shards"]))
+            return cls._from_manifest(folder, files.parse_json(path.read_bytes()))
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is damaged or of an older version ({error!r}); {REMEDY}"
             ) from error
 
     @classmethod
-    def resume(cls, folder: Path, fingerprint: dict, count: int, size: int) -> "FeatureStore":
-        """What an earlier build left there, or an empty one. Raises ValueError where it was made from something else."""
+    def _from_manifest(cls, folder: Path, manifest: dict) -> "FeatureStore":
+        # manifests of older versions have no checksum: their format is reported instead
+        if "sha256" in manifest and not files.checksum_matches(manifest):
+            raise ValueError("its checksum differs")
+        views, images, dim = (int(x) for x in manifest["shape"])
+        fingerprint = manifest["fingerprint"]
+        if min(views, images, dim) < 1 or fingerprint["format"] != FORMAT:
+            raise ValueError(f"shape {views} x {images} x {dim}, format {fingerprint['format']}")
+        return cls(folder, fingerprint, views, images, dim, dict(manifest["shards"]))
+
+    @classmethod
+    def resume(cls, folder: Path, fingerprint: dict, views: int, images: int) -> "FeatureStore":
+        """The store of an earlier build, or an empty one.
+
+        Raises ValueError if the earlier build had another fingerprint.
+        """
         if not (folder / "manifest.json").is_file():
-            return cls(folder, fingerprint, count, size)
+            return cls(folder, fingerprint, views, images)
         found = cls.read(folder)
-        require_same(found.fingerprint, fingerprint, f"the teacher cache {folder}", REMEDY)
+        files.require_same(found.fingerprint, fingerprint, f"the teacher cache {folder}", REMEDY)
         return found
 
     @property
     def ranges(self) -> list[tuple[int, int]]:
-        """First and last + 1 image of every shard."""
-        step = max(1, SHARD // self.count)
-        return [(start, min(start + step, self.size)) for start in range(0, self.size, step)]
+        """(start, stop) of the images of every shard."""
+        step = max(1, SHARD // self.views)
+        return [(start, min(start + step, self.images)) for start in range(0, self.images, step)]
 
     @property
     def missing(self) -> list[tuple[int, int]]:
-        return [
-            (start, stop) for start, stop in self.ranges if f"{start}-{stop}" not in self.shards
-        ]
+        """(start, stop) of every unfinished shard."""
+        return [(a, b) for a, b in self.ranges if f"{a}-{b}" not in self.shards]
 
     def write(self, features: Tensor, start: int) -> None:
-        """Write a shard (V, n, D), then list it: a shard that is listed is whole. Raises OSError for a full disk."""
+        """Write the shard (V, n, D) from image `start` on, then list it in the manifest.
+
+        The order ensures that a listed shard is complete. Raises OSError if the disk is full.
+        """
         block = features.contiguous().numpy()
-        self.dim, path = block.shape[2], self.folder / "features.f16"
+        self.dim = block.shape[2]
         try:
-            with open(path, "r+b" if path.exists() else "w+b") as file:
-                for view, rows in enumerate(block):
-                    file.seek((view * self.size + start) * self.dim * block.itemsize)
-                    file.write(rows)
-                file.flush()
-                os.fsync(file.fileno())
+            self._write_rows(block, start)
         except OSError as error:
-            reason = f"cannot write the teacher cache ({error.strerror}); free space or choose another `root`; what is encoded stays"
+            reason = (
+                f"cannot write the teacher cache ({error.strerror}); free space or choose another "
+                "`root`; finished shards are kept"
+            )
             raise OSError(error.errno, reason, str(self.folder)) from error
         self.shards[f"{start}-{start + block.shape[1]}"] = hashlib.sha256(block).hexdigest()
-        manifest = {
-            "fingerprint": self.fingerprint,
-            "shape": [self.count, self.size, self.dim],
-            "shards": self.shards,
-        }
-        write_atomic(self.folder / "manifest.json", json.dumps(sealed(manifest), indent=1) + "\n")
+        shape = [self.views, self.images, self.dim]
+        manifest = {"fingerprint": self.fingerprint, "shape": shape, "shards": self.shards}
+        text = json.dumps(files.with_checksum(manifest), indent=1) + "\n"
+        files.write_atomic(self.folder / "manifest.json", text)
+
+    def _write_rows(self, block: np.ndarray, start: int) -> None:
+        path = self.folder / "features.f16"
+        with open(path, "r+b" if path.exists() else "w+b") as file:
+            for view, rows in enumerate(block):
+                file.seek((view * self.images + start) * self.dim * block.itemsize)
+                file.write(rows)
+            file.flush()
+            os.fsync(file.fileno())
 
     def open(self, verify: bool = True) -> Tensor:
-        """The features (V, N, D) float16, mapped into memory: read from disk when they are looked at.
+        """The features (V, N, D) float16 as a memory map, read from disk on access.
 
-        verify: compare all with their checksums, about a second a gigabyte. Raises FileNotFoundError for an unfinished cache,
-        ValueError for bytes that differ.
+        verify: compare all checksums, which takes about a second per gigabyte.
+        Raises FileNotFoundError for an unfinished cache, ValueError for a damaged one.
         """
         if missing := self.missing:
             raise FileNotFoundError(
-                f"the teacher cache {self.folder} is unfinished: {len(missing)} of {len(self.ranges)} shards are missing; "
-                "TeacherCache.build resumes it"
+                f"the teacher cache {self.folder} is unfinished: {len(missing)} of "
+                f"{len(self.ranges)} shards are missing; TeacherCache.build resumes it"
             )
-        path, shape = self.folder / "features.f16", (self.count, self.size, self.dim)
+        path, shape = self.folder / "features.f16", (self.views, self.images, self.dim)
         length = path.stat().st_size if path.is_file() else 0
         if length != 2 * np.prod(shape):
-            raise ValueError(
-                f"{path} has {length // 2} numbers, not {self.count} x {self.size} x {self.dim}; {REMEDY}"
-            )
-        features = np.memmap(
-            path, dtype=np.float16, mode="c", shape=shape
-        )  # "c": torch wants it writable, the file is not
+            expected = " x ".join(map(str, shape))
+            raise ValueError(f"{path} has {length // 2} numbers, not {expected}; {REMEDY}")
+        # copy-on-write, since torch warns about read-only arrays
+        features = np.memmap(path, dtype=np.float16, mode="c", shape=shape)
         if verify and (bad := self.damaged(features)):
             raise ValueError(
                 f"{path} is damaged in {len(bad)} shards, first images {bad[0]}; {REMEDY}"
@@ -137,12 +150,12 @@ class FeatureStore:
         return torch.from_numpy(features)
 
     def mark_used(self) -> None:
-        """Now, for `prune`, as the manifest's time; a cache may lie where nothing can be written."""
+        """Set the manifest's time to now, for `prune`, unless the folder is read-only."""
         with contextlib.suppress(OSError):
             os.utime(self.folder / "manifest.json")
 
     def damaged(self, features: np.ndarray) -> list[str]:
-        """The shards whose bytes differ from their checksum."""
+        """The shards ("start-stop") whose bytes do not match their checksum."""
         bad = []
         for start, stop in self.ranges:
             digest = hashlib.sha256()
@@ -153,102 +166,97 @@ class FeatureStore:
         return bad
 
 
-def info(root: str | os.PathLike = ".cache") -> pd.DataFrame:
-    """A row for each cache under `root`: folder, vlm, pretrained, views, images, dim, mib, state ("whole", "unfinished",
-    "damaged": no manifest that can be read) and unused_days."""
-    rows = []
-    for folder in _folders(root):
-        row = {
-            "folder": str(folder),
-            "mib": sum(f.lstat().st_size for f in folder.iterdir()) / 2**20,
-            "state": "damaged",
-        }
-        row["unused_days"] = (
-            time.time() - max(f.lstat().st_mtime for f in folder.iterdir())
-        ) / 86400
-        with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
-            store = FeatureStore.read(folder)
-            vlm = store.fingerprint["vlm"]
-            row |= {
-                "vlm": vlm["name"],
-                "pretrained": vlm["pretrained"],
-                "views": store.count,
-                "images": store.size,
-            }
-            row |= {"dim": store.dim, "state": "unfinished" if store.missing else "whole"}
-        rows.append(row)
-    columns = [
-        "folder",
-        "vlm",
-        "pretrained",
-        "views",
-        "images",
-        "dim",
-        "mib",
-        "state",
-        "unused_days",
-    ]
-    return pd.DataFrame(rows, columns=columns).astype(
-        {c: "Int64" for c in ("views", "images", "dim")}
-    )
+COLUMNS = "folder vlm pretrained views images dim mib state unused_days".split()
+
+
+def info(root: str | os.PathLike = ".cache") -> "pd.DataFrame":
+    """One row per cache under `root`, with the columns COLUMNS.
+
+    state: "whole", "unfinished", or "damaged" (its manifest cannot be read).
+    """
+    import pandas as pd  # slow
+
+    table = pd.DataFrame([_describe(folder) for folder in _folders(root)], columns=COLUMNS)
+    return table.astype({name: "Int64" for name in ("views", "images", "dim")})
+
+
+def _describe(folder: Path) -> dict:
+    """A row of `info`."""
+    stats = [file.lstat() for file in folder.iterdir()]
+    row = {"folder": str(folder), "mib": sum(s.st_size for s in stats) / 2**20, "state": "damaged"}
+    row["unused_days"] = (time.time() - max(s.st_mtime for s in stats)) / 86400
+    with contextlib.suppress(ValueError, OSError, KeyError, TypeError):
+        store = FeatureStore.read(folder)
+        vlm = store.fingerprint["vlm"]
+        row |= {"vlm": vlm["name"], "pretrained": vlm["pretrained"]}
+        row |= {"views": store.views, "images": store.images, "dim": store.dim}
+        row["state"] = "unfinished" if store.missing else "whole"
+    return row
 
 
 def verify(root: str | os.PathLike = ".cache") -> dict[Path, str]:
-    """What is wrong with each cache under `root` (or with the one that it is); "" where every checksum is right."""
-    wrong = {}
+    """Compare the checksums of each cache under `root`, or of `root` if it is a cache.
+
+    Returns {folder: error}, where the error is "" if every checksum matches.
+    """
+    errors = {}
     for folder in tqdm(_folders(root), unit="cache", desc="comparing checksums", delay=2):
         try:
             FeatureStore.read(folder).open()
-            wrong[folder] = ""
+            errors[folder] = ""
         except (ValueError, OSError) as error:
-            wrong[folder] = str(error)
-    return wrong
+            errors[folder] = str(error)
+    return errors
 
 
 def prune(
     root: str | os.PathLike = ".cache", unused_days: float | None = None, *, delete: bool = False
 ) -> dict[Path, str]:
-    """Which caches under `root` can go, and why: unfinished, damaged or of an older version, or not used for `unused_days`.
+    """Find the caches under `root` that are unfinished, damaged or of an older version.
 
-    delete: delete them; one that is being built stays. Returns {folder: reason}.
+    unused_days: also find those that were not used for so long.
+    delete: delete what is found.
+    A cache that is being built is left out. Returns {folder: reason}.
     """
-    going = {}
-    for row in info(root).itertuples():
-        folder = Path(row.folder)
-        reason = "" if row.state == "whole" else row.state
-        if row.state == "whole" and unused_days is not None and row.unused_days >= unused_days:
-            reason = f"not used for {row.unused_days:.0f} days"
-        elif row.state == "whole":
-            reason = verify(folder)[folder]
-        if reason:
+    found = {}
+    for folder in _folders(root):
+        if reason := _prune_reason(folder, unused_days):
             with contextlib.suppress(Timeout), FileLock(folder / ".lock", timeout=0):
-                going[folder] = reason
+                found[folder] = reason
                 for file in folder.iterdir() if delete else ():
                     if file.name != ".lock":
                         file.unlink()
-            if delete and folder in going:
+            if delete and folder in found:
                 (folder / ".lock").unlink(missing_ok=True)
                 folder.rmdir()
-    return going
+    return found
+
+
+def _prune_reason(folder: Path, unused_days: float | None) -> str:
+    row = _describe(folder)
+    if row["state"] != "whole":
+        return row["state"]
+    if unused_days is not None and row["unused_days"] >= unused_days:
+        return f"not used for {row['unused_days']:.0f} days"
+    return verify(folder)[folder]
 
 
 def _folders(root: str | os.PathLike) -> list[Path]:
-    """The caches under `root`, itself if it is one: by their names and what is in them, so that nothing else is ever touched.
-    Raises FileNotFoundError for no folder."""
+    """The caches under `root`, including `root` itself. Raises FileNotFoundError for no folder."""
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(
-            f"no folder {root} with teacher caches in it; TeacherCache.build and `activekd-lite cache` make one"
+            f"no folder {root} with teacher caches; TeacherCache.build and `activekd-lite cache "
+            "build` make one"
         )
     return [path for path in (root, *sorted(root.iterdir())) if _is_cache(path)]
 
 
 def _is_cache(path: Path) -> bool:
-    if (
-        not path.is_dir()
-        or path.is_symlink()
-        or not re.search(r"-[0-9a-f]{12}$", path.resolve().name)
-    ):
+    """Whether name and content are a cache's, so that no other folder is ever deleted."""
+    if not path.is_dir() or path.is_symlink():
         return False
-    found = [file.name for file in path.iterdir() if not file.name.endswith(".partial")]
-    return bool(found) and set(found) <= {*OWN_FILES, ".lock"}
+    if not re.search(r"-[0-9a-f]{12}$", path.resolve().name):
+        return False
+    found = {file.name for file in path.iterdir() if not file.name.endswith(".partial")}
+    return bool(found) and found <= {*OWN_FILES, ".lock"}

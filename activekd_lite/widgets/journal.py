@@ -105,7 +105,7 @@ class Journal:
         """A line as a dict. Raises ValueError with the line's number and content."""
         try:
             event = files.parse_json(line)
-            if "sha256" in event and not files.is_whole(event):  # older versions wrote none
+            if "sha256" in event and not files.checksum_matches(event):  # older versions wrote none
                 raise ValueError("its checksum differs")
             kind = event["journal"] and "head" if number == 1 else event["event"]
             if kind in EVENTS:
@@ -154,7 +154,7 @@ class Journal:
         self._check(index, seconds, label.get("label"))
         time = datetime.now(UTC).isoformat(timespec="seconds")
         event = {"event": kind, "index": index, **label, "seconds": seconds, "time": time}
-        event = files.sealed(event)
+        event = files.with_checksum(event)
         with self.changed:
             if self.closed:
                 raise Stopped(self.closed)

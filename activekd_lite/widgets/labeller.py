@@ -21,9 +21,9 @@ from torch import Tensor
 from activekd_lite.loop import run_active_learning
 from activekd_lite.plots.base import Figure, data_uri, squares
 from activekd_lite.pool import Dataset, Oracle
-from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.runs.folder import finished_rounds, load_run
 from activekd_lite.runs.preflight import check_labels
+from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
 from activekd_lite.utils.files import make_folder
 from activekd_lite.widgets import answers

@@ -208,7 +208,7 @@ def main():
         "config_sha256": files.digest(config),
         "words": known_words(),
     }
-    (args.out / "manifest.json").write_text(json.dumps(files.sealed(manifest), indent=1) + "\n")
+    (args.out / "manifest.json").write_text(json.dumps(files.with_checksum(manifest), indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ def main():
         },
         weights,
     )
-    manifest = files.sealed({"weights_sha256": files.sha256_of(weights)})
+    manifest = files.with_checksum({"weights_sha256": files.sha256_of(weights)})
     (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
