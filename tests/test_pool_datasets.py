@@ -179,9 +179,7 @@ def test_predictions_must_be_probabilities_in_rows():
     akd.Predictions(good[:0], features[:0])
     bad = good.clone()
     bad[2] = torch.tensor([0.5, 0.7])
-    complaint = (
-        "probs of 1 images are no probabilities, first at pool index 2: they sum to 1.2"
-    )
+    complaint = "probs of 1 images are no probabilities, first at pool index 2: they sum to 1.2"
     with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
@@ -193,7 +191,8 @@ def test_predictions_must_be_probabilities_in_rows():
     with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
-        ValueError, match=r"probs are \(4,\) torch.float32; 2-D floats are needed, one row per image"
+        ValueError,
+        match=r"probs are \(4,\) torch.float32; 2-D floats are needed, one row per image",
     ):
         akd.Predictions(good[:, 0], features)
     with pytest.raises(ValueError, match=r"features are \(4,\)"):
@@ -210,7 +209,10 @@ ONE_HOT = torch.eye(3, dtype=torch.int64)
         ([0.9, 1.9, 0.0], "label 0.9 of image 0 is not a whole number"),
         (np.array([0.0, 1.0, np.nan]), "label nan of image 2 is not a whole number"),
         ([True, False, True], "labels are torch.bool; class numbers are needed"),
-        (["cat", "dog", "cat"], "labels are not numbers .*; give each image its position in the class names"),
+        (
+            ["cat", "dog", "cat"],
+            "labels are not numbers .*; give each image its position in the class names",
+        ),
     ],
 )
 def test_labels_are_whole_class_numbers(labels, complaint):

@@ -103,7 +103,9 @@ class RunFolder:
 
     def lock(self) -> contextlib.AbstractContextManager:
         """Hold the folder's lock. Raises OSError for a folder that cannot be written to."""
-        return contextlib.nullcontext() if self.path is None else folder_lock(make_folder(self.path))
+        return (
+            contextlib.nullcontext() if self.path is None else folder_lock(make_folder(self.path))
+        )
 
     def read(self, asked: dict | None = None) -> tuple[dict, list[RoundRecord], LabelState]:
         """Return configuration, records of the finished rounds, and what was labelled by then.

@@ -7,6 +7,7 @@ one of their strategies available here; `PCoreSetQuery` is PCoreSet for users of
 import inspect
 from collections.abc import Iterator
 from difflib import get_close_matches
+from typing import Any
 
 import numpy as np
 import torch
@@ -98,7 +99,7 @@ def _check_name(name: str) -> None:
 NO_STRATEGY = "is not a strategy of skactiveml.pool"
 
 
-def _problem(kind: type) -> str | None:
+def _problem(kind: Any) -> str | None:
     """Return why a class of skactiveml.pool cannot choose images to label, or None."""
     if not issubclass(kind, SingleAnnotatorPoolQueryStrategy) or inspect.isabstract(kind):
         return NO_STRATEGY
@@ -110,7 +111,7 @@ def _problem(kind: type) -> str | None:
     return None
 
 
-def _models(kind: type, X: np.ndarray, probs: np.ndarray, classes: list[int], seed: int) -> dict:
+def _models(kind: Any, X: np.ndarray, probs: np.ndarray, classes: list[int], seed: int) -> dict:
     """Return the models that `kind.query` has parameters for, and whether to fit them."""
     from sklearn.ensemble import RandomForestClassifier  # slow
 

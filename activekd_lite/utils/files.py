@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -99,7 +100,7 @@ def make_folder(path: str | os.PathLike) -> Path:
     return folder
 
 
-def parse_json(text: str | bytes) -> object:
+def parse_json(text: str | bytes) -> Any:
     """Parse JSON. Raises ValueError for invalid text and for nesting deeper than MAX_DEPTH."""
     too_deep = f"nested deeper than {MAX_DEPTH} levels"
     try:
@@ -118,7 +119,7 @@ def _values(item: object) -> Iterable[object]:
     return item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
 
 
-def read_json(path: Path, remedy: str) -> object:
+def read_json(path: Path, remedy: str) -> Any:
     """Read a JSON file. Raises ValueError naming the file and the remedy if it is not JSON."""
     try:
         return parse_json(path.read_bytes())

@@ -2,12 +2,13 @@
 
 import os
 import textwrap
+from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 from pickle import UnpicklingError
 
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from activekd_lite.utils.files import embedded_model, read_json
 
@@ -118,7 +119,7 @@ def _no_weights(error: Exception, name: str, source: str) -> FileNotFoundError:
     )
 
 
-def load_tokenizer(name: str) -> object:
+def load_tokenizer(name: str) -> Callable[..., Tensor]:
     """The tokenizer of a model; those of some models (SigLIP) are downloaded from the hub.
 
     Raises FileNotFoundError if it is not available.
