@@ -335,7 +335,7 @@ class TestKeepingHouse:
         assert set(store.prune(tmp_path, delete=True)) == {path}
 
     def test_nothing_but_caches_is_ever_touched(self, tmp_path):
-        """Not the root, nor a folder with another manifest or with other files and a cache's name."""
+        """Not the root, nor a folder with other files that is named like a cache."""
         (tmp_path / "manifest.json").write_text("{}")
         others = {"tiny-clip": "weights.safetensors", "thesis-0123456789ab": "thesis.txt"}
         for name, file in others.items():

@@ -81,7 +81,7 @@ class TestContract:
             pick(name, predictions, akd.LabelState.empty(61), 5)
 
     def test_float16_features_whose_squares_overflow(self, name):
-        """1000 squared is infinite in float16; the picks are those of the same numbers in float64."""
+        """1000 squared is infinite in float16, yet the picks equal those in float64."""
         predictions, state = situation()
         p = predictions
         numbers = [x.half() for x in (p.probs, 1000 * p.features, p.teacher_probs)]
