@@ -157,15 +157,15 @@ class Notebook:
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
-        self.page.keyboard.insert_text(f"import json; print('said', json.dumps({code}))")
+        self.page.keyboard.insert_text(f"import json; print('value', json.dumps({code}))")
         prompt = cell.locator(".jp-InputPrompt")
         before = prompt.text_content()
         self.page.keyboard.press("Control+Enter")
         finished = lambda: prompt.text_content() != before and has_run(prompt)  # noqa: E731
         wait(finished, 60, lambda: f"the kernel does not answer {code}")
         text = self.output(place).inner_text()
-        assert "said " in text, text
-        return json.loads(text.split("said ", 1)[1])
+        assert "value " in text, text
+        return json.loads(text.split("value ", 1)[1])
 
     def screenshot(self, name: str, place: int | None = None) -> None:
         SCREENS.mkdir(parents=True, exist_ok=True)

@@ -199,7 +199,7 @@ def flipped(content: bytes, place: int, draw: random.Random) -> bytes:
     return content[:place] + bytes([content[place] ^ draw.randrange(1, 256)]) + content[place + 1 :]
 
 
-def same_or_refused(path: Path, places: list[int], read, expected, says: str) -> int:
+def same_or_refused(path: Path, places: list[int], read, expected, remedy: str) -> int:
     """Change one byte at a time; `read` must give what it gave before or raise a ValueError.
 
     The error must name the file. Returns how often it was raised.
@@ -215,7 +215,7 @@ def same_or_refused(path: Path, places: list[int], read, expected, says: str) ->
             assert found == expected, f"byte {place} of {path.name}: {path.read_bytes()[place]}"
         else:
             assert path.name in error
-            assert says in error
+            assert remedy in error
             refused += 1
     path.write_bytes(whole)
     assert read() == expected

@@ -71,7 +71,7 @@ def moment(written: object = None, *_) -> None:
     note(moments=seen(job["place"])["moments"] + 1)
     if seen(job["place"])["moments"] == job.get("at_moment"):
         name = os.readlink(f"/proc/self/fd/{written}") if isinstance(written, int) else "/"
-        # features.f16 is written in parts, so its size says nothing
+        # features.f16 is written in parts, so it is never truncated
         if os.path.isfile(name) and not name.endswith("features.f16"):
             os.ftruncate(written, os.fstat(written).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
