@@ -1,11 +1,13 @@
-"""Training beside busy processes: how long OpenMP's threads spin at barriers decides.
+"""Training time next to busy processes, for several OpenMP settings.
 
     python benchmarks/busy.py                            # 15 minutes on two quiet cores
     python benchmarks/busy.py --setting kit --setting libgomp --dataset digits --repeats 1
 
-Two rounds, that is two trainings, of each embedded data set: alone, and with a pure-Python loop running beside for every core.
-Each training is a process of its own, as libgomp reads its settings when it is loaded; settings take turns, and a figure is
-the median of the repeats. The first row is libgomp's default, the second what `import activekd_lite` sets by itself.
+How long OpenMP threads spin at a barrier decides the result. Each training is two rounds of one
+embedded data set, on a quiet machine and next to one pure-Python loop per core. libgomp reads its
+settings when it is loaded, so each training is a separate process. Settings take turns; the table
+shows the median of the repeats. The first row is libgomp's default, the second is what
+`import activekd_lite` sets.
 """
 
 import argparse
@@ -27,11 +29,17 @@ SETTINGS = {  # name: environment
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one thread": {"OMP_NUM_THREADS": "1"},
 }
-READ = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+VARIABLES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OMP_NUM_THREADS")
+SPIN = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(10**6): pass
+"""
 
 
 def train(dataset, steps, cache):
-    """Seconds of two rounds; images are encoded, and a step is made, before the clock starts."""
+    """Time two rounds, in seconds. Encoding and a first training step come before the clock."""
     import activekd_lite as akd
 
     def run(rounds, steps):
@@ -46,12 +54,11 @@ def train(dataset, steps, cache):
 
 
 def measure(setting, dataset, steps, cache):
-    """Seconds of `train` in a fresh process."""
-    environment = {k: v for k, v in os.environ.items() if k not in READ} | SETTINGS[setting]
+    """Run `train` in a fresh process; returns seconds."""
+    environment = {k: v for k, v in os.environ.items() if k not in VARIABLES} | SETTINGS[setting]
     words = ["--child", "--dataset", dataset, "--steps", str(steps), "--cache", str(cache)]
-    run = subprocess.run(
-        [sys.executable, __file__, *words], env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, __file__, *words]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(run.stderr)
     return float(run.stdout)
@@ -59,9 +66,8 @@ def measure(setting, dataset, steps, cache):
 
 @contextlib.contextmanager
 def busy(count):
-    """`count` processes that compute all the time, until the block ends or this process does."""
-    loop = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    for _ in range(10**6): pass"
-    processes = [subprocess.Popen([sys.executable, "-c", loop]) for _ in range(count)]
+    """Keep `count` processes computing until the block ends or this process exits."""
+    processes = [subprocess.Popen([sys.executable, "-c", SPIN]) for _ in range(count)]
     try:
         yield
     finally:
@@ -80,56 +86,50 @@ def table(settings, datasets, repeats, steps, beside, cache):
                     for setting in settings:
                         spent = measure(setting, dataset, steps, cache)
                         seconds.setdefault((setting, dataset, count > 0), []).append(spent)
-                        print(
-                            f"{dataset}, {setting}, {count} beside: {spent:.2f} s",
-                            file=sys.stderr,
-                            flush=True,
-                        )
+                        line = f"{dataset}, {setting}, {count} beside: {spent:.2f} s"
+                        print(line, file=sys.stderr, flush=True)
     return {key: statistics.median(values) for key, values in seconds.items()}
 
 
 def report(seconds, settings, datasets):
     print(
-        "| data set | setting | quiet, s | against the first row | busy, s | busy / quiet |\n|---|---|---|---|---|---|"
+        "| data set | setting | quiet, s | compared with the first row | busy, s | busy / quiet |"
     )
+    print("|" + 6 * "---|")
     for dataset in datasets:
         first = seconds[settings[0], dataset, False]
         for setting in settings:
             quiet, beside = (seconds.get((setting, dataset, loaded)) for loaded in (False, True))
-            lost = f"{100 * (quiet / first - 1):+.0f} %"
+            change = f"{100 * (quiet / first - 1):+.0f} %"
             busy = f"{beside:.2f} | {beside / quiet:.1f}" if beside else "not measured | "
-            print(f"| {dataset} | {setting} | {quiet:.2f} | {lost} | {busy} |")
+            print(f"| {dataset} | {setting} | {quiet:.2f} | {change} | {busy} |")
 
 
-def main():
+def parse():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--setting", action="append", choices=SETTINGS, help="repeatable; default: all"
-    )
-    parser.add_argument(
-        "--dataset", action="append", choices=["digits", "shapes"], help="repeatable; default: both"
-    )
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=150)
-    parser.add_argument(
-        "--beside",
-        type=int,
-        default=os.cpu_count(),
-        help="busy processes; default: one for each core",
-    )
-    parser.add_argument("--cache", type=Path, default=Path(".cache"))
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+    add = parser.add_argument
+    add("--setting", action="append", choices=SETTINGS, help="repeatable; default: all")
+    datasets = ["digits", "shapes"]
+    add("--dataset", action="append", choices=datasets, help="repeatable; default: both")
+    add("--repeats", type=int, default=3)
+    add("--steps", type=int, default=150, help="training steps per round")
+    add("--beside", type=int, default=os.cpu_count(), help="busy processes; default: one per core")
+    add("--cache", type=Path, default=Path(".cache"))
+    add("--child", action="store_true", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def main():
+    args = parse()
     settings, datasets = args.setting or list(SETTINGS), args.dataset or ["digits", "shapes"]
     if args.child:
         print(train(datasets[0], args.steps, args.cache))
         return
     seconds = table(settings, datasets, args.repeats, args.steps, args.beside, args.cache)
-    print(
-        f"{os.cpu_count()} cores, {args.beside} busy processes, medians of {args.repeats}, {args.steps} steps a round\n"
-    )
+    print(f"{os.cpu_count()} cores, {args.beside} busy processes, ", end="")
+    print(f"medians of {args.repeats}, {args.steps} steps per round\n")
     report(seconds, settings, datasets)
 
 

@@ -1,4 +1,4 @@
-"""The teacher without a cache: the VLM runs at every step, on the crops that the student sees then."""
+"""A teacher without a cache: the VLM encodes, at every step, the crops that the student sees."""
 
 import functools
 
@@ -12,36 +12,23 @@ from activekd_lite.vlm import VLM
 
 
 class OnlineTeacher:
-    """What `teacher.py` says a teacher is, at the price that the cache saves. text_weights: (D, C)."""
+    """A `Teacher` (see `teacher.py`) at full cost. text_weights: (D, C)."""
 
     def __init__(self, vlm: VLM, pool: Pool, text_weights: Tensor, views: Views, batch: int = 256):
-        self.vlm, self.pool, self.text_weights, self.views, self.batch = (
-            vlm,
-            pool,
-            text_weights,
-            views,
-            batch,
-        )
+        self.vlm, self.pool, self.text_weights = vlm, pool, text_weights
+        self.views, self.batch = views, batch
         self.num_classes = text_weights.shape[1]
 
     def __len__(self) -> int:
         return len(self.pool)
 
     def logits(self, indices: Tensor, view: Tensor | int = 0) -> Tensor:
-        view = torch.as_tensor(view).expand(len(indices))
-        vlm, images = self.vlm, self.pool.images
-        crops = stream_views(
-            images,
-            [(indices, view)],
-            self.views,
-            vlm.input_size,
-            vlm.interpolation,
-            vlm.device,
-            reduced=False,
-        )
-        return vlm.logit_scale * vlm.encode_images(next(crops)) @ self.text_weights
+        vlm, batch = self.vlm, (indices, torch.as_tensor(view).expand(len(indices)))
+        how = (self.views, vlm.input_size, vlm.interpolation, vlm.device)
+        crops = next(stream_views(self.pool.images, [batch], *how, reduced=False))
+        return vlm.logit_scale * vlm.encode_images(crops) @ self.text_weights
 
-    @functools.cache  # noqa: B019 - once for the pool: nobody would do that again in each round
+    @functools.cache  # noqa: B019 - computed once for the pool, as a real run would do
     def probs(self, view: int = 0) -> Tensor:
         parts = torch.arange(len(self)).split(self.batch)
         return torch.cat([self.logits(part, view).softmax(dim=1) for part in parts])

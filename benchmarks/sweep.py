@@ -1,12 +1,13 @@
-"""How a sweep scales on one machine: two workers against one, and what the scheduler costs.
+"""How a sweep scales on one machine: two workers compared with one, and the scheduler's overhead.
 
-    python benchmarks/sweep.py              # a quarter of an hour on two cores; nothing else should run beside it
+    python benchmarks/sweep.py        # 15 minutes on two cores; keep the machine otherwise idle
     python benchmarks/sweep.py --runs 8 --tiny 50
 
-Throughput: the same runs on one worker and on two, each of one thread, from the first run's begin to the last one's end;
-starting the processes, which import torch, is told apart; and on two as Dask starts them by itself, which give memory back to
-the system at once (`cluster.MALLOC`). Overhead: the share of the workers' time, over many tiny runs, in which no run was under
-way.
+Throughput: the same runs on one worker and on two, one thread each, timed from the start of the
+first run to the end of the last. Starting the processes, which import torch, is reported
+separately. A third row has two workers with Dask's default malloc settings, which return memory to
+the system at once, in place of `cluster.MALLOC`.
+Overhead: with many tiny runs, the share of the workers' time in which they had no run to do.
 """
 
 import argparse
@@ -25,11 +26,13 @@ DIGITS = {"strategies": ("random", "pcoreset")}
 
 
 def timed(tasks: list[Task], workers: int) -> tuple[float, pd.DataFrame]:
-    """Seconds until the first task began, and a row a task: begin and end, in seconds since 1970."""
+    """Run the tasks; returns the seconds until the first one began, and a table of times.
+
+    The table has one row per task, `begin` and `end` in seconds since 1970.
+    """
     started, rows = time.time(), []
-    for task, outcome in run_tasks(
-        [Task(t.name, clocked, (t.function, t.args), t.after) for t in tasks], workers=workers
-    ):
+    tasks = [Task(t.name, clocked, (t.function, t.args), t.after) for t in tasks]
+    for task, outcome in run_tasks(tasks, workers=workers):
         if isinstance(outcome, Failure):
             raise RuntimeError(outcome.traceback)
         rows.append((task.name, *outcome))
@@ -44,7 +47,7 @@ def clocked(function, args) -> tuple[float, float]:
 
 
 def tasks_of(grid: sweep.Grid, folder: Path, cache: Path) -> tuple[list[Task], list[str]]:
-    """A sweep's tasks, and the names of those that are runs."""
+    """The tasks of a sweep, and the names of those that are runs."""
     runs = grid.runs()
     return sweep.tasks(runs, folder, (str(cache), "data", "cpu")), list(runs)
 
@@ -52,54 +55,40 @@ def tasks_of(grid: sweep.Grid, folder: Path, cache: Path) -> tuple[list[Task], l
 def throughput(count: int, folder: Path) -> pd.DataFrame:
     grid = sweep.Grid(**DIGITS, seeds=range(count // 4), rounds=3, train={"steps": 60})
     RunConfig().load(cache_root=folder / "cache", progress=False)  # encoded before the clock starts
+    ours = cluster.MALLOC
     rows = []
-    for name, workers, malloc in (
-        ("1", 1, cluster.MALLOC),
-        ("2", 2, cluster.MALLOC),
-        ("2, Dask's default", 2, {}),
-    ):
+    for name, workers, malloc in (("1", 1, ours), ("2", 2, ours), ("2, Dask's default", 2, {})):
         tasks, names = tasks_of(grid, folder / name, folder / "cache")
         with mock.patch.object(cluster, "MALLOC", malloc):
             start_up, table = timed(tasks, workers)
-        of = table.loc[names]
-        rows.append(
-            (
-                name,
-                len(of),
-                start_up,
-                of["end"].max() - of["begin"].min(),
-                (of["end"] - of["begin"]).mean(),
-            )
-        )
-    table = pd.DataFrame(
-        rows, columns=["workers", "runs", "start-up, s", "runs done in, s", "a run, s"]
-    )
-    return table.assign(throughput=table["runs done in, s"][0] / table["runs done in, s"])
+        runs = table.loc[names]
+        wall, mean = runs["end"].max() - runs["begin"].min(), (runs["end"] - runs["begin"]).mean()
+        rows.append((name, len(runs), start_up, wall, mean))
+    columns = ["workers", "runs", "start-up, s", "all runs, s", "mean run, s"]
+    table = pd.DataFrame(rows, columns=columns)
+    return table.assign(throughput=table["all runs, s"][0] / table["all runs, s"])
 
 
 def overhead(count: int, folder: Path, workers: int) -> pd.DataFrame:
-    grid = sweep.Grid(
-        **DIGITS, distill=(True,), seeds=range(count // 2), rounds=1, train={"steps": 2}
-    )
+    seeds = range(count // 2)
+    grid = sweep.Grid(**DIGITS, distill=(True,), seeds=seeds, rounds=1, train={"steps": 2})
     tasks, names = tasks_of(grid, folder / f"tiny{workers}", folder / "cache")
     _, table = timed(tasks, workers)
-    of = table.loc[names]
-    wall, busy = of["end"].max() - of["begin"].min(), (of["end"] - of["begin"]).sum() / workers
-    columns = ["workers", "tiny runs", "wall, s", "a run, ms", "overhead, %"]
-    return pd.DataFrame(
-        [(workers, len(of), wall, 1000 * busy * workers / len(of), 100 * (1 - busy / wall))],
-        columns=columns,
-    )
+    runs = table.loc[names]
+    wall, spent = runs["end"].max() - runs["begin"].min(), (runs["end"] - runs["begin"]).sum()
+    idle_pct = 100 * (1 - spent / workers / wall)
+    row = (workers, len(runs), wall, 1000 * spent / len(runs), idle_pct)
+    columns = ["workers", "tiny runs", "wall, s", "mean run, ms", "overhead, %"]
+    return pd.DataFrame([row], columns=columns)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=int, default=24, help="runs of about 10 seconds (24)")
-    parser.add_argument(
-        "--tiny", type=int, default=1000, help="runs of a quarter of a second (1000)"
-    )
+    add = parser.add_argument
+    add("--runs", type=int, default=24, help="runs of about 10 seconds (24)")
+    add("--tiny", type=int, default=1000, help="runs of a quarter of a second (1000)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         print(throughput(args.runs, Path(folder)).round(2).to_string(index=False), "\n")

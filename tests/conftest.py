@@ -1,4 +1,4 @@
-"""Small real objects that the tests share: handwritten digits, the embedded teacher, a cache of it."""
+"""Fixtures that the tests share: digits, the embedded teacher and its cache, a full disk."""
 
 import contextlib
 import os
@@ -35,13 +35,11 @@ def digits():
 
 @pytest.fixture(scope="session")
 def small(digits):
-    """150 pool and 100 test images of `digits`: enough for whole runs in a second."""
+    """150 pool and 100 test images of `digits`, so that a whole run takes a second."""
     labels = digits.oracle.label(torch.arange(150))
-    pool, test = digits.pool.images[:150], digits.test
-    return akd.make_dataset(
-        "small", pool, labels, test.images[:100], test.labels[:100], digits.classnames, digits.templates,
-        digits.pool.augmentation, student="tiny-cnn",
-    )  # fmt: skip
+    pool, test = (digits.pool.images[:150], labels), (digits.test.images, digits.test.labels)
+    names = (digits.classnames, digits.templates, digits.pool.augmentation)
+    return akd.make_dataset("small", *pool, *(x[:100] for x in test), *names, student="tiny-cnn")
 
 
 @pytest.fixture(scope="session")
@@ -64,7 +62,7 @@ def quick():
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """`with full_disk(writes):` the disk takes that many files more, then is full."""
+    """`with full_disk(writes):` lets that many more files be written, then the disk is full."""
 
     @contextlib.contextmanager
     def until(writes):
@@ -84,8 +82,11 @@ def full_disk(monkeypatch):
 
 
 class LargestAllocation(TorchDispatchMode):
-    """`with LargestAllocation() as seen:` then `seen.bytes`: the largest tensor that torch made, or the peak of numpy's memory.
-    Counted, not read from the operating system, so the same everywhere."""
+    """`with LargestAllocation() as seen:` sets `seen.bytes` to the largest allocation.
+
+    That is the largest tensor that torch created or the peak of numpy's memory, whichever is more;
+    counted, not read from the operating system, so it is the same everywhere.
+    """
 
     def __enter__(self):
         self.bytes = 0
@@ -98,20 +99,23 @@ class LargestAllocation(TorchDispatchMode):
         return super().__exit__(*exception)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        given = {
-            t.untyped_storage().data_ptr()
-            for t in torch.utils._pytree.tree_leaves((args, kwargs))
-            if torch.is_tensor(t)
-        }
+        given = {storage.data_ptr() for storage in storages((args, kwargs))}
         result = function(*args, **(kwargs or {}))
-        for t in torch.utils._pytree.tree_leaves(result):
-            if torch.is_tensor(t) and t.untyped_storage().data_ptr() not in given:  # not a view
-                self.bytes = max(self.bytes, t.untyped_storage().nbytes())
+        for storage in storages(result):
+            if storage.data_ptr() not in given:  # not a view
+                self.bytes = max(self.bytes, storage.nbytes())
         return result
+
+
+def storages(tree):
+    leaves = torch.utils._pytree.tree_leaves(tree)
+    return [leaf.untyped_storage() for leaf in leaves if torch.is_tensor(leaf)]
 
 
 @pytest.fixture
 def largest_allocation():
     with LargestAllocation():
-        torch.zeros(1)  # what torch imports for its first dispatch mode is none of what is measured
+        torch.zeros(
+            1
+        )  # torch imports modules for its first dispatch mode: keep them out of the measurement
     return LargestAllocation()

@@ -1,4 +1,4 @@
-"""JupyterLab on a free loopback port, and a notebook in it driven by Playwright."""
+"""JupyterLab on a free loopback port, with a notebook driven by Playwright; for browser tests."""
 
 import contextlib
 import json
@@ -17,15 +17,14 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-CHROMIUM = next(
-    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
-)
-FLAGS = (
-    "--no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-background-networking "
-    "--no-first-run --disable-component-update --disable-sync"
-).split()
-HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # of the software renderer
-CALM = {  # no pop-up questions; cells out of sight stay in the page
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+FLAGS = """
+--no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-background-networking
+--no-first-run --disable-component-update --disable-sync
+""".split()
+HARMLESS = re.compile(r"WebGL|GPU stall|swiftshader|GL Driver", re.I)  # the software renderer's
+CALM = {  # no questions in a corner of the page; cells outside the window stay in the page
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
     "notebook-extension/tracker": {"windowingMode": "none"},
 }
@@ -35,29 +34,25 @@ SCREENS = ROOT / "runs" / "screens"
 
 @contextlib.contextmanager
 def jupyterlab(folder: Path):
-    """Serve `folder`; yields (address, token)."""
+    """Start a server that shows `folder`; yields (address, token)."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     settings = {
-        "IdentityProvider.token": token,
-        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
-        "LabApp.collaborative": False,
-        "LabApp.news_url": "",
-        "ServerApp.allow_root": True,
+        "ServerApp.root_dir": folder,
         "ServerApp.ip": "127.0.0.1",
-        "ServerApp.open_browser": False,
         "ServerApp.port": port,
         "ServerApp.port_retries": 0,
-        "ServerApp.root_dir": folder,
+        "ServerApp.allow_root": True,
+        "ServerApp.open_browser": False,
+        "IdentityProvider.token": token,
+        "LabApp.collaborative": False,
+        "LabApp.news_url": "",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
-    command = [
-        sys.executable,
-        "-m",
-        "jupyterlab",
-        *(f"--{name}={value}" for name, value in settings.items()),
-    ]
+    arguments = [f"--{name}={value}" for name, value in settings.items()]
+    command = [sys.executable, "-m", "jupyterlab", *arguments]
     environment = os.environ | {
         "JUPYTER_CONFIG_DIR": str(folder / ".config"),
         "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
@@ -73,11 +68,8 @@ def jupyterlab(folder: Path):
         )
         try:
             address = f"http://127.0.0.1:{port}"
-            wait(
-                lambda: _answers(f"{address}/api/status?token={token}"),
-                60,
-                lambda: (folder / "lab.log").read_text()[-2000:],
-            )
+            status = f"{address}/api/status?token={token}"
+            wait(lambda: _answers(status), 60, lambda: (folder / "lab.log").read_text()[-2000:])
             yield address, token
         finally:
             server.terminate()
@@ -91,11 +83,15 @@ def _answers(url: str) -> bool:
         return False
 
 
-def wait(true, seconds: float, otherwise) -> None:
+def wait(condition, seconds: float, describe_failure) -> None:
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, otherwise()
+    while not condition():
+        assert time.monotonic() < end, describe_failure()
         time.sleep(0.05)
+
+
+def has_run(prompt) -> bool:
+    return bool(re.match(r"\[\d+\]", prompt.text_content() or ""))
 
 
 class Notebook:
@@ -104,17 +100,19 @@ class Notebook:
     def __init__(self, context, address: str, token: str, path: Path, root: Path):
         self.address, self.token, self.path, self.troubles = address, token, path, []
         self.page = context.new_page()
-        self.page.on(
-            "console", lambda m: self._hear(m.text, m.location) if m.type == "error" else None
-        )
-        self.page.on("pageerror", lambda error: self._hear(str(error)))
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self._note(str(error)))
         self.requests = requests_of(self.page)
         self.page.goto(f"{address}/lab/tree/{path.relative_to(root)}?token={token}&reset")
         self.page.locator(".jp-Notebook .jp-CodeCell").first.wait_for(timeout=60_000)
-        # A cell that is run before the kernel is ready is ignored.
+        # a cell that is started before the kernel is ready never runs
         self.page.get_by_text("| Idle").wait_for(timeout=60_000)
 
-    def _hear(self, text: str, location: dict | None = None) -> None:
+    def _console(self, message) -> None:
+        if message.type == "error":
+            self._note(message.text, message.location)
+
+    def _note(self, text: str, location: dict | None = None) -> None:
         if not HARMLESS.search(text):
             self.troubles.append(f"{text} {(location or {}).get('url', '')}")
 
@@ -137,22 +135,14 @@ class Notebook:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
         last = self.page.locator(".jp-Notebook .jp-CodeCell .jp-InputPrompt").last
-        wait(
-            lambda: re.match(r"\[\d+\]", last.text_content() or ""),
-            seconds,
-            lambda: f"last cell: {last.text_content()}",
-        )
+        wait(lambda: has_run(last), seconds, lambda: f"last cell: {last.text_content()}")
 
     def finished(self, place: int, seconds: float = 120) -> None:
         prompt = self.cell(place).locator(".jp-InputPrompt")
-        wait(
-            lambda: re.match(r"\[\d+\]", prompt.text_content() or ""),
-            seconds,
-            lambda: f"cell {place}: {prompt.text_content()}",
-        )
+        wait(lambda: has_run(prompt), seconds, lambda: f"cell {place}: {prompt.text_content()}")
 
     def restarted(self) -> None:
-        """Wait until JupyterLab has noticed that the kernel died and has started another."""
+        """Wait until JupyterLab has noticed a dead kernel and started another."""
         dialog = self.page.get_by_role("button", name="Ok")
         dialog.wait_for(timeout=60_000)
         dialog.click()
@@ -162,43 +152,39 @@ class Notebook:
         return self.cell(place).locator(".jp-OutputArea")
 
     def ask(self, place: int, code: str) -> object:
-        """The value of `code` in the kernel, run in the cell `place` and returned as JSON."""
+        """Evaluate an expression in the kernel, in the cell `place`; the value must be JSON."""
         cell = self.cell(place)
         cell.scroll_into_view_if_needed()
         cell.locator(".cm-content").click()
         self.page.keyboard.press("Control+A")
-        self.page.keyboard.insert_text(f"import json; print('said', json.dumps({code}))")
-        before = cell.locator(".jp-InputPrompt").text_content()
+        self.page.keyboard.insert_text(f"import json; print('value', json.dumps({code}))")
+        prompt = cell.locator(".jp-InputPrompt")
+        before = prompt.text_content()
         self.page.keyboard.press("Control+Enter")
-
-        def answered() -> bool:
-            prompt = cell.locator(".jp-InputPrompt").text_content()
-            return prompt != before and bool(re.match(r"\[\d+\]", prompt or ""))
-
-        wait(answered, 60, lambda: f"the kernel does not answer {code}")
+        finished = lambda: prompt.text_content() != before and has_run(prompt)  # noqa: E731
+        wait(finished, 60, lambda: f"the kernel does not answer {code}")
         text = self.output(place).inner_text()
-        assert "said " in text, text
-        return json.loads(text.split("said ", 1)[1])
+        assert "value " in text, text
+        return json.loads(text.split("value ", 1)[1])
 
     def screenshot(self, name: str, place: int | None = None) -> None:
         SCREENS.mkdir(parents=True, exist_ok=True)
-        (self.page if place is None else self.output(place)).screenshot(
-            path=SCREENS / f"{name}.png"
-        )
+        target = self.page if place is None else self.output(place)
+        target.screenshot(path=SCREENS / f"{name}.png")
 
     def save(self) -> None:
         self.page.keyboard.press("Escape")
         before = self.path.stat().st_mtime_ns
-        self.page.keyboard.press("Control+S")
 
-        def saved() -> bool:
+        def saved():
             changed = self.path.stat().st_mtime_ns != before
             return changed and self.path.read_text().endswith("}\n")
 
+        self.page.keyboard.press("Control+S")
         wait(saved, 20, lambda: "the notebook was not saved")
 
     def close(self) -> None:
-        """Close the page; assert no errors, no requests to other hosts, no upload buttons."""
+        """Close the page; fail on errors, foreign requests or upload buttons in figures."""
         uploads = upload_buttons(self.page)
         self.page.close()
         assert not self.troubles, self.troubles
@@ -207,34 +193,30 @@ class Notebook:
 
 
 def requests_of(page) -> list[str]:
-    """A growing list of the addresses that a page requests, except data: and blob: URLs."""
+    """A list that collects the URLs the page requests from now on, without data: and blob:."""
     urls = []
-    page.on(
-        "request",
-        lambda request: (
-            urls.append(request.url) if not request.url.startswith(("data:", "blob:")) else None
-        ),
-    )
+
+    def note(request):
+        if not request.url.startswith(("data:", "blob:")):
+            urls.append(request.url)
+
+    page.on("request", note)
     page.on("websocket", lambda socket: urls.append(socket.url.replace("ws", "http", 1)))
     return urls
 
 
 def upload_buttons(page) -> list[str]:
-    """Names of toolbar buttons that upload a figure."""
-    names = page.locator(".modebar-btn").evaluate_all(
-        "buttons => buttons.map(b => b.dataset.title || b.title || '?')"
-    )
+    """Names of toolbar buttons that would send a figure to a server."""
+    titles = "buttons => buttons.map(b => b.dataset.title || b.title || '?')"
+    names = page.locator(".modebar-btn").evaluate_all(titles)
     return [name for name in names if re.search(r"share|cloud|send|upload|edit|\?", name, re.I)]
 
 
 def written(folder: Path, name: str, cells: list[str]) -> Path:
-    """Write a notebook of these cells and an empty one for `Notebook.ask`."""
+    """Write a notebook of these cells, plus an empty one at the end for `Notebook.ask`."""
     notebook = new_notebook(cells=[new_code_cell(source) for source in [*cells, ""]])
-    notebook.metadata["kernelspec"] = {
-        "name": "python3",
-        "display_name": "Python 3",
-        "language": "python",
-    }
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata["kernelspec"] = kernel
     nbformat.write(notebook, folder / f"{name}.ipynb")
     return folder / f"{name}.ipynb"
 
@@ -242,5 +224,5 @@ def written(folder: Path, name: str, cells: list[str]) -> Path:
 def needs_chromium() -> None:
     """Skip the test without Chromium; fail if ACTIVEKD_BROWSER=required, as in CI."""
     if CHROMIUM is None:
-        text = "Chromium not found, so no test runs in a browser; install `chromium`"
+        text = "no Chromium on this machine, so no browser tests (install `chromium`)"
         pytest.fail(text) if os.environ.get("ACTIVEKD_BROWSER") == "required" else pytest.skip(text)

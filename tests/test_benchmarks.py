@@ -1,4 +1,4 @@
-"""The benchmarks' own parts: what they compare has to be the same thing done two ways."""
+"""The benchmarks run, and the alternatives that they compare compute the same thing."""
 
 import sys
 from pathlib import Path
@@ -28,37 +28,20 @@ def test_the_online_teacher_says_what_the_cached_one_does(scripts, vlm, small, t
         online.logits(index, view), teacher.logits(index, view), atol=0.1, rtol=0
     )
     torch.testing.assert_close(online.probs(), teacher.probs(), atol=1e-2, rtol=0)
-    options = {
-        "strategy": "random",
-        "rounds": 1,
-        "query_size": 5,
-        "train": quick,
-        "progress": False,
-        "device": "cpu",
-    }
-    accuracies = [
-        akd.run_active_learning(small, t, **options).records[1].accuracy_pct
+    options = {"rounds": 1, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
+    one, other = (
+        akd.run_active_learning(small, t, strategy="random", **options).records[1].accuracy_pct
         for t in (online, teacher)
-    ]
-    assert accuracies[0] == pytest.approx(accuracies[1], abs=5)
+    )
+    assert one == pytest.approx(other, abs=5)
 
 
 def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
     import views
 
-    words = [
-        "--dataset",
-        "digits",
-        "--seeds",
-        "0",
-        "--out",
-        str(tmp_path / "v"),
-        "--cache",
-        str(tmp_path),
-        "--device",
-        "cpu",
-    ]
-    monkeypatch.setattr(sys, "argv", ["views.py", *words])
+    words = "views.py --dataset digits --seeds 0 --device cpu".split()
+    folders = ["--out", str(tmp_path / "v"), "--cache", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", words + folders)
     monkeypatch.setattr(views, "COUNTS", (1,))
     monkeypatch.setattr(views.akd, "run_active_learning", quick_run(akd.run_active_learning))
     views.main()
@@ -68,21 +51,17 @@ def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
     ]
     import cache
 
-    small = "--vlm tiny-clip --pretrained embedded --student tiny-resnet --images 64 --batch-size 4 --steps 2 --rounds 1"
-    monkeypatch.setattr(
-        sys, "argv", ["cache.py", "--device", "cpu", *small.split(), "--repeats", "1"]
-    )
+    models = "cache.py --device cpu --vlm tiny-clip --pretrained embedded --student tiny-resnet"
+    sizes = "--images 64 --batch-size 4 --steps 2 --rounds 1 --repeats 1"
+    monkeypatch.setattr(sys, "argv", [*models.split(), *sizes.split()])
     cache.main()
-    said = capsys.readouterr().out
-    assert [
-        said.count(words)
-        for words in (
-            "| encoding, 64 images",
-            "teacher cached",
-            "teacher online",
-            "| a run of 1 rounds",
-        )
-    ] == [1] * 4
+    text = capsys.readouterr().out
+    rows = ("| encoding, 64 images", "teacher cached", "teacher online", "| a run of 1 rounds")
+    assert [text.count(row) for row in rows] == [1] * 4
+
+
+def rows_of(text, start):
+    return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith(start)]
 
 
 def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, capsys):
@@ -91,25 +70,21 @@ def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, 
     monkeypatch.setitem(selection.ROWS, "small", (400, 7, 8, 9))
     monkeypatch.setattr(sys, "argv", ["selection.py", "--row", "small", "--repeats", "1"])
     selection.main()
-    rows = [
-        line.strip("| ").split(" | ")
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| 400")
-    ]
+    rows = rows_of(capsys.readouterr().out, "| 400")
     strategies = {row[1]: row for row in rows if row[1] in selection.STRATEGIES}
     assert [(name, row[0], row[-1]) for name, row in strategies.items()] == [
-        ("pcoreset", "400 x 7, 8, 9", "same"), ("coreset", "400 x 512, 8, 9", "same"),
-    ]  # fmt: skip
+        ("pcoreset", "400 x 7, 8, 9", "same"),
+        ("coreset", "400 x 512, 8, 9", "same"),
+    ]
     assert len(rows) == 4 + 2
 
 
 def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, capsys):
     import busy
 
-    words = ["--setting", "one thread", "--dataset", "digits", "--steps", "1", "--beside", "1"]
-    monkeypatch.setattr(
-        sys, "argv", ["busy.py", *words, "--repeats", "1", "--cache", str(tmp_path)]
-    )
+    words = "--dataset digits --steps 1 --beside 1 --repeats 1 --setting".split()
+    argv = ["busy.py", *words, "one thread", "--cache", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", argv)
     started, popen = [], busy.subprocess.Popen
 
     class Remembered(popen):
@@ -119,11 +94,7 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
 
     monkeypatch.setattr(busy.subprocess, "Popen", Remembered)
     busy.main()
-    rows = [
-        line.strip("| ").split(" | ")
-        for line in capsys.readouterr().out.splitlines()
-        if line.startswith("| digits")
-    ]
+    rows = rows_of(capsys.readouterr().out, "| digits")
     assert [row[1] for row in rows] == ["one thread"]
     assert all(float(seconds) > 0 for row in rows for seconds in (row[2], row[4]))
     assert len(started) == 1 + 2  # one busy process, two trainings
@@ -131,12 +102,5 @@ def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, c
 
 
 def quick_run(original):
-    def run(data, teacher, **options):
-        return original(
-            data,
-            teacher,
-            **options
-            | {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)},
-        )
-
-    return run
+    quick = {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)}
+    return lambda data, teacher, **options: original(data, teacher, **options | quick)

@@ -19,7 +19,7 @@ from activekd_lite.vlm import VLM
 
 @pytest.fixture
 def counted(vlm, monkeypatch):
-    """How many images were encoded so far."""
+    """The sizes of the batches encoded so far."""
     encoded = []
     original = VLM.encode_images
     monkeypatch.setattr(
@@ -33,7 +33,7 @@ def build(vlm, pool, root, **kwargs):
 
 
 def rewrite(folder, change):
-    """The manifest as if it had been written with something else in it."""
+    """Rewrite the manifest with a change, and a checksum that fits."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
     del manifest["sha256"]
@@ -124,6 +124,10 @@ def other_weights(vlm):
     return replace(vlm, model=model)
 
 
+def augmented(pool, **changes):
+    return replace(pool, augmentation=replace(pool.augmentation, **changes))
+
+
 CHANGES = {
     "vlm.weights": lambda vlm, pool: (other_weights(vlm), pool, {}),
     "vlm.name": lambda vlm, pool: (replace(vlm, name="other"), pool, {}),
@@ -134,42 +138,23 @@ CHANGES = {
     "vlm.interpolation": lambda vlm, pool: (replace(vlm, interpolation="bilinear"), pool, {}),
     "vlm.precision": lambda vlm, pool: (replace(vlm, precision="bfloat16"), pool, {}),
     "pool": lambda vlm, pool: (vlm, replace(pool, images=pool.images.flip(0)), {}),
-    "views.count": lambda vlm, pool: (vlm, pool, {"views": 3}),
-    "views.seed": lambda vlm, pool: (
-        vlm,
-        pool,
-        {"views": akd.Views(2, seed=1, augmentation=pool.augmentation)},
-    ),
-    "views.scale": lambda vlm, pool: (
-        vlm,
-        replace(pool, augmentation=akd.Augmentation((0.9, 1), flip=0.0)),
-        {},
-    ),
-    "views.flip": lambda vlm, pool: (
-        vlm,
-        replace(pool, augmentation=replace(pool.augmentation, flip=0.5)),
-        {},
-    ),
-    "views.ratio": lambda vlm, pool: (
-        vlm,
-        replace(pool, augmentation=replace(pool.augmentation, ratio=(1, 1))),
-        {},
-    ),
+    "views.count": lambda vlm, pool: (vlm, pool, {"count": 3}),
+    "views.seed": lambda vlm, pool: (vlm, pool, {"seed": 1}),
+    "views.scale": lambda vlm, pool: (vlm, augmented(pool, scale=(0.9, 1)), {}),
+    "views.flip": lambda vlm, pool: (vlm, augmented(pool, flip=0.5), {}),
+    "views.ratio": lambda vlm, pool: (vlm, augmented(pool, ratio=(1, 1)), {}),
 }
 
 
 @pytest.mark.parametrize("field", CHANGES)
 def test_every_fingerprint_field_alone_makes_another_cache(field, vlm, small, tmp_path):
-    base = cache_module.fingerprint_of(
-        vlm, small.pool, akd.Views(2, augmentation=small.pool.augmentation)
-    )
-    changed_vlm, pool, options = CHANGES[field](vlm, small.pool)
-    views = options.get("views", 2)
-    views = akd.Views(views, augmentation=pool.augmentation) if isinstance(views, int) else views
+    def fingerprint(vlm, pool, changes):
+        views = akd.Views(**{"count": 2, "augmentation": pool.augmentation} | changes)
+        return cache_module.fingerprint_of(vlm, pool, views)
+
+    base, other = fingerprint(vlm, small.pool, {}), fingerprint(*CHANGES[field](vlm, small.pool))
     with pytest.raises(ValueError, match=field.replace(".", r"\.")):
-        cache_module.require_same(
-            base, cache_module.fingerprint_of(changed_vlm, pool, views), "it", "remake it"
-        )
+        cache_module.require_same(base, other, "it", "remake it")
 
 
 def test_other_weights_images_or_views_are_encoded_anew(vlm, small, tmp_path, counted):
@@ -214,7 +199,7 @@ def test_features_that_are_not_finite_are_refused(vlm, small, tmp_path, monkeypa
 
 
 def test_the_cache_predicts_as_the_model_run_directly(vlm, digits, tmp_path):
-    """On at least 99.9 % of the images, though its features are float16."""
+    """On at least 99.9 % of the images, although its features are float16."""
     shapes = akd.load_dataset("shapes", cache_root=tmp_path)
     for data, images in ((digits, digits.pool.images), (shapes, shapes.test.images)):
         weights = vlm.text_weights(data.classnames, data.templates)
@@ -238,9 +223,7 @@ def test_a_row_can_be_gathered_wherever_the_features_are(vlm, small, tmp_path):
     cache = build(vlm, small.pool, tmp_path)
     index, view = torch.tensor([3, 149, 0, 3]), torch.tensor([0, 1, 1, 1])
     expected = cache.features[view, index].float()
-    staged = replace(
-        cache, device=torch.device("cpu", 0)
-    )  # another device than "cpu" by name: rows are copied there
+    staged = replace(cache, device=torch.device("cpu", 0))  # not "cpu" by name: rows are copied
     for way in (cache, cache.to("cpu"), cache.to("cpu", budget_bytes=0), staged):
         assert torch.equal(way.gather(index, view), expected)
         assert torch.equal(way.gather(index, 1), cache.features[1, index].float())
@@ -279,22 +262,22 @@ VLM.encode_images = slow
 store.SHARD = 200
 data = akd.load_dataset("digits")
 pool = akd.Pool(data.pool.images[:600], data.classnames, data.pool.augmentation)
-akd.TeacherCache.build(akd.load_vlm(device="cpu"), pool, 2, sys.argv[1], batch_size=50, progress=False)
+vlm = akd.load_vlm(device="cpu")
+akd.TeacherCache.build(vlm, pool, 2, sys.argv[1], batch_size=50, progress=False)
 print(sum(encoded))
 """
 
 
 def start_build(root, seconds):
     command = [sys.executable, "-c", BUILD, str(root), str(seconds)]
-    return subprocess.Popen(
-        command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
 def test_two_processes_do_the_work_once(tmp_path):
     both = [start_build(tmp_path, 0.2) for _ in range(2)]
-    said = [process.communicate(timeout=120)[0].splitlines() for process in both]
-    assert sorted(int(lines[-1]) for lines in said) == [0, 1200]
+    texts = [process.communicate(timeout=120)[0] for process in both]
+    assert sorted(int(text.splitlines()[-1]) for text in texts) == [0, 1200]
 
 
 def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
@@ -304,9 +287,8 @@ def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGKILL)
-    left = 1200 - 200 * len(
-        json.loads(next(tmp_path.glob("*/manifest.json")).read_text())["shards"]
-    )
+    manifest = json.loads(next(tmp_path.glob("*/manifest.json")).read_text())
+    left = 1200 - 200 * len(manifest["shards"])
     assert 0 < left < 1200
     assert int(start_build(tmp_path, 0).communicate(timeout=120)[0]) == left
 
@@ -317,12 +299,8 @@ class TestKeepingHouse:
         half = build(vlm, small.pool, tmp_path, views=3).path
         rewrite(half, lambda manifest: manifest["shards"].clear())
         table = store.info(tmp_path).set_index("views")
-        assert table.loc[2, ["vlm", "images", "dim", "state"]].tolist() == [
-            "tiny-clip",
-            150,
-            128,
-            "whole",
-        ]
+        whole = table.loc[2, ["vlm", "images", "dim", "state"]]
+        assert whole.tolist() == ["tiny-clip", 150, 128, "whole"]
         assert table.loc[3, "state"] == "unfinished"
         assert table.loc[2, "mib"] == pytest.approx(2 * 150 * 128 * 2 / 2**20, rel=0.1)
         assert table["unused_days"].between(0, 0.1).all()
@@ -357,12 +335,10 @@ class TestKeepingHouse:
         assert set(store.prune(tmp_path, delete=True)) == {path}
 
     def test_nothing_but_caches_is_ever_touched(self, tmp_path):
-        """Folders with a manifest of their own, or a cache's name and something else inside; nor the root itself."""
+        """Not the root, nor a folder with other files that is named like a cache."""
         (tmp_path / "manifest.json").write_text("{}")
-        for name, file in (
-            ("tiny-clip", "weights.safetensors"),
-            ("thesis-0123456789ab", "thesis.txt"),
-        ):
+        others = {"tiny-clip": "weights.safetensors", "thesis-0123456789ab": "thesis.txt"}
+        for name, file in others.items():
             (tmp_path / name).mkdir()
             (tmp_path / name / "manifest.json").write_text("{}")
             (tmp_path / name / file).write_text("mine")
@@ -388,21 +364,13 @@ class TestFrozenFeatures:
     def test_a_linear_student_learns_from_features(self, vlm, small, teacher, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
         assert features.test.shape == (100, 128)
+        options = {"rounds": 1, "query_size": 20, "progress": False, "device": "cpu"}
         for student in ("linear", "mlp"):
-            options = {
-                "student": student,
-                "rounds": 1,
-                "query_size": 20,
-                "progress": False,
-                "device": "cpu",
-            }
-            out = tmp_path / student
-            result = akd.run_active_learning(small, teacher, features=features, out=out, **options)
+            options |= {"student": student, "features": features, "out": tmp_path / student}
+            result = akd.run_active_learning(small, teacher, **options)
             assert result.records[1].accuracy_pct > 75  # chance: 10
-            again = akd.load_run(out)
-            assert torch.equal(
-                again.predict(features.test).probs, result.predict(features.test).probs
-            )
+            expected, again = result.predict(features.test), akd.load_run(tmp_path / student)
+            assert torch.equal(again.predict(features.test).probs, expected.probs)
 
     def test_what_does_not_fit_is_refused(self, vlm, small, teacher, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
@@ -419,13 +387,8 @@ class TestFrozenFeatures:
 
     def test_they_are_part_of_the_configuration(self, vlm, small, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
-        options = {
-            "student": "linear",
-            "rounds": 0,
-            "train": quick,
-            "out": tmp_path / "run",
-            "progress": False,
-        }
+        options = {"student": "linear", "rounds": 0, "train": quick, "progress": False}
+        options["out"] = tmp_path / "run"
         akd.run_active_learning(small, None, features=features, **options)
         changed = replace(features, test=-features.test)
         with pytest.raises(ValueError, match=r"features\.test"):
@@ -438,12 +401,6 @@ def test_rows_of_the_file_are_view_then_image_whatever_the_shards(
     monkeypatch.setattr(store, "SHARD", 2 * 64)
     cache = build(vlm, small.pool, tmp_path)
     raw = np.fromfile(cache.path / "features.f16", np.float16).reshape(2, 150, 128)
-    x = akd.views.pixels(
-        cache.views,
-        small.pool.images[[70]],
-        torch.tensor([70]),
-        torch.tensor([1]),
-        vlm.input_size,
-        vlm.interpolation,
-    )
+    index, view, how = torch.tensor([70]), torch.tensor([1]), (vlm.input_size, vlm.interpolation)
+    x = akd.views.pixels(cache.views, small.pool.images[[70]], index, view, *how)
     np.testing.assert_allclose(raw[1, 70], vlm.encode_images(x)[0].numpy(), atol=2e-3)

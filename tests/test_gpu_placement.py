@@ -1,4 +1,4 @@
-"""Where tensors would be on a GPU: shapes and devices are followed through the code, nothing is computed (FakeTensorMode)."""
+"""Where tensors would be on a GPU: FakeTensorMode tracks shapes and devices without computing."""
 
 import pytest
 import torch
@@ -10,9 +10,8 @@ from activekd_lite.utils.device import resolve_device
 
 @pytest.fixture
 def fake_gpu(monkeypatch):
-    monkeypatch.setattr(
-        torch.Tensor, "pin_memory", lambda self: self
-    )  # the one step that FakeTensorMode does not know
+    # the one step that FakeTensorMode does not support
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9, 10**9))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
@@ -22,9 +21,8 @@ def fake_gpu(monkeypatch):
 def cache(small):
     features = torch.nn.functional.normalize(torch.rand(3, 150, 8), dim=2).half()
     fingerprint = {"vlm": {"logit_scale": 10.0}, "pool": small.pool.fingerprint()}
-    return akd.TeacherCache(
-        features, akd.Views(3, augmentation=small.pool.augmentation), fingerprint
-    )
+    views = akd.Views(3, augmentation=small.pool.augmentation)
+    return akd.TeacherCache(features, views, fingerprint)
 
 
 INDEX, VIEW = torch.arange(8), torch.tensor([0, 1, 2, 0, 1, 2, 1, 1])
@@ -36,13 +34,10 @@ def test_cached_features_arrive_on_the_gpu_whether_they_fit_or_not(cache, fake_g
     assert there.features.device.type == ("cpu" if budget == 0 else "cuda")
     for view in (VIEW, 1):
         rows = there.gather(INDEX, view)
-        assert (rows.device, rows.shape, rows.dtype) == (
-            torch.device("cuda", 0),
-            (8, 8),
-            torch.float32,
-        )
+        assert rows.device == torch.device("cuda", 0)
+        assert (rows.shape, rows.dtype) == ((8, 8), torch.float32)
 
 
 def test_a_device_is_named_with_its_number(fake_gpu):
-    """Else "cuda" and where its tensors are would differ."""
+    """Without its number, "cuda" would differ from the device of its tensors."""
     assert resolve_device("cuda") == torch.device("cuda", 0)

@@ -57,9 +57,8 @@ def test_zero_rounds_train_once_and_ask_nothing(small, teacher, quick):
 
 @pytest.mark.parametrize("strategy", akd.STRATEGIES)
 def test_same_seed_same_records(small, teacher, quick, strategy):
-    assert outcomes(run(small, teacher, quick, strategy=strategy)) == outcomes(
-        run(small, teacher, quick, strategy=strategy)
-    )
+    first, second = (run(small, teacher, quick, strategy=strategy) for _ in range(2))
+    assert outcomes(first) == outcomes(second)
 
 
 def test_round_0_is_the_same_for_every_strategy_but_not_for_every_seed(small, teacher, quick):
@@ -73,10 +72,8 @@ def test_round_0_is_the_same_for_every_strategy_but_not_for_every_seed(small, te
 
 
 def test_plain_active_learning_has_the_same_start_and_views(small, teacher, quick):
-    with_teacher, plain = (
-        run(small, teacher, quick, rounds=0),
-        run(small, None, quick, rounds=0, views=teacher.cache.views),
-    )
+    with_teacher = run(small, teacher, quick, rounds=0)
+    plain = run(small, None, quick, rounds=0, views=teacher.cache.views)
     assert torch.equal(with_teacher.state.labels, plain.state.labels)
     assert with_teacher.config["views"] == plain.config["views"]
     assert plain.config["teacher"] is None
@@ -159,36 +156,22 @@ def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(
         def __call__(self, predictions, state, query_size, *, generator, start=0):
             return state.unlabeled_indices[start : start + query_size]
 
-    numbers = {
-        "seed": np.int64(1),
-        "rounds": np.int32(1),
-        "query_size": np.int64(3),
-        "shots": np.int64(1),
-    }
-    strategies = [
-        Firsts(),
-        functools.partial(Firsts(), start=2),
-        functools.partial(Firsts(), start=3),
-    ]
-    names = [
-        run(small, teacher, quick, strategy=strategy, out=tmp_path / str(i), **numbers).config[
-            "strategy"
-        ]
+    numbers = {"rounds": np.int32(1)}
+    numbers |= {"seed": np.int64(1), "query_size": np.int64(3), "shots": np.int64(1)}
+    strategies = [Firsts(), *(functools.partial(Firsts(), start=i) for i in (2, 3))]
+    results = [
+        run(small, teacher, quick, strategy=strategy, out=tmp_path / str(i), **numbers)
         for i, strategy in enumerate(strategies)
     ]
+    names = [result.config["strategy"] for result in results]
     assert len(set(names)) == 3
     assert all("Firsts" in name for name in names)
 
 
 def test_what_a_run_writes(small, teacher, quick, tmp_path):
     result = run(small, teacher, quick, out=tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        ".lock",
-        "config.json",
-        "labels.csv",
-        "rounds.jsonl",
-        "student-03.safetensors",
-    ]
+    written = {".lock", "config.json", "labels.csv", "rounds.jsonl", "student-03.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == written
     lines = [json.loads(line) for line in (tmp_path / "rounds.jsonl").read_text().splitlines()]
     assert [
         akd.RoundRecord(**{k: v for k, v in line.items() if k not in runs.SUMS}) for line in lines
@@ -205,12 +188,19 @@ def test_what_a_run_writes(small, teacher, quick, tmp_path):
     assert len(rows) == 1 + 25
 
 
-@pytest.mark.parametrize(("field", "change"), [
-    ("strategy", {"strategy": "random"}), ("seed", {"seed": 1}), ("query_size", {"query_size": 4}),
-    ("selection_source", {"selection_source": "ce"}),
-    ("rounds", {"rounds": 2}), ("shots", {"shots": 2}), ("student", {"student": "tiny-resnet"}),
-    (r"train\.lr", {"train": akd.TrainConfig(steps=8, batch_size=8, lr=1e-4)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("strategy", {"strategy": "random"}),
+        ("seed", {"seed": 1}),
+        ("query_size", {"query_size": 4}),
+        ("selection_source", {"selection_source": "ce"}),
+        ("rounds", {"rounds": 2}),
+        ("shots", {"shots": 2}),
+        ("student", {"student": "tiny-resnet"}),
+        (r"train\.lr", {"train": akd.TrainConfig(steps=8, batch_size=8, lr=1e-4)}),
+    ],
+)
 def test_an_out_with_another_configuration_is_refused(
     small, teacher, quick, tmp_path, field, change
 ):
@@ -225,9 +215,8 @@ def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(
     small, vlm, teacher, quick, tmp_path
 ):
     run(small, teacher, quick, out=tmp_path)
-    prompts = akd.ZeroShotTeacher(
-        teacher.cache, vlm.text_weights(small.classnames, ["the digit {}"])
-    )
+    weights = vlm.text_weights(small.classnames, ["the digit {}"])
+    prompts = akd.ZeroShotTeacher(teacher.cache, weights)
     with pytest.raises(ValueError, match=r"teacher\.text_weights"):
         run(small, prompts, quick, out=tmp_path)
     with pytest.raises(ValueError, match="teacher"):
@@ -286,9 +275,7 @@ def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(
     expected = akd.STRATEGIES["pcoreset_teacher"](by_hand, nothing, 5, generator=torch.Generator())
     assert sorted(expected.tolist()) == first.tolist()
     assert [r.labeled_count for r in result.records] == [5, 10]
-    assert outcomes(
-        run(small, teacher, quick, shots=0, strategy="pcoreset_teacher", rounds=1, out=tmp_path)
-    ) == outcomes(result)
+    assert outcomes(run(small, teacher, quick, **cold)) == outcomes(result)
 
 
 def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, quick):
@@ -297,33 +284,17 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
 
     result = run(small, teacher, quick, strategy=lowest, rounds=1)
     assert result.config["strategy"].endswith("lowest")
-    with pytest.raises(ValueError, match="twice or one that is labelled already"):
-        run(
-            small,
-            teacher,
-            quick,
-            rounds=1,
-            strategy=lambda p, s, q, *, generator: s.labeled_indices[:q],
-        )
-    with pytest.raises(
-        ValueError,
-        match=r"returned \(2,\) torch.int64; pool indices are needed, a torch tensor \(5,\)",
-    ):
-        run(
-            small,
-            teacher,
-            quick,
-            rounds=1,
-            strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:2],
-        )
-    with pytest.raises(ValueError, match=r"returned ndarray; .* torch tensor \(5,\)"):
-        run(
-            small,
-            teacher,
-            quick,
-            rounds=1,
-            strategy=lambda p, s, q, *, generator: s.unlabeled_indices[:q].numpy(),
-        )
+
+    def refuse(choose, message):
+        with pytest.raises(ValueError, match=message):
+            run(small, teacher, quick, rounds=1, strategy=lambda p, s, q, generator: choose(s, q))
+
+    refuse(lambda s, q: s.labeled_indices[:q], "twice or one that is labelled already")
+    needed = r"pool indices are needed, a torch tensor \(5,\)"
+    refuse(lambda s, q: s.unlabeled_indices[:2], rf"returned \(2,\) torch.int64; {needed}")
+    refuse(
+        lambda s, q: s.unlabeled_indices[:q].numpy(), r"returned ndarray; .* torch tensor \(5,\)"
+    )
     with pytest.raises(ValueError, match="None is no strategy"):
         run(small, teacher, quick, strategy=None)
 
@@ -341,10 +312,8 @@ def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_any
         return torch.cat([state.unlabeled_indices[: query_size - 1], torch.tensor([index])])
 
     asked, data = [], replace(small, oracle=Asked(small.oracle.label(torch.arange(150)), 10))
-    with pytest.raises(
-        ValueError,
-        match=rf"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149",
-    ):
+    message = f"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149"
+    with pytest.raises(ValueError, match=message):
         run(data, teacher, quick, strategy=lost, rounds=1, shots=shots, out=tmp_path)
     assert [len(indices) for indices in asked] == [10] * shots  # the initial set alone
     assert not list(tmp_path.glob("*.csv"))
@@ -374,9 +343,7 @@ def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):
 
 def test_a_read_only_folder_is_named(small, teacher, quick, tmp_path, monkeypatch):
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    monkeypatch.setattr(
-        os, "access", lambda path, mode: False
-    )  # root may write anywhere: say what others are told
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     try:
         with pytest.raises(PermissionError, match="read-only"):
             run(small, teacher, quick, out=tmp_path)
@@ -425,15 +392,11 @@ def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(
     result, features = run(small, clap, quick, query_size=20), held_out.features[0].float()
     for record in result.records:
         known = result.state.labeled_round.le(record.round) & result.state.labeled_round.ge(0)
-        state = akd.LabelState(
-            *(x.where(known, -1) for x in (result.state.labeled_round, result.state.labels))
-        )
-        prototypes = clap.fitted(
-            state, akd.seeding.derive_seed(0, "teacher", record.round)
-        ).prototypes
-        right = (features @ torch.nn.functional.normalize(prototypes, dim=0)).argmax(
-            dim=1
-        ) == small.test.labels
+        rounds, labels = result.state.labeled_round, result.state.labels
+        state = akd.LabelState(rounds.where(known, -1), labels.where(known, -1))
+        fitted = clap.fitted(state, akd.seeding.derive_seed(0, "teacher", record.round))
+        directions = torch.nn.functional.normalize(fitted.prototypes, dim=0)
+        right = (features @ directions).argmax(dim=1) == small.test.labels
         assert record.teacher_accuracy_pct == pytest.approx(100 * right.double().mean().item())
     assert len({r.teacher_accuracy_pct for r in result.records}) > 1
 
@@ -448,17 +411,13 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
 
     fixed = akd.teacher.from_logits(pool, test=names[half])
     learning = akd.teacher.from_logits(pool, refit=refit, test=names[wrong])
-    assert [r.teacher_accuracy_pct for r in run(small, fixed, quick, rounds=1).records] == [50, 50]
-    assert [r.teacher_accuracy_pct for r in run(small, learning, quick, rounds=1).records] == [
-        50,
-        None,
-    ]  # no stale answers
+    for one, expected in ((fixed, [50, 50]), (learning, [50, None])):  # no stale answers
+        records = run(small, one, quick, rounds=1).records
+        assert [r.teacher_accuracy_pct for r in records] == expected
     with pytest.raises(ValueError, match=r"test logits are \(100, 9\); finite numbers \(M, 10\)"):
         akd.teacher.from_logits(pool, test=names[half][:, :9])
-    with pytest.raises(
-        ValueError,
-        match=r"test answers \(7 images\) are of other images than small's test set \(100\)",
-    ):
+    message = r"test answers \(7 images\) are of other images than small's test set \(100\)"
+    with pytest.raises(ValueError, match=message):
         run(small, akd.teacher.from_logits(pool, test=names[:7]), quick)
 
 
@@ -495,15 +454,12 @@ def test_class_counts_are_those_of_the_labels(small, teacher, quick):
     result = run(small, teacher, quick, strategy="random")
     labels, since = result.state.labels, result.state.labeled_round
     for record in result.records:
-        known, asked = (
-            labels[(since >= 0) & (since <= record.round)],
-            labels[since == record.round + 1],
-        )
+        known = labels[(since >= 0) & (since <= record.round)]
+        asked = labels[since == record.round + 1]
         assert record.label_class_counts == np.bincount(known, minlength=10).tolist()
         assert sum(record.label_class_counts) == record.labeled_count
-        assert record.query_class_counts == (
-            np.bincount(asked, minlength=10).tolist() if len(asked) else []
-        )
+        counts = np.bincount(asked, minlength=10).tolist() if len(asked) else []
+        assert record.query_class_counts == counts
     first, last = result.records[0], result.records[-1]
     assert (first.label_imbalance, first.label_imbalance_ratio) == (0, 1)  # one image of each class
     assert 0 < last.label_imbalance < 1
@@ -538,19 +494,12 @@ def test_a_selection_source_hands_its_probabilities_to_the_strategy(
     for source, probs in expected.items():
         torch.testing.assert_close(seen[source].probs, probs)
         assert torch.equal(seen[source].features, mixed.features)
-    picks = {
-        source: run(small, teacher, quick, rounds=1, selection_source=source)
-        .records[0]
-        .query_indices
-        for source in SELECTION_SOURCES
-    }
-    assert len(set(map(tuple, picks.values()))) == 4
-    assert (
-        picks["teacher"]
-        == run(small, teacher, quick, rounds=1, strategy="pcoreset_teacher")
-        .records[0]
-        .query_indices
-    )
+
+    def picks(**changes):
+        return tuple(run(small, teacher, quick, rounds=1, **changes).records[0].query_indices)
+
+    assert len({picks(selection_source=source) for source in SELECTION_SOURCES}) == 4
+    assert picks(selection_source="teacher") == picks(strategy="pcoreset_teacher")
     cold = {"shots": 0, "rounds": 1, "strategy": "pcoreset_teacher", "selection_source": "kd"}
     assert [r.labeled_count for r in run(small, teacher, quick, **cold).records] == [5, 10]
     radius = {
@@ -561,17 +510,15 @@ def test_a_selection_source_hands_its_probabilities_to_the_strategy(
 
 
 def old_inputs():
-    """What the run in fixtures/run-0.1 was made of: numbers that any machine computes alike."""
+    """The inputs of the run in fixtures/run-0.1: every machine computes the same numbers."""
     pool = torch.arange(24, dtype=torch.uint8).view(24, 1, 1, 1).expand(24, 3, 8, 8).contiguous()
     labels, units = torch.arange(24) % 3, torch.eye(24).half()
     data = akd.make_dataset("old", pool, labels, pool[:9] + 100, labels[:9], ["a", "b", "c"])
     views = akd.Views(1, augmentation=data.pool.augmentation)
-    cache = akd.TeacherCache(
-        units[None], views, {"pool": data.pool.fingerprint(), "vlm": {"name": "by-hand"}}
-    )
-    teacher = akd.teacher.from_logits(
-        3 * torch.eye(3)[(torch.arange(24) + torch.arange(24) // 12) % 3]
-    )
+    fingerprint = {"pool": data.pool.fingerprint(), "vlm": {"name": "by-hand"}}
+    cache = akd.TeacherCache(units[None], views, fingerprint)
+    answers = (torch.arange(24) + torch.arange(24) // 12) % 3
+    teacher = akd.teacher.from_logits(3 * torch.eye(3)[answers])
     return data, teacher, akd.FrozenFeatures(cache, units[:9])
 
 
@@ -584,13 +531,9 @@ def old(tmp_path):
 
 def resume(old, **changes):
     data, teacher, features = old_inputs()
-    settings = dict(
-        rounds=2,
-        query_size=2,
-        student="linear",
-        features=features,
-        train=akd.TrainConfig(steps=4, batch_size=4),
-    )
+    train = akd.TrainConfig(steps=4, batch_size=4)
+    settings = {"rounds": 2, "query_size": 2, "student": "linear", "features": features}
+    settings["train"] = train
     return run(data, teacher, None, out=old, **settings | changes)
 
 
@@ -600,11 +543,8 @@ def test_a_run_of_version_0_1_is_read(old):
     assert result.records == runs.finished_rounds(old)
     assert result.config["selection_source"] == "mixed"
     for record in result.records:
-        assert (record.teacher_accuracy_pct, record.ce_accuracy_pct, record.label_imbalance) == (
-            None,
-            None,
-            None,
-        )
+        for absent in ("teacher_accuracy_pct", "ce_accuracy_pct", "label_imbalance"):
+            assert getattr(record, absent) is None
         assert record.label_class_counts == record.query_class_counts == []
     assert result.predict(torch.eye(24)).probs.shape == (24, 3)
     assert result.to_frame()["label_imbalance"].isna().all()

@@ -63,7 +63,7 @@ def script(name):
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-resnet"])
 def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_path, monkeypatch):
-    """A whole, short pre-training with every way to the target data closed."""
+    """Run a short pre-training with every access to the target data blocked."""
     import sklearn.datasets
 
     from activekd_lite.datasets import shapes

@@ -1,4 +1,4 @@
-"""One contract, one test that every strategy passes; then what each one promises beyond it."""
+"""The contract that every strategy keeps; then the properties of each one."""
 
 import json
 import os
@@ -15,14 +15,9 @@ from activekd_lite import strategies
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.utils.seeding import generator
 
-DRAWN = (
-    "random",
-    "badge",
-    "classbalanced",
-    "classbalanced_reference",
-    "typiclust",
-)  # badge_reference starts at the lowest index
-NO_PREFIX = ("classbalanced_reference",)  # allocates anew for each query size
+DRAWN = ("random", "badge", "classbalanced", "classbalanced_reference", "typiclust")
+NO_PREFIX = ("classbalanced_reference",)  # allocates differently for each query size
+# badge_reference starts at the lowest index, so a permutation changes its picks
 DETERMINISTIC = tuple(name for name in STRATEGIES if name not in (*DRAWN, "badge_reference"))
 
 
@@ -65,15 +60,11 @@ class TestContract:
     def test_degenerate_predictions(self, name):
         _, state = situation()
         for probs in (torch.full((60, 5), 0.2), torch.eye(5)[torch.zeros(60, dtype=torch.long)]):
-            same, exhausted = (
-                akd.Predictions(probs, torch.ones(60, 8), probs),
-                name in ("coreset", "pcoreset", "pcoreset_teacher"),
-            )
-            with (
-                pytest.warns(UserWarning, match="pool exhausted")
-                if exhausted
-                else warnings.catch_warnings(action="error")
-            ):
+            same = akd.Predictions(probs, torch.ones(60, 8), probs)
+            expectation = warnings.catch_warnings(action="error")
+            if name in ("coreset", "pcoreset", "pcoreset_teacher"):
+                expectation = pytest.warns(UserWarning, match="pool exhausted")
+            with expectation:
                 picks = pick(name, same, state, 20)
             assert len(picks.unique()) == 20
             assert (state.labels[picks] < 0).all()
@@ -90,17 +81,12 @@ class TestContract:
             pick(name, predictions, akd.LabelState.empty(61), 5)
 
     def test_float16_features_whose_squares_overflow(self, name):
-        """1000 squared is infinite in float16; the picks are those of the same numbers in float64."""
+        """1000 squared is infinite in float16, yet the picks equal those in float64."""
         predictions, state = situation()
-        half = [
-            predictions.probs.half(),
-            (1000 * predictions.features).half(),
-            predictions.teacher_probs.half(),
-        ]
-        double = akd.Predictions(*(x.double() for x in half))
-        assert torch.equal(
-            pick(name, akd.Predictions(*half), state, 20), pick(name, double, state, 20)
-        )
+        p = predictions
+        numbers = [x.half() for x in (p.probs, 1000 * p.features, p.teacher_probs)]
+        half, double = akd.Predictions(*numbers), akd.Predictions(*(x.double() for x in numbers))
+        assert torch.equal(pick(name, half, state, 20), pick(name, double, state, 20))
 
 
 @pytest.mark.parametrize("q", [1, 4, 20])
@@ -112,7 +98,10 @@ def test_the_first_q_of_q_plus_1_picks_are_the_q_picks(name, q):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_memory_is_that_of_the_predictions(name, largest_allocation):
-    """6,000 images: all pairs are 144 MB in float32, gradient embeddings built in full 154 MB in float64; the predictions 5."""
+    """No strategy builds all pairs (144 MB here) or full gradient embeddings (154 MB).
+
+    The predictions themselves take 5 MB.
+    """
     predictions, state = situation(n=6000, classes=50, dim=64, labeled=20)
     with largest_allocation as seen:
         pick(name, predictions, state, 10)
@@ -120,23 +109,18 @@ def test_memory_is_that_of_the_predictions(name, largest_allocation):
 
 
 def test_another_process_chooses_the_same():
-    """Hashing, and so the order of sets, differs between processes; selections must not."""
+    """Hashes, and so the order of sets, differ between processes; selections must not."""
     program = """
 import json, sys
 sys.path.insert(0, "tests")
 from test_strategies import STRATEGIES, pick, situation
 print(json.dumps({name: pick(name, *situation(), 12).tolist() for name in STRATEGIES}))
 """
-    other = {
-        **os.environ,
-        "PYTHONHASHSEED": "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2",
-    }
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, env=other
-    )
-    assert json.loads(run.stdout) == {
-        name: pick(name, *situation(), 12).tolist() for name in STRATEGIES
-    }
+    seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
+    options = {"env": os.environ | {"PYTHONHASHSEED": seed}, "text": True, "check": True}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, **options)
+    expected = {name: pick(name, *situation(), 12).tolist() for name in STRATEGIES}
+    assert json.loads(run.stdout) == expected
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)
@@ -153,11 +137,8 @@ def test_permuting_the_pool_permutes_the_picks(name):
 def test_uncertainty_takes_the_largest_entropies():
     probs = torch.tensor([[1.0, 0.0], [0.5, 0.5], [0.9, 0.1], [0.6, 0.4], [0.5, 0.5]])
     state = akd.LabelState.empty(5).with_labels(torch.tensor([0]), torch.tensor([0]), 0)
-    assert pick("uncertainty", akd.Predictions(probs, torch.zeros(5, 2)), state, 3).tolist() == [
-        1,
-        4,
-        3,
-    ]
+    predictions = akd.Predictions(probs, torch.zeros(5, 2))
+    assert pick("uncertainty", predictions, state, 3).tolist() == [1, 4, 3]
     assert strategies.entropy(torch.tensor([[1.0, 0.0]])).item() == 0
 
 
@@ -169,11 +150,9 @@ def test_margin_and_least_confidence_look_at_the_largest_probabilities():
 
 
 def blobs(sizes, spread=0.05, seed=0):
-    """Unit vectors around the axes, `sizes` of each: predictions whose class is the axis, and which axis."""
-    g, axis = (
-        generator(seed, "blobs"),
-        torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)),
-    )
+    """Clusters around the axes, of these sizes: predictions of the axis, and the axis (N,)."""
+    g = generator(seed, "blobs")
+    axis = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     eye = torch.eye(len(sizes))[axis]
     features = eye + spread * torch.randn(len(axis), len(sizes), generator=g)
     return akd.Predictions((4 * eye).softmax(1), features), axis
@@ -181,9 +160,8 @@ def blobs(sizes, spread=0.05, seed=0):
 
 def test_typiclust_goes_to_the_largest_unlabelled_blob_and_takes_its_middle():
     predictions, axis = blobs([20, 50, 30, 10])
-    known = torch.tensor(
-        [25, 40, 60]
-    )  # of the blob of 50: with the first pick there are as many clusters as blobs
+    # all in the blob of 50: with the first pick there are as many clusters as blobs
+    known = torch.tensor([25, 40, 60])
     state = akd.LabelState.empty(110).with_labels(known, torch.ones(3, dtype=torch.int64), 0)
     picks = pick("typiclust", predictions, state, 3)
     assert axis[picks].tolist() == [2, 0, 3]
@@ -200,9 +178,8 @@ def naive_probcover(predictions, state, q):
     x = torch.nn.functional.normalize(predictions.features, dim=1)
     similarity, classes = x @ x.T, predictions.probs.argmax(1)
     other = similarity.masked_fill(classes[:, None] == classes, -2).amax(1)
-    radius = next(
-        r for r in sorted(other.tolist()) if (other > r).float().mean() <= 0.05
-    )  # the widest that is pure
+    # the widest ball that is pure
+    radius = next(r for r in sorted(other.tolist()) if (other > r).float().mean() <= 0.05)
     ball = similarity > radius
     uncovered, picks = ~ball[state.labeled_indices].any(0), []
     while len(picks) < q:
@@ -210,12 +187,8 @@ def naive_probcover(predictions, state, q):
         degree[state.labeled_indices] = degree[picks] = -1
         best = degree.max()
         assert best > 0, "the case is too small: everything is covered"
-        picks.append(
-            max(
-                torch.nonzero(degree == best).flatten().tolist(),
-                key=lambda i: float(x[i] @ x.mean(0)),
-            )
-        )
+        tied = torch.nonzero(degree == best).flatten().tolist()
+        picks.append(max(tied, key=lambda i: float(x[i] @ x.mean(0))))
         uncovered &= ~ball[picks[-1]]
     return picks
 
@@ -223,9 +196,8 @@ def naive_probcover(predictions, state, q):
 @pytest.mark.parametrize("seed", range(4))
 def test_probcover_equals_the_matrix_of_all_balls(seed, monkeypatch):
     predictions, state = situation(n=300, labeled=3, seed=seed)
-    near = akd.Predictions(
-        predictions.features[:, :5].softmax(1), predictions.features
-    )  # classes that the features show
+    features = predictions.features
+    near = akd.Predictions(features[:, :5].softmax(1), features)  # classes follow the features
     expected = naive_probcover(near, state, 12)
     assert pick("probcover", near, state, 12).tolist() == expected
     monkeypatch.setattr(sys.modules["activekd_lite.strategies.probcover"], "CHUNK_NUMBERS", 1000)
@@ -277,16 +249,13 @@ def test_badge_reference_is_farthest_first_among_embeddings_of_norm_1():
 
 
 def test_pcoreset_by_hand():
-    """Five points of the 3-class simplex, the first labelled; squared distances worked on paper."""
+    """Five points of the 3-class simplex, the first labelled; squared distances by hand."""
     probs = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0.5, 0.5, 0], [0, 0.4, 0.6], [0.9, 0.1, 0]])
     state = akd.LabelState.empty(5).with_labels(torch.tensor([0]), torch.tensor([0]), 0)
-    # to p0: p1 2.00, p2 0.50, p3 1.52, p4 0.02 -> p1; to {p0, p1}: p2 0.50, p3 0.72, p4 0.02 -> p3; then p2 0.50
-    assert pick("pcoreset", akd.Predictions(probs, torch.zeros(5, 2)), state, 4).tolist() == [
-        1,
-        3,
-        2,
-        4,
-    ]
+    # to p0: p1 2.00, p2 0.50, p3 1.52, p4 0.02, so p1
+    # to {p0, p1}: p2 0.50, p3 0.72, p4 0.02, so p3; then p2
+    predictions = akd.Predictions(probs, torch.zeros(5, 2))
+    assert pick("pcoreset", predictions, state, 4).tolist() == [1, 3, 2, 4]
 
 
 def test_coreset_looks_at_features_by_angle_and_pcoreset_at_probabilities():

@@ -1,4 +1,4 @@
-"""Runs that are killed, run out of disk, are damaged or meet another one: nothing is lost, done twice or silently different."""
+"""Killed, damaged or concurrent runs and full disks: nothing is lost, repeated or changed."""
 
 import contextlib
 import json
@@ -23,19 +23,16 @@ from activekd_lite.utils import files
 from activekd_lite.widgets.journal import Journal
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="forks, SIGKILL and tmpfs, as on Linux")
-SETTINGS = (
-    "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6 --device cpu".split()
-)
+SETTINGS = "run --dataset digits --pool-size 150 --rounds 2 --query-size 5 --steps 6".split()
 KILLS = 40
 
 
 @pytest.fixture(scope="module")
 def zygote():
-    """zygote(job, ...): runs the jobs in processes of their own at the same time; see `zygote.py`."""
+    """zygote(job, ...) runs the jobs at the same time, each in its own process; see `zygote.py`."""
     command = [sys.executable, Path(__file__).with_name("zygote.py")]
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == "ready\n"
 
         def ask(*jobs):
@@ -48,21 +45,28 @@ def zygote():
 
 
 def job(folder: Path, log: str = "log", **when) -> dict:
-    argv = [*SETTINGS, "--cache", str(folder / "cache"), "--out", str(folder / "run")]
+    argv = [
+        *SETTINGS,
+        "--device",
+        "cpu",
+        "--cache",
+        str(folder / "cache"),
+        "--out",
+        str(folder / "run"),
+    ]
     folder.mkdir(exist_ok=True)
     return {"argv": argv, "log": str(folder.parent / f"{folder.name}-{log}"), **when}
 
 
-def said(folder: Path, log: str = "log") -> str:
+def log_text(folder: Path, log: str = "log") -> str:
     return (folder.parent / f"{folder.name}-{log}").read_text()
 
 
 def left(folder: Path) -> dict:
-    """All that a run and its cache leave, and that has to be the same whatever happened."""
+    """All that a run and its cache leave on disk; it must not depend on interruptions."""
     run = akd.load_run(folder / "run", "cpu")
-    (folder / "run" / "student-01.safetensors").unlink(
-        missing_ok=True
-    )  # where it was killed when all but this was done
+    # stays if the run was killed as the last thing was about to be removed
+    (folder / "run" / "student-01.safetensors").unlink(missing_ok=True)
     caches = sorted((folder / "cache").glob("*/features.f16"))  # of the pool and of the test images
     return {
         "config": run.config,
@@ -77,19 +81,19 @@ def left(folder: Path) -> dict:
 
 @pytest.fixture(scope="module")
 def undisturbed(zygote, tmp_path_factory):
-    """Its folder, and how it went: the second of two, as the first one is slow."""
+    """Folder and outcome of an undisturbed run: the second of two, as the first one is slow."""
     root = tmp_path_factory.mktemp("undisturbed")
     for folder in (root / "first", root / "second"):
         (went,) = zygote(job(folder))
-        assert went["code"] == 0, said(folder)
+        assert went["code"] == 0, log_text(folder)
     assert left(root / "first") == left(root / "second")
     return root / "second", went
 
 
 @linux
 def test_killed_at_40_moments_and_run_again_everything_is_the_same(zygote, undisturbed, tmp_path):
-    """Half of the moments are spread over the time of a run, half are before or after a file is forced to the disk or takes its
-    name, or a step of a training. Where it dies while it writes a new file, half of that is lost."""
+    """Half of the moments are spread over the time of a run; half are just before or after an
+    fsync, a rename, a deletion or a training step. A file being written loses its second half."""
     folder, whole = undisturbed
     expected, draw, stages = left(folder), random.Random(0), Counter()
     half = KILLS // 2
@@ -101,7 +105,7 @@ def test_killed_at_40_moments_and_run_again_everything_is_the_same(zygote, undis
         assert killed["code"] == -9 or "at_second" in moment, moment
         stages[killed["stage"] if killed["code"] else "after its end"] += 1
         (again,) = zygote(job(trial))
-        assert again["code"] == 0, said(trial)
+        assert again["code"] == 0, log_text(trial)
         found = left(trial)
         for what, value in expected.items():
             assert found[what] == value, f"{what}, killed at {moment}, {killed}"
@@ -122,7 +126,7 @@ def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(
     waited = [
         name
         for name in ("one", "other")
-        if f"another process is using {trial / 'run'}: waiting" in said(trial, name)
+        if f"another process is using {trial / 'run'}: waiting" in log_text(trial, name)
     ]
     assert len(waited) == 1
     assert left(trial) == left(folder)
@@ -130,18 +134,15 @@ def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(
 
 @pytest.fixture
 def disk(tmp_path):
-    """disk(free): what is free on a disk of its own, in bytes, from now on; the disk is `tmp_path / "disk"`."""
+    """disk(free) leaves that many bytes free on a separate disk, `tmp_path / "disk"`."""
     folder, size = tmp_path / "disk", 2**22
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
-    mounted = subprocess.run(
-        ["mount", *options], capture_output=True, text=True, env=os.environ | {"LC_ALL": "C"}
-    )
+    environment = os.environ | {"LC_ALL": "C"}
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, env=environment)
     if re.search("superuser|permission denied|not permitted", mounted.stderr):
-        pytest.skip(
-            "may not mount a tmpfs here: a full disk is only imitated (test_loop.py, test_cache.py)"
-        )
-    assert mounted.returncode == 0, mounted.stderr  # any other reason is a fault of this test
+        pytest.skip("no permission to mount a tmpfs; see test_loop.py and test_cache.py instead")
+    assert mounted.returncode == 0, mounted.stderr
 
     def free(wanted: int) -> None:
         ballast = folder / "ballast"
@@ -160,18 +161,10 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
     folder, _ = undisturbed
     expected, named = left(folder), Counter()
     pages = {name: -(-len(expected[name]) // 4096) for name in ("features", "student")}
-    most = (
-        pages["features"] + 2 * pages["student"] + 7
-    )  # what a run has there at once, and a little less than that
+    features, student = pages["features"], pages["student"]
+    most = features + 2 * student + 7  # the peak use of a run, which then gets a little less
     trial = tmp_path / "disk" / "trial"
-    for free in (
-        1,
-        pages["features"] - 1,
-        pages["features"] + 2,
-        pages["features"] + pages["student"] // 2,
-        most - 5,
-        most - 4,
-    ):
+    for free in (1, features - 1, features + 2, features + student // 2, most - 5, most - 4):
         disk(free * 4096)
         stopped = zygote(job(trial) | {"log": str(tmp_path / "log")})[0]
         text = (tmp_path / "log").read_text()
@@ -179,10 +172,8 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
         assert "No space left on device); free space or choose another" in text
         named[text.split("cannot write ")[1].split(" (")[0]] += 1
         disk(2**21)
-        assert zygote(job(trial) | {"log": str(tmp_path / "log")})[0]["code"] == 0, (
-            free,
-            (tmp_path / "log").read_text(),
-        )
+        resumed = zygote(job(trial) | {"log": str(tmp_path / "log")})[0]
+        assert resumed["code"] == 0, (free, (tmp_path / "log").read_text())
         assert left(trial) == expected
         shutil.rmtree(trial)
     print(f"there was no space for: {dict(named)}")
@@ -191,7 +182,7 @@ def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
 
 @pytest.fixture(scope="module")
 def finished(small, teacher, quick, tmp_path_factory):
-    """The folder of a run with all its students."""
+    """Folder of a run that kept all its students."""
     out = tmp_path_factory.mktemp("finished") / "run"
     go_on(small, teacher, quick, out)
     return out
@@ -208,9 +199,11 @@ def flipped(content: bytes, place: int, draw: random.Random) -> bytes:
     return content[:place] + bytes([content[place] ^ draw.randrange(1, 256)]) + content[place + 1 :]
 
 
-def same_or_refused(path: Path, places: list[int], read, expected, says: str) -> int:
-    """A byte after the other is changed: `read` has to raise a ValueError that names the file, or to give what it gave before.
-    Returns how often it raised."""
+def same_or_refused(path: Path, places: list[int], read, expected, remedy: str) -> int:
+    """Change one byte at a time; `read` must give what it gave before or raise a ValueError.
+
+    The error must name the file. Returns how often it was raised.
+    """
     whole, draw, refused = path.read_bytes(), random.Random(path.name), 0
     for place in places:
         path.write_bytes(flipped(whole, place, draw))
@@ -222,7 +215,7 @@ def same_or_refused(path: Path, places: list[int], read, expected, says: str) ->
             assert found == expected, f"byte {place} of {path.name}: {path.read_bytes()[place]}"
         else:
             assert path.name in error
-            assert says in error
+            assert remedy in error
             refused += 1
     path.write_bytes(whole)
     assert read() == expected
@@ -250,10 +243,8 @@ def test_a_changed_byte_of_a_student_is_found(finished, tmp_path):
         places = [0, 7, 8, 100, size - 1, *random.Random(0).sample(range(size), 15)]
 
         def weights(round=round):
-            return {
-                k: v.tolist()
-                for k, v in akd.load_run(out, "cpu", round=round).student.state_dict().items()
-            }
+            student = akd.load_run(out, "cpu", round=round).student
+            return {k: v.tolist() for k, v in student.state_dict().items()}
 
         remedy = f"keep the first {round} lines" if round else "delete"
         assert same_or_refused(path, places, weights, weights(), remedy) == len(places)
@@ -267,10 +258,9 @@ def test_a_changed_byte_of_a_cache_is_found_or_harmless(small, vlm, tmp_path):
         return cache.fingerprint, cache.views, cache.features.numpy().tobytes()
 
     manifest, features = path / "manifest.json", path / "features.f16"
-    refused = same_or_refused(
-        manifest, range(manifest.stat().st_size), read, read(), "delete the folder"
-    )
-    assert refused > 0.6 * manifest.stat().st_size
+    places = range(manifest.stat().st_size)
+    refused = same_or_refused(manifest, places, read, read(), "delete the folder")
+    assert refused > 0.6 * len(places)
     places = random.Random(0).sample(range(features.stat().st_size), 50)
     assert same_or_refused(features, places, read, read(), "delete the folder") == 50
 
@@ -310,15 +300,11 @@ def test_a_changed_byte_of_a_persons_answers_is_found_or_harmless(small, tmp_pat
 
 
 def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_path):
-    """As the error says: without the lines of rounds.jsonl that are not whole the same command gives the same run; and a
-    config.json that is damaged is written anew."""
+    """After the damaged lines of rounds.jsonl are removed, as the error says, the same command
+    gives the same run; a damaged config.json is rewritten."""
     expected = akd.load_run(finished, "cpu")
-    for name, place in (
-        ("labels.csv", -3),
-        ("student-02.safetensors", 5000),
-        ("rounds.jsonl", -200),
-        ("config.json", 50),
-    ):
+    places = {"labels.csv": -3, "student-02.safetensors": 5000, "rounds.jsonl": -200}
+    for name, place in (places | {"config.json": 50}).items():
         out = shutil.copytree(finished, tmp_path / name)
         content = (out / name).read_bytes()
         (out / name).write_bytes(flipped(content, place % len(content), random.Random(0)))
@@ -330,9 +316,8 @@ def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_
             (out / "rounds.jsonl").write_bytes(b"\n".join([*lines[:whole], b""]))
         again = go_on(small, teacher, quick, out)
         assert [r.outcome() for r in again.records] == [r.outcome() for r in expected.records]
-        assert (
-            out / name
-        ).read_bytes() == content or name == "rounds.jsonl"  # its seconds are others
+        # the seconds in rounds.jsonl differ
+        assert (out / name).read_bytes() == content or name == "rounds.jsonl"
         akd.load_run(out, "cpu")
 
 
@@ -340,16 +325,12 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     lines = [json.loads(line) for line in (out / "rounds.jsonl").read_text().splitlines()]
     older = [{k: v for k, v in line.items() if k not in (*runs.SUMS, "device")} for line in lines]
-    newer = [
-        files.with_checksum({k: v for k, v in line.items() if k != "sha256"} | {"mood": "good"})
-        for line in lines
-    ]
+    unsealed = [{k: v for k, v in line.items() if k != "sha256"} for line in lines]
+    newer = [files.with_checksum(line | {"mood": "good"}) for line in unsealed]
     for content, which in ((older, "an older version"), (newer, "another version")):
         (out / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in content))
-        with pytest.raises(
-            ValueError,
-            match=rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another",
-        ):
+        message = rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another"
+        with pytest.raises(ValueError, match=message):
             akd.load_run(out)
 
 
@@ -377,10 +358,15 @@ def changed_pool_image(data):
     return replace(data, pool=replace(data.pool, images=images))
 
 
-@pytest.mark.parametrize(("change", "shown"), [
-    (changed_test_label, r"\(test\.labels: "), (changed_test_image, r"\(test\.images: "),
-    (changed_pool_label, r"\(labels: "), (changed_pool_image, r"\(pool: "),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [
+        (changed_test_label, r"\(test\.labels: "),
+        (changed_test_image, r"\(test\.images: "),
+        (changed_pool_label, r"\(labels: "),
+        (changed_pool_image, r"\(pool: "),
+    ],
+)
 def test_changed_data_are_refused_and_the_difference_is_shown(
     small, quick, tmp_path, change, shown
 ):
@@ -421,13 +407,10 @@ def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finish
     ):
         akd.load_run(tmp_path, round=1)
     for round in range(3):
-        then, shorter = (
-            akd.load_run(finished, "cpu", round=round),
-            go_on(small, teacher, quick, None, rounds=round),
-        )
-        assert [r.outcome() for r in then.records] == [
-            r.outcome() for r in last.records[: round + 1]
-        ]
+        then = akd.load_run(finished, "cpu", round=round)
+        shorter = go_on(small, teacher, quick, None, rounds=round)
+        expected = last.records[: round + 1]
+        assert [r.outcome() for r in then.records] == [r.outcome() for r in expected]
         assert set(then.state.labeled_round.tolist()) == set(range(-1, min(2, round + 1) + 1))
         for name, values in shorter.student.state_dict().items():
             assert torch.equal(then.student.state_dict()[name], values)
@@ -435,7 +418,7 @@ def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finish
         with pytest.raises(ValueError, match=r"students of the rounds \[0, 1, 2\] only"):
             akd.load_run(finished, round=absent)
     go_on(small, teacher, quick, finished, keep_students=False)
-    assert len(list(finished.glob("student*"))) == 3  # only looked at
+    assert len(list(finished.glob("student*"))) == 3  # read, not written
 
 
 def test_a_finished_run_needs_no_lock_and_no_place_to_write(
@@ -466,9 +449,8 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
     first = threading.Thread(target=work, kwargs={"on_round": first_round})
     first.start()
     assert started.wait(60)
-    second = threading.Thread(
-        target=work, kwargs={"on_round": lambda record: pytest.fail("trained again")}
-    )
+    again = {"on_round": lambda record: pytest.fail("trained again")}
+    second = threading.Thread(target=work, kwargs=again)
     second.start()
     while "another thread of this process is using" not in (text := capsys.readouterr().err):
         assert second.is_alive(), text
@@ -488,7 +470,7 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
 def test_a_run_that_goes_on_while_it_is_read_is_read_again(
     small, teacher, quick, tmp_path, monkeypatch
 ):
-    """Its last student is gone by the time it is opened: another round is over."""
+    """Its last student has been removed when it is opened, as another round has finished."""
     with contextlib.suppress(KeyboardInterrupt):
         go_on(small, teacher, quick, tmp_path, keep_students=False, on_round=interrupt)
     original = runs.RunFolder.student
@@ -515,17 +497,12 @@ def interrupt(record):
 def test_half_done_work_is_removed_when_the_run_goes_on(small, teacher, quick, tmp_path):
     with contextlib.suppress(KeyboardInterrupt):
         go_on(small, teacher, quick, tmp_path, keep_students=False, on_round=interrupt)
-    for name in (
-        ".labels.csv.1.partial",
-        ".student-01.safetensors.1.partial",
-        "student-07.safetensors",
-        ".mine.1.partial",
-    ):
+    partial = [".labels.csv.1.partial", ".student-01.safetensors.1.partial"]
+    for name in (*partial, "student-07.safetensors", ".mine.1.partial"):
         (tmp_path / name).write_bytes(b"half")
     go_on(small, teacher, quick, tmp_path, keep_students=False)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        ".lock", ".mine.1.partial", "config.json", "labels.csv", "rounds.jsonl", "student-02.safetensors",
-    }  # fmt: skip
+    kept = {"config.json", "labels.csv", "rounds.jsonl", "student-02.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", ".mine.1.partial", *kept}
 
 
 @linux

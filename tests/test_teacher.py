@@ -36,26 +36,22 @@ class TestClap:
         assert torch.equal(clap.fitted(akd.LabelState.empty(150), 0).probs(), clap.probs())
 
     def test_it_minimises_what_the_paper_says(self, clap, state):
-        """Five whole-batch passes, against the objective written out in float64 and its own gradient descent."""
-        one_view = replace(
-            clap.cache, features=clap.cache.features[:1], views=replace(clap.cache.views, count=1)
-        )
+        """Five whole-batch passes equal gradient descent on the paper's objective in float64."""
+        views = replace(clap.cache.views, count=1)
+        one_view = replace(clap.cache, features=clap.cache.features[:1], views=views)
         config = akd.ClapConfig(passes=5, lr=0.5, momentum=0.9, warmup=0.4, constraint=1.0)
         found = akd.ClapTeacher(one_view, clap.start, config=config).fitted(state, 0).prototypes
         index = state.labeled_indices
         y, f, s = state.labels[index], clap.cache.features[0, index].double(), clap.logit_scale
         start = clap.start.double()
         right = (s * f @ F.normalize(start, dim=0)).softmax(dim=1)[torch.arange(len(y)), y]
-        held = torch.stack(
-            [right[y == c].mean() if (y == c).any() else torch.tensor(0.0) for c in range(10)]
-        )
+        zero = torch.tensor(0.0)
+        held = torch.stack([right[y == c].mean() if (y == c).any() else zero for c in range(10)])
         p, velocity = start.clone(), torch.zeros_like(start)
         for factor in (0.5, 1.0, 1.0, 2 / 3, 1 / 3):  # two steps of warm-up, then down to 0
             p.requires_grad_()
-            loss = (
-                F.cross_entropy(s * f @ F.normalize(p, dim=0), y)
-                + (held * ((p - start) ** 2).sum(dim=0)).mean()
-            )
+            loss = F.cross_entropy(s * f @ F.normalize(p, dim=0), y)
+            loss = loss + (held * ((p - start) ** 2).sum(dim=0)).mean()
             (gradient,) = torch.autograd.grad(loss, p)
             velocity = 0.9 * velocity + gradient
             p = (p - 0.5 * factor * velocity).detach()
@@ -75,9 +71,8 @@ class TestClap:
     def test_the_constraint_holds_a_prototype_where_it_was(self, clap, state):
         moved = {}
         for constraint in (0.0, 10.0):
-            teacher = akd.ClapTeacher(
-                clap.cache, clap.start, config=akd.ClapConfig(constraint=constraint)
-            )
+            config = akd.ClapConfig(constraint=constraint)
+            teacher = akd.ClapTeacher(clap.cache, clap.start, config=config)
             moved[constraint] = (teacher.fitted(state, 0).prototypes - clap.start).norm()
         assert moved[10.0] < moved[0.0] / 2
 
@@ -91,14 +86,24 @@ class TestClap:
         lagging = akd.ClapTeacher(clap.cache, clap.start, config=akd.ClapConfig(lag=1))
         before = akd.LabelState.empty(150).with_labels(torch.arange(40), state.labels[:40], 0)
         assert torch.equal(lagging.fitted(state, 5).prototypes, clap.fitted(before, 5).prototypes)
-        assert torch.equal(
-            lagging.fitted(before, 5).prototypes, clap.fitted(before, 5).prototypes
-        )  # the first is never late
+        first = lagging.fitted(before, 5)  # the first round is never left out
+        assert torch.equal(first.prototypes, clap.fitted(before, 5).prototypes)
 
-    @pytest.mark.parametrize(("field", "value"), [
-        ("passes", 7), ("batch_size", 16), ("lr", 0.02), ("momentum", 0.5), ("warmup", 0.5), ("constraint", 0.3), ("lag", 1),
-        ("sampling", "chained"), ("sampling", "replacement"), ("schedule", "linear_from_zero"),
-    ])  # fmt: skip
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("passes", 7),
+            ("batch_size", 16),
+            ("lr", 0.02),
+            ("momentum", 0.5),
+            ("warmup", 0.5),
+            ("constraint", 0.3),
+            ("lag", 1),
+            ("sampling", "chained"),
+            ("sampling", "replacement"),
+            ("schedule", "linear_from_zero"),
+        ],
+    )
     def test_every_setting_alone_changes_the_teacher(self, clap, state, field, value):
         base = akd.ClapConfig(passes=5)
         first, other = (
@@ -118,11 +123,12 @@ class TestClap:
         self, clap, small, quick, tmp_path, monkeypatch
     ):
         asked, original = [], akd.ClapTeacher.fitted
-        monkeypatch.setattr(
-            akd.ClapTeacher,
-            "fitted",
-            lambda self, s, seed: asked.append(len(s.labeled_indices)) or original(self, s, seed),
-        )
+
+        def fitted(self, state, seed):
+            asked.append(len(state.labeled_indices))
+            return original(self, state, seed)
+
+        monkeypatch.setattr(akd.ClapTeacher, "fitted", fitted)
         options = {"rounds": 2, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
         whole = akd.run_active_learning(small, clap, **options)
         assert asked == [10, 15, 20]
@@ -137,21 +143,18 @@ class TestClap:
         assert "teacher" in whole.records[0].seconds
 
     def test_settings_that_cannot_work_are_refused_by_value(self):
-        for name, value in {
-            "passes": 0,
-            "lr": -1.0,
-            "momentum": 1.0,
-            "warmup": 2.0,
-            "constraint": -1.0,
-            "lag": 2,
-        }.items():
+        wrong = {"passes": 0, "lr": -1.0, "momentum": 1.0, "warmup": 2.0, "constraint": -1.0}
+        for name, value in (wrong | {"lag": 2}).items():
             with pytest.raises(ValueError, match=f"{name} = {value}"):
                 akd.ClapConfig(**{name: value})
 
 
 class TestLogits:
     def test_a_teachers_own_logits_give_its_own_run(self, small, teacher, quick):
-        """The same picks and accuracies; numbers are close, as logits of 150 images and of 8 may differ in the last bit."""
+        """Picks and accuracies are equal; other numbers are close.
+
+        Logits of 150 images and of 8 may differ in the last bit.
+        """
         array = torch.stack([teacher.logits(torch.arange(150), v) for v in range(3)])
         brought = akd.teacher.from_logits(array, teacher.views)
         options = {"rounds": 1, "query_size": 5, "train": quick, "progress": False, "device": "cpu"}
@@ -159,36 +162,23 @@ class TestLogits:
             akd.run_active_learning(small, t, **options).records for t in (teacher, brought)
         )
         for a, b in zip(first, other, strict=True):
-            assert (a.query_indices, a.accuracy_pct, a.labeled_count) == (
-                b.query_indices,
-                b.accuracy_pct,
-                b.labeled_count,
-            )
+            for field in ("query_indices", "accuracy_pct", "labeled_count"):
+                assert getattr(a, field) == getattr(b, field)
             assert a.calibration_error_pct == pytest.approx(b.calibration_error_pct, rel=1e-4)
             assert a.covering_radius == pytest.approx(b.covering_radius, rel=1e-4)
             for part, losses in a.loss_curve.items():
-                assert losses == pytest.approx(
-                    b.loss_curve[part], rel=1e-4, abs=2e-4
-                )  # they are rounded to 4 digits
+                # losses are rounded to 4 digits
+                assert losses == pytest.approx(b.loss_curve[part], rel=1e-4, abs=2e-4)
 
     def test_one_answer_an_image_serves_every_view(self, small, quick):
         array = np.random.default_rng(0).normal(size=(150, 10))
         brought = akd.teacher.from_logits(array)
-        index = torch.tensor([5, 5, 9])
-        torch.testing.assert_close(
-            brought.logits(index, torch.tensor([0, 4, 2])), torch.tensor(array[[5, 5, 9]]).float()
-        )
-        akd.run_active_learning(small, brought, rounds=1, query_size=5, train=quick, progress=False)
-        cold = akd.run_active_learning(
-            small,
-            brought,
-            rounds=0,
-            query_size=5,
-            shots=0,
-            strategy="pcoreset_teacher",
-            train=quick,
-            progress=False,
-        )
+        logits = brought.logits(torch.tensor([5, 5, 9]), torch.tensor([0, 4, 2]))
+        torch.testing.assert_close(logits, torch.tensor(array[[5, 5, 9]]).float())
+        options = {"query_size": 5, "train": quick, "progress": False}
+        akd.run_active_learning(small, brought, rounds=1, **options)
+        options |= {"shots": 0, "strategy": "pcoreset_teacher"}
+        cold = akd.run_active_learning(small, brought, rounds=0, **options)
         assert cold.records[0].labeled_count == 5
 
     def test_a_teacher_that_learns_is_asked_each_round(self, small, quick):
@@ -203,9 +193,8 @@ class TestLogits:
         assert seen == [10, 15, 20]
         assert brought.fingerprint()["refit"].endswith("refit")
         wrong = akd.teacher.from_logits(np.zeros((150, 10)), refit=lambda state: np.zeros((150, 3)))
-        with pytest.raises(
-            ValueError, match=r"refit gave logits \(1, 150, 3\); \(1, 150, 10\) are needed"
-        ):
+        shapes = r"\(1, 150, 3\); \(1, 150, 10\) are needed"
+        with pytest.raises(ValueError, match=f"refit gave logits {shapes}"):
             akd.run_active_learning(small, wrong, rounds=0, train=quick, progress=False)
 
     def test_what_cannot_be_is_refused_by_value(self, small, quick):
@@ -219,13 +208,10 @@ class TestLogits:
                 akd.teacher.from_logits(array)
         with pytest.raises(ValueError, match="give .N, C. alone"):
             akd.teacher.from_logits(np.zeros((5, 3)), akd.Views(5))
-        with pytest.raises(
-            ValueError,
-            match=r"outputs \(7 images\) were made from other images than small's pool \(150\)",
-        ):
-            akd.run_active_learning(
-                small, akd.teacher.from_logits(np.zeros((7, 10))), rounds=0, train=quick
-            )
+        few = akd.teacher.from_logits(np.zeros((7, 10)))
+        message = r"outputs \(7 images\) were made from other images than small's pool \(150\)"
+        with pytest.raises(ValueError, match=message):
+            akd.run_active_learning(small, few, rounds=0, train=quick)
 
 
 def test_text_weights_of_another_length_are_refused(vlm, small, teacher):

@@ -9,16 +9,43 @@ from activekd_lite.losses import tempered_kl
 from activekd_lite.training import _plan
 
 BASE = {
-    "steps": 6, "batch_size": 8, "lr": 2e-3, "weight_decay": 0.01, "warmup": 0.5, "schedule": "linear",
-    "temperature": 2.0, "kd_weight": 0.5, "beta": 1.0, "passes": None, "pretrained": True, "precision": "auto",
-    "pool_passes": None, "padded": False, "labeled_sampling": "replacement", "unlabeled_sampling": "replacement",
+    "steps": 6,
+    "batch_size": 8,
+    "lr": 2e-3,
+    "weight_decay": 0.01,
+    "warmup": 0.5,
+    "schedule": "linear",
+    "temperature": 2.0,
+    "kd_weight": 0.5,
+    "beta": 1.0,
+    "passes": None,
+    "pretrained": True,
+    "precision": "auto",
+    "pool_passes": None,
+    "padded": False,
+    "labeled_sampling": "replacement",
+    "unlabeled_sampling": "replacement",
     "separate_batches": False,
-}  # fmt: skip
+}
 CHANGED = {
-    "steps": 7, "batch_size": 9, "lr": 1e-3, "weight_decay": 0.5, "warmup": 0.1, "schedule": "cosine",
-    "temperature": 4.0, "kd_weight": 0.9, "beta": 0.5, "passes": 3, "pretrained": False, "precision": "bfloat16",
-    "pool_passes": 0.5, "padded": True, "labeled_sampling": "passes", "unlabeled_sampling": "passes", "separate_batches": True,
-}  # fmt: skip
+    "steps": 7,
+    "batch_size": 9,
+    "lr": 1e-3,
+    "weight_decay": 0.5,
+    "warmup": 0.1,
+    "schedule": "cosine",
+    "temperature": 4.0,
+    "kd_weight": 0.9,
+    "beta": 0.5,
+    "passes": 3,
+    "pretrained": False,
+    "precision": "bfloat16",
+    "pool_passes": 0.5,
+    "padded": True,
+    "labeled_sampling": "passes",
+    "unlabeled_sampling": "passes",
+    "separate_batches": True,
+}
 
 
 @pytest.fixture(scope="module")
@@ -75,10 +102,8 @@ def test_only_the_last_round_is_longer(small, teacher):
     result = akd.run_active_learning(
         small, teacher, rounds=1, query_size=5, train=train, device="cpu", progress=False
     )
-    assert [len(r.loss_curve["ce"]) for r in result.records] == [
-        3,
-        5,
-    ]  # of 5 batches, the last round's pool being 135
+    # a pass over the last round's pool of 135 is 5 batches
+    assert [len(r.loss_curve["ce"]) for r in result.records] == [3, 5]
 
 
 def planned(state, config, distilled=True):
@@ -89,17 +114,14 @@ def planned(state, config, distilled=True):
 
 def test_a_padded_set_repeats_the_images_that_were_labelled_first(small, state):
     late = torch.tensor([i for i in range(20) if state.labels[i] < 0][:3])
-    state = state.with_labels(
-        late, torch.zeros(3, dtype=torch.int64), round=1
-    )  # 13 labels, filled up to 20 by the first 7
+    # 13 labels; the first 7 are repeated to make 20
+    state = state.with_labels(late, torch.zeros(3, dtype=torch.int64), round=1)
     labeled, _ = planned(state, akd.TrainConfig(steps=4000, batch_size=10, padded=True))
     counts = labeled.flatten().bincount(minlength=150).double() / 40_000
     first = state.in_labeling_order()
     assert first[-3:].tolist() == sorted(late.tolist())
-    torch.testing.assert_close(counts[first[:7]], torch.full((7,), 0.1).double(), atol=0.01, rtol=0)
-    torch.testing.assert_close(
-        counts[first[7:]], torch.full((6,), 0.05).double(), atol=0.01, rtol=0
-    )
+    expected = torch.tensor([0.1] * 7 + [0.05] * 6).double()
+    torch.testing.assert_close(counts[first], expected, atol=0.01, rtol=0)
 
 
 def test_a_pass_shows_every_image_as_often(state):
@@ -141,10 +163,8 @@ def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
 
 
 def test_half_precision_learns_the_same(small, state, teacher):
-    for precision, steps in (
-        ("bfloat16", 40),
-        ("float16", 3),
-    ):  # float16 takes a second a step on a CPU
+    # float16 takes a second per step on a CPU
+    for precision, steps in (("bfloat16", 40), ("float16", 3)):
         config = akd.TrainConfig(steps=steps, batch_size=8)
         whole, half = (
             answers(small, state, teacher, replace(config, precision=p))
@@ -155,7 +175,7 @@ def test_half_precision_learns_the_same(small, state, teacher):
 
 
 def test_a_student_can_be_compiled(small, state, quick, monkeypatch):
-    """torch.compile is asked for, and what it gives is what is trained; compiling itself is torch's own business."""
+    """torch.compile is called, and its result is trained; compiling itself is torch's job."""
     calls = []
 
     def compiled(net):
@@ -173,10 +193,10 @@ def test_a_student_can_be_compiled(small, state, quick, monkeypatch):
 
 def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
     config = replace(quick, steps=40)
-    with_teacher = akd.train_student(
-        small.pool, state, teacher, config=config, device="cpu"
-    ).loss_curve
-    without = akd.train_student(small.pool, state, None, config=config, device="cpu").loss_curve
+    with_teacher, without = (
+        akd.train_student(small.pool, state, t, config=config, device="cpu").loss_curve
+        for t in (teacher, None)
+    )
     assert with_teacher.shape == without.shape == (40, 2)
     assert without[:, 1].eq(0).all()
     for curve in (with_teacher[:, 0], with_teacher[:, 1], without[:, 0]):
@@ -185,34 +205,22 @@ def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
     bank = ViewBank(small.pool, teacher.views, 16, torch.device("cpu"))
     index, view = _plan(state, 3, config, 0, distilled=True)[0]
     ce, kd = net(bank(index, view))
-    says = teacher.logits(index, view)
-    distilled = sum(tempered_kl(kd[part], says[part]) for part in (slice(8), slice(8, 16)))
+    logits = teacher.logits(index, view)
+    distilled = sum(tempered_kl(kd[part], logits[part]) for part in (slice(8), slice(8, 16)))
     supervised = torch.nn.functional.cross_entropy(ce[:8], state.labels[index[:8]])
     torch.testing.assert_close(with_teacher[0], torch.stack([supervised, distilled]).detach())
-    record = akd.run_active_learning(
-        small, teacher, rounds=0, train=config, progress=False
-    ).records[0]
-    assert {k: len(v) for k, v in record.loss_curve.items()} == {"ce": 20, "kd": 20}
-    assert list(
-        akd.run_active_learning(small, None, rounds=0, train=config, progress=False)
-        .records[0]
-        .loss_curve
-    ) == ["ce"]
+    options = {"rounds": 0, "train": config, "progress": False}
+    taught, plain = (
+        akd.run_active_learning(small, t, **options).records[0].loss_curve for t in (teacher, None)
+    )
+    assert {k: len(v) for k, v in taught.items()} == {"ce": 20, "kd": 20}
+    assert list(plain) == ["ce"]
 
 
 def test_settings_that_cannot_work_are_refused_by_value():
-    for field, value in {
-        "steps": 0,
-        "batch_size": 0,
-        "lr": -1.0,
-        "warmup": 2.0,
-        "schedule": "step",
-        "kd_weight": 1.5,
-        "passes": 0,
-        "eval_kd_weight": -0.1,
-        "eval_beta": 0,
-        "precision": "int8",
-    }.items():
+    wrong = {"steps": 0, "batch_size": 0, "lr": -1.0, "warmup": 2.0, "schedule": "step"}
+    wrong |= {"kd_weight": 1.5, "passes": 0, "eval_kd_weight": -0.1, "eval_beta": 0}
+    for field, value in (wrong | {"precision": "int8"}).items():
         with pytest.raises(ValueError, match=f"{field} = '?{value}"):
             akd.TrainConfig(**{field: value})
 
@@ -228,32 +236,30 @@ def test_learning_rate_rises_then_falls_to_zero():
 
 
 def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
-    """After distillation the kd_head agrees with the teacher over the pool far more often than a plain student does."""
+    """The kd_head agrees with the teacher on the pool far more often than a plain student does."""
     config = akd.TrainConfig(steps=120, batch_size=32)
-    says = teacher.probs().argmax(dim=1)
-    agreement = {}
-    for with_teacher in (True, False):
-        net = akd.train_student(
-            small.pool, state, teacher if with_teacher else None, config=config, device="cpu"
-        )
-        kd_weight = 1.0 if with_teacher else 0.0
+    expected = teacher.probs().argmax(dim=1)
+
+    def agreement(teacher, kd_weight):
+        net = akd.train_student(small.pool, state, teacher, config=config, device="cpu")
         found = akd.predict(net, small.pool.images, kd_weight=kd_weight).probs.argmax(dim=1)
-        agreement[with_teacher] = (found == says)[state.unlabeled_indices].float().mean()
-    assert agreement[True] > 0.8
-    assert agreement[True] > agreement[False] + 0.1
+        return (found == expected)[state.unlabeled_indices].float().mean()
+
+    taught = agreement(teacher, 1.0)
+    assert taught > 0.8
+    assert taught > agreement(None, 0.0) + 0.1
 
 
 def test_labels_are_learnt(small, state):
-    net = akd.train_student(
-        small.pool, state, config=akd.TrainConfig(steps=60, batch_size=16), device="cpu"
-    )
+    config = akd.TrainConfig(steps=60, batch_size=16)
+    net = akd.train_student(small.pool, state, config=config, device="cpu")
     index = state.labeled_indices
     found = akd.predict(net, small.pool.images[index], kd_weight=0).probs.argmax(dim=1)
     assert torch.equal(found, state.labels[index])
 
 
 def test_hidden_labels_are_never_read(small, state, teacher, quick):
-    """What the oracle has not said has no influence: the state alone carries labels."""
+    """Labels that were not queried have no influence: only the state carries labels."""
     assert state.labels[state.unlabeled_indices].eq(-1).all()
     first = answers(small, state, teacher, quick)
     shuffled = replace(small, oracle=akd.Oracle(small.oracle.label(torch.arange(150)).flip(0), 10))
@@ -261,9 +267,8 @@ def test_hidden_labels_are_never_read(small, state, teacher, quick):
 
 
 def test_a_fully_labelled_pool_still_trains(small, teacher, quick):
-    everything = akd.LabelState.empty(150).with_labels(
-        torch.arange(150), small.oracle.label(torch.arange(150)), 0
-    )
+    index = torch.arange(150)
+    everything = akd.LabelState.empty(150).with_labels(index, small.oracle.label(index), 0)
     assert torch.isfinite(answers(small, everything, teacher, quick)).all()
 
 
@@ -275,9 +280,7 @@ def test_views_kept_or_rendered_on_demand_are_the_same_pixels(small):
     assert kept.kept is not None
     assert fresh.kept is None
     levels = ((kept(index, view) - fresh(index, view)).abs() * 255).round()
-    assert (
-        levels.max() <= 1
-    )  # in batches of other sizes a last bit may differ before it is rounded to 8 bits
+    assert levels.max() <= 1  # the batch size may change a last bit before rounding to 8 bits
     assert (levels > 0).float().mean() < 1e-3
 
 
@@ -311,26 +314,22 @@ def test_predictions_carry_what_each_head_says(small, state, teacher, quick):
 def test_mix_heads_by_hand():
     ce, kd = torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 0.0]])
     p = 1 / (1 + torch.exp(torch.tensor(-2.0)))  # softmax(kd / 0.5)
-    torch.testing.assert_close(
-        akd.mix_heads(ce, kd, 0.25, 0.5), torch.stack([0.375 + 0.25 * p, 0.625 - 0.25 * p])[None]
-    )
+    expected = torch.stack([0.375 + 0.25 * p, 0.625 - 0.25 * p])[None]
+    torch.testing.assert_close(akd.mix_heads(ce, kd, 0.25, 0.5), expected)
     assert torch.equal(akd.mix_heads(ce, kd * float("nan"), 0.0), torch.tensor([[0.5, 0.5]]))
 
 
 def test_tiny_resnet_starts_from_its_pretrained_backbone():
     pretrained, fresh = (
-        akd.build_student("tiny-resnet", 36),
-        akd.build_student("tiny-resnet", 36, pretrained=False),
+        akd.build_student("tiny-resnet", 36, pretrained=choice) for choice in (True, False)
     )
     assert torch.equal(pretrained.ce_head.weight, fresh.ce_head.weight)
     assert not torch.equal(pretrained.backbone[0].weight, fresh.backbone[0].weight)
 
 
 def test_what_cannot_be_trained_is_refused_by_value(small, teacher, state):
-    with pytest.raises(
-        ValueError,
-        match="unknown student 'resnet9'; known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet",
-    ):
+    known = "known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet"
+    with pytest.raises(ValueError, match=f"unknown student 'resnet9'; {known}"):
         akd.build_student("resnet9", 10)
     with pytest.raises(ValueError, match="nothing is labelled"):
         akd.train_student(small.pool, akd.LabelState.empty(150), teacher)

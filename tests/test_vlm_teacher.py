@@ -14,7 +14,7 @@ from activekd_lite.utils import files, views
 
 
 def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):
-    """The embedded teacher's figures, as its card gives them; the whole of digits, and shapes' test set."""
+    """The embedded teacher's accuracy on all of digits and on the test set of shapes."""
     weights = vlm.text_weights(digits.classnames, digits.templates)
     images = torch.cat([digits.pool.images, digits.test.images])
     labels = torch.cat([digits.oracle.label(torch.arange(1100)), digits.test.labels])
@@ -38,16 +38,10 @@ def test_text_weights_are_open_clips(vlm):
     names, templates = ["circle", "square"], ["a {}", "a photo of a {}."]
     expected = open_clip.build_zero_shot_classifier(vlm.model, vlm.tokenizer, names, templates)
     torch.testing.assert_close(vlm.text_weights(names, templates), expected)
-    raw = torch.stack(
-        [
-            vlm.model.encode_text(vlm.tokenizer([t.format(n) for t in templates])).mean(0)
-            for n in names
-        ],
-        1,
-    )
-    torch.testing.assert_close(
-        vlm.text_weights(names, templates, average="raw"), torch.nn.functional.normalize(raw, dim=0)
-    )
+    tokens = [vlm.tokenizer([t.format(n) for t in templates]) for n in names]
+    raw = torch.stack([vlm.model.encode_text(x).mean(0) for x in tokens], 1)
+    expected = torch.nn.functional.normalize(raw, dim=0)
+    torch.testing.assert_close(vlm.text_weights(names, templates, average="raw"), expected)
 
 
 def test_words_it_never_saw_are_named(vlm):
@@ -92,10 +86,13 @@ def embedded_copy(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
-@pytest.mark.parametrize(("name", "load"), [
-    ("tiny-clip", lambda: akd.load_vlm()),
-    ("tiny-resnet", lambda: akd.build_student("tiny-resnet", 3)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "load"),
+    [
+        ("tiny-clip", lambda: akd.load_vlm()),
+        ("tiny-resnet", lambda: akd.build_student("tiny-resnet", 3)),
+    ],
+)
 def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
     load()
     weights = embedded_copy / name / "weights.safetensors"
@@ -115,17 +112,29 @@ def edit(path, change):
     path.write_text(json.dumps(content))
 
 
-@pytest.mark.parametrize("damage", [
-    lambda path: path.write_text("{"),
-    lambda path: path.write_text("[" * 10_000),
-    lambda path: path.write_text("[]"),
-    lambda path: path.write_bytes(b"\xff\xfe\xfa{}"),
-    lambda path: edit(path, lambda content: content.popitem()),
-    lambda path: edit(path, lambda content: content.update({next(iter(content)): 1})),
-    lambda path: edit(path, lambda content: content["words" if "words" in content else "text_cfg"].clear()),
-    lambda path: edit(path, lambda content: content.get("words", []).append("elephant") or content.update(more=1)),
-    lambda path: path.unlink(),
-])  # fmt: skip
+def clear_part(content):
+    content["words" if "words" in content else "text_cfg"].clear()
+
+
+def add(content):
+    content.get("words", []).append("elephant")
+    content["more"] = 1
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_text("{"),
+        lambda path: path.write_text("[" * 10_000),
+        lambda path: path.write_text("[]"),
+        lambda path: path.write_bytes(b"\xff\xfe\xfa{}"),
+        lambda path: edit(path, lambda content: content.popitem()),
+        lambda path: edit(path, lambda content: content.update({next(iter(content)): 1})),
+        lambda path: edit(path, clear_part),
+        lambda path: edit(path, add),
+        lambda path: path.unlink(),
+    ],
+)
 @pytest.mark.parametrize("name", ["manifest.json", "tiny-clip.json"])
 def test_damaged_and_edited_files_beside_the_weights(embedded_copy, name, damage):
     damage(embedded_copy / "tiny-clip" / name)
@@ -141,14 +150,13 @@ def test_a_configuration_with_other_line_endings_is_the_same(embedded_copy):
     assert akd.load_vlm(device="cpu").known_words
 
 
-def test_weights_of_ones_own_and_corrupt_ones(embedded_copy, tmp_path):
+def test_custom_weights_and_corrupt_ones(embedded_copy, tmp_path):
     own = tmp_path / "own.safetensors"
     state = load_file(embedded_copy / "tiny-clip" / "weights.safetensors")
     state["logit_scale"] = torch.tensor(1.0)
     save_file(state, own)
-    assert akd.load_vlm("tiny-clip", pretrained=str(own)).logit_scale == pytest.approx(
-        2.71828, rel=1e-3
-    )
+    loaded = akd.load_vlm("tiny-clip", pretrained=str(own))
+    assert loaded.logit_scale == pytest.approx(2.71828, rel=1e-3)
     torch.save({"logit_scale": ValueError("any class at all")}, tmp_path / "own.pt")
     with pytest.raises(ValueError, match="own.pt' of tiny-clip hold more than tensors"):
         akd.load_vlm("tiny-clip", pretrained=str(tmp_path / "own.pt"))

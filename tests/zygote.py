@@ -1,8 +1,9 @@
-"""Runs `activekd-lite` commands in processes of their own and kills them, for `test_survival.py`.
+"""Run `activekd-lite` commands in separate processes and kill them, for `test_survival.py`.
 
-All is imported once, then each command is a fork of this process, as importing takes longer than the runs. A line of JSON on
-stdin is a list of jobs that run at the same time, {"argv", "log"} and when to die, "at_second" or "at_moment"; the answer is a
-line with, for each, {"code": exit code or minus the signal, "seconds", and what is on the BOARD}.
+Each command is a fork of this process, because importing takes longer than the runs. Each line on
+stdin is a JSON list of jobs to run at the same time: {"argv", "log"} and, to kill one, "at_second"
+or "at_moment". The answer is a line with one {"code", "seconds", and the fields of BOARD} per job;
+"code" is the exit code or minus the signal.
 """
 
 import json
@@ -18,21 +19,16 @@ import torch
 
 torch.set_num_threads(1)
 
-from activekd_lite import cache, cli, loop, runs
-from activekd_lite.cli import run, sweep  # noqa: F401, otherwise imported in every fork
-from activekd_lite.utils import store
+from activekd_lite import cache, cli, loop, runs  # noqa: E402
+from activekd_lite.cli import run, sweep  # noqa: E402, F401 - else imported in every fork
+from activekd_lite.utils import store  # noqa: E402
 
 store.SHARD = 64  # several shards of few images
-BOARD = (
-    "stage",
-    "moments",
-    "trainings",
-    "batches",
-)  # what a fork writes down, for each job four integers
+BOARD = ("stage", "moments", "trainings", "batches")  # shared memory: four integers per job
 STAGES = ("other", "encode", "store", "train", "write")
 LAYOUT, MOST_JOBS = struct.Struct("4i"), 4
 board = mmap.mmap(-1, LAYOUT.size * MOST_JOBS)
-job = {"place": 0}  # that this fork does
+job = {"place": 0}  # the job of this fork
 
 
 def seen(place: int) -> dict[str, int]:
@@ -45,7 +41,7 @@ def note(**changes: int) -> None:
 
 
 def watch(owner: object, name: str, stage: str, counted: str | None = None) -> None:
-    """Whoever is in this function is in that stage."""
+    """Record `stage` while this function runs, and count its calls as `counted`."""
     original = getattr(owner, name)
 
     def watched(*args, **kwargs):
@@ -59,7 +55,7 @@ def watch(owner: object, name: str, stage: str, counted: str | None = None) -> N
 
 
 def count_moments(owner: object, name: str) -> None:
-    """Two moments at which a fork may die: before this function and after it."""
+    """Count two moments at which a fork can be killed: before this function and after it."""
     original = getattr(owner, name)
 
     def counted(*args, **kwargs):
@@ -72,19 +68,18 @@ def count_moments(owner: object, name: str) -> None:
 
 
 def moment(written: object = None, *_) -> None:
-    """One more; at the one that was asked for the fork dies, and where it was writing a new file half of that is lost."""
+    """Count a moment. At the requested one, truncate a file being written to half, then die."""
     note(moments=seen(job["place"])["moments"] + 1)
     if seen(job["place"])["moments"] == job.get("at_moment"):
         name = os.readlink(f"/proc/self/fd/{written}") if isinstance(written, int) else "/"
-        if os.path.isfile(name) and not name.endswith(
-            "features.f16"
-        ):  # that one is written piece by piece
+        # features.f16 is written in parts, so it is never truncated
+        if os.path.isfile(name) and not name.endswith("features.f16"):
             os.ftruncate(written, os.fstat(written).st_size // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def begin(place: int, asked: dict) -> int:
-    """Fork; the fork runs the command and ends. Returns its process id."""
+    """Fork; the child runs the command and exits. Returns its process id."""
     job.update(place=place)
     note(**dict.fromkeys(BOARD, 0))
     if pid := os.fork():
@@ -104,7 +99,7 @@ def begin(place: int, asked: dict) -> int:
 
 
 def outcomes(jobs: list[dict]) -> list[dict]:
-    """Begin all, kill those whose time has come, until none is left."""
+    """Start all jobs, kill each at its time, and wait until all have ended."""
     start = time.monotonic()
     left = {begin(place, asked): place for place, asked in enumerate(jobs)}
     done = [{} for _ in jobs]
@@ -128,11 +123,7 @@ if __name__ == "__main__":
     watch(store.FeatureStore, "write", "store")
     watch(loop, "train_student", "train", "trainings")
     watch(runs.RunFolder, "write", "write")
-    for name in (
-        "fsync",
-        "replace",
-        "unlink",
-    ):  # a file is forced to the disk, takes its name, goes
+    for name in ("fsync", "replace", "unlink"):
         count_moments(os, name)
     count_moments(torch.optim.AdamW, "step")
     print("ready", flush=True)

@@ -1,9 +1,10 @@
-"""Remake tiny-clip: a CLIP trained from scratch on generated picture-caption pairs, with open_clip's model, loss and tokenizer.
+"""Train tiny-clip from scratch, on generated image-caption pairs.
 
-    python data/tiny-clip/pretrain.py            # about 25 minutes on 2 cores, seeded; writes beside this file
+    python data/tiny-clip/pretrain.py       # about 25 minutes on 2 cores, seeded; writes here
 
-It sees digits drawn from fonts and then bent, and figures of the easy `PRETRAINING` domain. It never reads the
-target images or labels (scikit-learn's digits, the TARGET domain of shapes): `evaluate.py` does, afterwards.
+Model, loss and tokenizer are open_clip's. The images are digits, drawn from fonts and then
+distorted, and figures of the easy `PRETRAINING` domain. The script never reads images or labels of
+the targets (scikit-learn's digits, the `TARGET` domain of shapes).
 """
 
 import argparse
@@ -23,21 +24,34 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
 
-from activekd_lite.utils import views
 from activekd_lite.datasets import shapes
-from activekd_lite.utils import files
+from activekd_lite.utils import files, views
 
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGIT_CAPTIONS = (
-    "{}", "the digit {}", "the number {}", "a digit {}", "a photo of a {}.", 'a photo of the number: "{}".',
-    "a handwritten {}", "a handwritten digit {}", "a handwritten number {}", "a picture of the digit {}.",
-)  # fmt: skip
+    "{}",
+    "the digit {}",
+    "the number {}",
+    "a digit {}",
+    "a photo of a {}.",
+    'a photo of the number: "{}".',
+    "a handwritten {}",
+    "a handwritten digit {}",
+    "a handwritten number {}",
+    "a picture of the digit {}.",
+)
 FIGURE_CAPTIONS = (
-    "{}", "a {}", "a {} shape", "a photo of a {}.", "a picture of a {}.", "a drawing of a {}.", "an image of a {}.",
+    "{}",
+    "a {}",
+    "a {} shape",
+    "a photo of a {}.",
+    "a picture of a {}.",
+    "a drawing of a {}.",
+    "an image of a {}.",
     "this is a {}.",
-)  # fmt: skip
-SIZES = (("small", 0.0), ("", 0.62), ("big", 0.78))  # a word and the radius from which it is said
+)
+SIZES = (("small", 0.0), ("", 0.62), ("big", 0.78))  # word, smallest radius
 CROPS = {
     "digits": views.Augmentation((0.7, 1.0), (0.85, 1.18), 0.0),
     "shapes": views.Augmentation((0.5, 1.0)),
@@ -45,21 +59,15 @@ CROPS = {
 
 
 def known_words() -> list[str]:
-    """Every word that a caption can hold."""
-    parts = (
-        NUMERALS,
-        DIGIT_WORDS,
-        shapes.FIGURES,
-        shapes.PATTERNS,
-        shapes.COLOURS,
-        [word for word, _ in SIZES],
-    )
-    sentences = [c.format("") for c in DIGIT_CAPTIONS + FIGURE_CAPTIONS]
-    words = itertools.chain(
-        *parts,
-        *(s.replace('"', " ").replace(":", " ").replace(".", " ").split() for s in sentences),
-    )
-    return sorted({w for w in words if w})
+    """Every word that a caption can contain."""
+    sizes = [word for word, _ in SIZES]
+    names = (NUMERALS, DIGIT_WORDS, shapes.FIGURES, shapes.PATTERNS, shapes.COLOURS, sizes)
+    marks = str.maketrans('":.', "   ")
+    captions = [c.format("").translate(marks).split() for c in DIGIT_CAPTIONS + FIGURE_CAPTIONS]
+    return sorted({word for word in itertools.chain(*names, *captions) if word})
+
+
+Pairs = tuple[Tensor, list[str], Tensor]
 
 
 def choose(options, g: torch.Generator):
@@ -70,36 +78,28 @@ def chance(probability: float, g: torch.Generator) -> bool:
     return float(torch.rand(1, generator=g)) < probability
 
 
-def digit_pairs(
-    bank: tuple[Tensor, Tensor], count: int, g: torch.Generator
-) -> tuple[Tensor, list[str], Tensor]:
-    """`count` drawn digits (count, 3, 8, 8) uint8, their captions and what they are."""
+def digit_pairs(bank: tuple[Tensor, Tensor], count: int, g: torch.Generator) -> Pairs:
+    """Draw `count` digits: images (count, 3, 8, 8) uint8, captions, digits (count,)."""
     masks, digits = bank
-    wanted = (
-        torch.arange(count)[torch.randperm(count, generator=g)] % 10
-    )  # in no order that `pixels` could give away
+    # shuffled, as `pixels` treats even and odd positions differently
+    wanted = torch.arange(count)[torch.randperm(count, generator=g)] % 10
     picks = torch.stack([choose(torch.nonzero(digits == d)[:, 0], g) for d in wanted])
     images = glyphs.box_and_count(glyphs.deform(masks[picks], g), g)
     names = [NUMERALS[d] if chance(0.5, g) else DIGIT_WORDS[d] for d in wanted]
-    return (
-        images[:, None].expand(-1, 3, -1, -1),
-        [choose(DIGIT_CAPTIONS, g).format(n) for n in names],
-        wanted,
-    )
+    captions = [choose(DIGIT_CAPTIONS, g).format(name) for name in names]
+    return images[:, None].expand(-1, 3, -1, -1), captions, wanted
 
 
-def figure_pairs(count: int, g: torch.Generator) -> tuple[Tensor, list[str], Tensor]:
-    """`count` figures (count, 3, 32, 32) uint8 of the pre-training domain; captions say or leave out size, colour, pattern."""
+def figure_pairs(count: int, g: torch.Generator) -> Pairs:
+    """Draw `count` figures of the pre-training domain: images (count, 3, 32, 32) uint8, captions,
+    labels (count,). Captions mention size, colour and pattern at random."""
     labels = torch.randint(len(shapes.CLASSNAMES), (count,), generator=g)
     figure, pattern = labels // len(shapes.PATTERNS), labels % len(shapes.PATTERNS)
     images, drawn = shapes.draw(figure, pattern, shapes.PRETRAINING, g)
     captions = []
     for i in range(count):
-        size = (
-            [word for word, least in SIZES if drawn["radius"][i] >= least][-1]
-            if chance(0.25, g)
-            else ""
-        )
+        size = [word for word, least in SIZES if drawn["radius"][i] >= least][-1]
+        size = size if chance(0.25, g) else ""
         colour = list(shapes.COLOURS)[drawn["colour"][i]] if chance(0.4, g) else ""
         kind = shapes.PATTERNS[pattern[i]] if chance(0.8, g) else ""
         name = shapes.FIGURES[figure[i]] if chance(0.92, g) else ("" if colour or kind else "shape")
@@ -109,20 +109,30 @@ def figure_pairs(count: int, g: torch.Generator) -> tuple[Tensor, list[str], Ten
 
 
 def pixels(images: Tensor, kind: str, step: int, size: int) -> Tensor:
-    """Normalised pixels, one half as the centre crop and one half as a random view: (B, 3, size, size)."""
+    """Normalised pixels (B, 3, size, size): centre crops at even positions, random views at odd."""
     count, (height, width) = len(images), images.shape[-2:]
     spec = views.Views(count=2, seed=0, augmentation=CROPS[kind])
     ids = torch.arange(count) + step * count
     half = views.boxes(spec, ids, torch.arange(count) % 2, height, width)
     rendered = views.render(images, half, size)
     rendered[::2] = views.render_center(images[::2], size, "bicubic")
-    mean, std = (
-        torch.tensor(open_clip.OPENAI_DATASET_MEAN),
-        torch.tensor(open_clip.OPENAI_DATASET_STD),
-    )
-    return ((rendered - mean[:, None, None]) / std[:, None, None]).contiguous(
-        memory_format=torch.channels_last
-    )
+    mean, std = map(torch.tensor, (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD))
+    normalised = (rendered - mean[:, None, None]) / std[:, None, None]
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def adamw(model, steps: int, lr: float):
+    """AdamW with weight decay on matrices only, and its schedule: warm-up, then cosine."""
+    decayed = [p for p in model.parameters() if p.ndim >= 2]
+    plain = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=lr)
+    warmup = 100
+
+    def factor(step):
+        return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+    return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
 def train(steps: int, batch: int, lr: float, seed: int):
@@ -132,15 +142,7 @@ def train(steps: int, batch: int, lr: float, seed: int):
     model = open_clip.create_model("tiny-clip").train().to(memory_format=torch.channels_last)
     tokenizer, loss_of = open_clip.get_tokenizer("tiny-clip"), open_clip.ClipLoss()
     bank = glyphs.font_glyphs(NUMERALS)
-    decayed = [p for p in model.parameters() if p.ndim >= 2]
-    plain = [p for p in model.parameters() if p.ndim < 2]
-    optimiser = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}], lr=lr
-    )
-    warmup = 100
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min((s + 1) / warmup, 0.5 * (1 + math.cos(math.pi * s / steps)))
-    )
+    optimiser, schedule = adamw(model, steps, lr)
     size = model.visual.image_size
     for step in (bar := trange(steps, desc="tiny-clip", mininterval=10)):
         digits, digit_captions, _ = digit_pairs(bank, batch // 2, g)
@@ -162,22 +164,35 @@ def train(steps: int, batch: int, lr: float, seed: int):
 
 @torch.no_grad()
 def own_domain_accuracy_pct(model, tokenizer, seed: int) -> dict[str, float]:
-    """Zero-shot accuracy on freshly generated pictures of the pre-training domain."""
+    """Zero-shot accuracy on newly generated images of the pre-training domain."""
     g = torch.Generator().manual_seed(seed)
-    size = model.visual.image_size
     digits, _, digit_labels = digit_pairs(glyphs.font_glyphs(NUMERALS), 1000, g)
     figures, _, figure_labels = figure_pairs(1800, g)
-    report = {}
-    for kind, images, labels, names in (
-        ("digits", digits, digit_labels, [f'a photo of the number: "{n}".' for n in NUMERALS]),
-        ("shapes", figures, figure_labels, [f"a photo of a {n}." for n in shapes.CLASSNAMES]),
-    ):
-        text = model.encode_text(tokenizer(names), normalize=True)  # (C, D)
-        image = torch.cat(
-            [model.encode_image(pixels(x, kind, 0, size)[::2]) for x in images.split(200)]
-        )
-        report[kind] = 100 * (image @ text.T).argmax(dim=1).eq(labels[::2]).float().mean().item()
-    return report
+    numbers = [f'a photo of the number: "{n}".' for n in NUMERALS]
+    names = [f"a photo of a {n}." for n in shapes.CLASSNAMES]
+
+    def accuracy_pct(kind, images, labels, prompts):
+        text = model.encode_text(tokenizer(prompts), normalize=True)  # (C, D)
+        parts = [pixels(x, kind, 0, model.visual.image_size)[::2] for x in images.split(200)]
+        image = torch.cat([model.encode_image(x) for x in parts])
+        return 100 * (image @ text.T).argmax(dim=1).eq(labels[::2]).float().mean().item()
+
+    return {
+        "digits": accuracy_pct("digits", digits, digit_labels, numbers),
+        "shapes": accuracy_pct("shapes", figures, figure_labels, names),
+    }
+
+
+def save(model, out: Path) -> None:
+    """Write float16 weights and the manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights, state = out / "weights.safetensors", model.state_dict()
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, weights)
+    config = json.loads((HERE / "tiny-clip.json").read_text())
+    sums = {"weights_sha256": files.sha256_of(weights), "config_sha256": files.digest(config)}
+    manifest = files.with_checksum(sums | {"words": known_words()})
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
 
 
 def main():
@@ -192,23 +207,8 @@ def main():
     args = parser.parse_args()
     model, tokenizer = train(args.steps, args.batch, args.lr, args.seed)
     for kind, accuracy in own_domain_accuracy_pct(model, tokenizer, args.seed + 1).items():
-        print(f"zero-shot on generated {kind} like those it was trained on: {accuracy:.1f} %")
-    args.out.mkdir(parents=True, exist_ok=True)
-    weights = args.out / "weights.safetensors"
-    save_file(
-        {
-            k: v.half().contiguous() if v.is_floating_point() else v
-            for k, v in model.state_dict().items()
-        },
-        weights,
-    )
-    config = json.loads((HERE / "tiny-clip.json").read_text())
-    manifest = {
-        "weights_sha256": files.sha256_of(weights),
-        "config_sha256": files.digest(config),
-        "words": known_words(),
-    }
-    (args.out / "manifest.json").write_text(json.dumps(files.with_checksum(manifest), indent=1) + "\n")
+        print(f"zero-shot on new generated {kind}: {accuracy:.1f} %")
+    save(model, args.out)
 
 
 if __name__ == "__main__":

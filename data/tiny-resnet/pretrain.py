@@ -1,9 +1,10 @@
-"""Remake the backbone of the `tiny-resnet` student: a classifier of letters, of textures and of colours, then cut off.
+"""Train the backbone of the `tiny-resnet` student: classify letters, textures and colours.
 
-    python data/tiny-resnet/pretrain.py          # about 3 minutes on 2 cores, seeded; writes beside this file
+    python data/tiny-resnet/pretrain.py     # about 3 minutes on 2 cores, seeded; writes here
 
-The paper's students start from ImageNet weights; this is the small counterpart. No class of a target data set is a label
-here: figures are letters (not the 12 figures of `shapes`), textures are `checked`, `shaded` and `crossed` (not its patterns).
+The classification heads are then discarded. The paper's students start from ImageNet weights; this
+is the small counterpart. No label is a class of a target data set: figures are letters (not the 12
+figures of `shapes`), textures are `checked`, `shaded` and `crossed` (not its patterns).
 """
 
 import argparse
@@ -23,44 +24,86 @@ sys.path.insert(0, str(HERE.parent))
 import glyphs
 
 from activekd_lite.datasets import shapes
-from activekd_lite.utils.backbones import tiny_resnet_backbone
 from activekd_lite.utils import files
+from activekd_lite.utils.backbones import tiny_resnet_backbone
 
 FEATURES = 96  # of the backbone
 LETTERS = "ABDEFGHJKLMNPRSTUWYZ"
 TEXTURES = ("checked", "shaded", "crossed")
 
 
-def batch_of(
-    bank: tuple[Tensor, Tensor], count: int, g: torch.Generator
-) -> tuple[Tensor, list[Tensor]]:
-    """`count` pictures (count, 3, 32, 32) uint8 and their letter, texture and colour, (count,) each."""
+def batch_of(bank: tuple[Tensor, Tensor], count: int, g: torch.Generator):
+    """Draw `count` images (count, 3, 32, 32) uint8; their letter, texture and colour, (count,)."""
     masks, letters = bank
     picks = torch.randint(len(masks), (count,), generator=g)
     texture = torch.randint(len(TEXTURES), (count,), generator=g)
     u, v, radius = shapes.frames(count, shapes.TARGET, g)
-    glyph = (
-        F.grid_sample(
-            masks[picks][:, None], torch.stack([u, v], dim=-1) * 0.72, align_corners=False
-        )[:, 0]
-        > 0.5
-    )
-    images, colour = shapes.paint(
-        glyph, texture_of(texture, u * radius, v * radius, g), shapes.TARGET, g
-    )
+    grid = torch.stack([u, v], dim=-1) * 0.72
+    glyph = F.grid_sample(masks[picks][:, None], grid, align_corners=False)[:, 0] > 0.5
+    share = texture_of(texture, u * radius, v * radius, g)
+    images, colour = shapes.paint(glyph, share, shapes.TARGET, g)
     return images, [letters[picks], texture, colour]
 
 
 def texture_of(kind: Tensor, x: Tensor, y: Tensor, g: torch.Generator) -> Tensor:
-    """How much of the first colour each pixel takes: kind (B,), x, y (B, S, S) in half images -> (B, S, S)."""
+    """Share of the first colour in each pixel, (B, S, S).
+
+    kind: (B,); x, y: (B, S, S), in units of half an image.
+    """
     turn = math.pi * torch.rand(len(kind), 1, 1, generator=g)
     period = 0.3 + 0.15 * torch.rand(len(kind), 1, 1, generator=g)
     along, across = x * turn.cos() + y * turn.sin(), y * turn.cos() - x * turn.sin()
     a, b = (2 * math.pi * along / period).cos(), (2 * math.pi * across / period).cos()
-    textures = torch.stack(
-        [(a * b > 0).float(), (0.5 + along).clamp(0, 1), (torch.maximum(a, b) > 0.7).float()]
-    )
+    checked, shaded = (a * b > 0).float(), (0.5 + along).clamp(0, 1)
+    textures = torch.stack([checked, shaded, (torch.maximum(a, b) > 0.7).float()])
     return textures[kind, torch.arange(len(kind))]
+
+
+def train(steps: int, batch: int, lr: float, seed: int):
+    """Returns the net, its three heads, the glyphs and the generator in its final state."""
+    torch.manual_seed(seed)
+    g = torch.Generator().manual_seed(seed)
+    net = tiny_resnet_backbone().to(memory_format=torch.channels_last)
+    counts = (len(LETTERS), len(TEXTURES), len(shapes.COLOURS))
+    heads = nn.ModuleList(nn.Linear(FEATURES, n) for n in counts)
+    bank = glyphs.font_glyphs(LETTERS)
+    optimiser = torch.optim.AdamW([*net.parameters(), *heads.parameters()], lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, steps, pct_start=0.1)
+    for _ in (bar := trange(steps, desc="tiny-resnet", mininterval=5)):
+        images, labels = batch_of(bank, batch, g)
+        features = net(_normalised(images))
+        pairs = zip(heads, labels, strict=True)
+        loss = sum(F.cross_entropy(head(features), y) for head, y in pairs)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
+    return net.eval(), heads, bank, g
+
+
+@torch.no_grad()
+def report(net, heads, bank, g) -> None:
+    """Print the accuracy of each head on newly generated images."""
+    images, labels = batch_of(bank, 2000, g)
+    features = net(_normalised(images))
+    for name, head, y in zip(("letter", "texture", "colour"), heads, labels, strict=True):
+        accuracy = (head(features).argmax(dim=1) == y).float().mean()
+        print(f"{name} accuracy on new images: {100 * accuracy:.1f} %")
+
+
+def save(net, out: Path) -> None:
+    """Write float16 weights and the manifest."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights, state = out / "weights.safetensors", net.state_dict()
+    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
+    save_file(half, weights)
+    manifest = files.with_checksum({"weights_sha256": files.sha256_of(weights)})
+    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def _normalised(images: Tensor) -> Tensor:
+    return ((images.float() / 255 - 0.5) * 4).contiguous(memory_format=torch.channels_last)
 
 
 def main():
@@ -73,52 +116,9 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=HERE)
     args = parser.parse_args()
-
-    torch.manual_seed(args.seed)
-    g = torch.Generator().manual_seed(args.seed)
-    net = tiny_resnet_backbone().to(memory_format=torch.channels_last)
-    heads = nn.ModuleList(
-        nn.Linear(FEATURES, n) for n in (len(LETTERS), len(TEXTURES), len(shapes.COLOURS))
-    )
-    bank = glyphs.font_glyphs(LETTERS)
-    parameters = [*net.parameters(), *heads.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=args.lr, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, args.steps, pct_start=0.1)
-    for _ in (bar := trange(args.steps, desc="tiny-resnet", mininterval=5)):
-        images, labels = batch_of(bank, args.batch, g)
-        features = net(_normalised(images))
-        loss = sum(
-            F.cross_entropy(head(features), y) for head, y in zip(heads, labels, strict=True)
-        )
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        bar.set_postfix(loss=f"{loss.item():.2f}", refresh=False)
-
-    net.eval()
-    with torch.no_grad():
-        images, labels = batch_of(bank, 2000, g)
-        features = net(_normalised(images))
-        for name, head, y in zip(("letter", "texture", "colour"), heads, labels, strict=True):
-            print(
-                f"{name} of new pictures: {100 * (head(features).argmax(dim=1) == y).float().mean():.1f} % right"
-            )
-    args.out.mkdir(parents=True, exist_ok=True)
-    weights = args.out / "weights.safetensors"
-    save_file(
-        {
-            k: v.half().contiguous() if v.is_floating_point() else v
-            for k, v in net.state_dict().items()
-        },
-        weights,
-    )
-    manifest = files.with_checksum({"weights_sha256": files.sha256_of(weights)})
-    (args.out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
-def _normalised(images: Tensor) -> Tensor:
-    return ((images.float() / 255 - 0.5) * 4).contiguous(memory_format=torch.channels_last)
+    net, *rest = train(args.steps, args.batch, args.lr, args.seed)
+    report(net, *rest)
+    save(net, args.out)
 
 
 if __name__ == "__main__":
