@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor
+
+from activekd_lite.utils.distances import nearest_distances
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,9 +75,7 @@ def covering_radius(points: Tensor, centers: Tensor) -> float:
         raise ValueError("no centres: a covering radius needs at least one labelled image")
     if len(points) == 0:
         return 0.0
-    chunks = points.double().split(4096)
-    nearest = [torch.cdist(part, centers.double()).amin(dim=1).max() for part in chunks]
-    return torch.stack(nearest).max().item()
+    return nearest_distances(points, centers).max().item()
 
 
 def aulc_pct(accuracies_pct: Sequence[float]) -> float:

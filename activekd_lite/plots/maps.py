@@ -24,6 +24,7 @@ from activekd_lite.plots.base import (
     marker,
     picture_sheet,
 )
+from activekd_lite.utils.distances import nearest_distances_by_pick
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.utils.seeding import uniforms
 
@@ -223,9 +224,7 @@ def pick_by_pick(
     """
     xy, points = in_steps(_coordinates(xy)), torch.as_tensor(points).double().cpu()
     labeled, picks = np.asarray(labeled).tolist(), np.asarray(picks).tolist()
-    distances = [torch.cdist(points, points[labeled]).amin(dim=1)]
-    for pick in picks:
-        distances.append(torch.minimum(distances[-1], (points - points[pick]).norm(dim=1)))
+    distances = nearest_distances_by_pick(points, labeled, picks)
     radii = [d.max().item() for d in distances]
     scale = 250 / max(radii[0], 1e-12)  # one byte per point and step
     colours = [(d * scale).round().byte().numpy() for d in distances]

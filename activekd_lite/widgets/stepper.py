@@ -12,6 +12,7 @@ from activekd_lite.plots.base import COLOURS, INK, MARKERS, SEQUENTIAL, Figure, 
 from activekd_lite.plots.maps import GROUND, HIDDEN, Array, in_steps, main_components
 from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.strategies import get_strategy
+from activekd_lite.utils.distances import nearest_distances_by_pick
 from activekd_lite.utils.seeding import generator
 from activekd_lite.widgets import base, scatter
 from activekd_lite.widgets.base import Explorer
@@ -89,10 +90,9 @@ class PCoreSetStepper(Explorer):
         """Compute the picks of a strategy and the distances after each."""
         strategy, chance = get_strategy(name), generator(self.seed, "selection", 0)
         picks = strategy(self.predictions, self.state, self.budget, generator=chance).tolist()
-        nearest = [torch.cdist(self.probs, self.probs[self.state.labeled_indices]).amin(dim=1)]
-        for pick in picks:
-            nearest.append(torch.minimum(nearest[-1], (self.probs - self.probs[pick]).norm(dim=1)))
-        self.picks[name], self.distances[name] = picks, torch.stack(nearest).numpy()
+        labeled = self.state.labeled_indices
+        self.distances[name] = nearest_distances_by_pick(self.probs, labeled, picks).numpy()
+        self.picks[name] = picks
 
     def _shades(self, name: str) -> np.ndarray:
         """Shade (N,) of each image: 0 at a centre, SHADES - 1 at the first covering radius."""
