@@ -239,7 +239,7 @@ class TestWorkers:
             else:
                 files.paths[9].write_text("no picture")
                 with pytest.raises(
-                    ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*no picture"
+                    ValueError, match=r"1 of 20 images cannot be read, first .*09.png.*not an image"
                 ) as kept:
                     files[:]
                 stream.close()
@@ -757,7 +757,7 @@ class TestHuggingFace:
         assert "saved: 2 classes, 6 images in the pool, 2 for the test" in capsys.readouterr().out
         assert cli.main(["doctor", "--data", name]) == 1
         out = capsys.readouterr().out
-        assert "saved train[2]: no picture that Pillow knows" in out
+        assert "saved train[2]: not an image that Pillow can read" in out
         assert "saved train[4]: the row contains no image" in out
         assert "2 of 8 images of saved cannot be read" in out
 
