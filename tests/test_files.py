@@ -819,7 +819,7 @@ class TestCoop:
             name,
             vlm="tiny-clip",
             pretrained=None,
-            student="tiny-resnet",
+            student="tiny-cnn",
             rounds=1,
             query_size=3,
             pool_size=11,

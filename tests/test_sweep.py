@@ -256,7 +256,7 @@ def test_time_is_estimated_from_what_is_done(tmp_path):
         (tmp_path / "digits/random-plain/seed0/rounds.jsonl").write_text(damaged)
         with pytest.raises(
             ValueError,
-            match=r"random-plain/seed0/rounds.jsonl is damaged .*; delete .* to begin anew",
+            match=r"random-plain/seed0/rounds.jsonl is damaged .*; delete .* to start again",
         ):
             sweep.estimate(grid, tmp_path)
 

@@ -429,7 +429,7 @@ def test_a_cold_start_asks_for_the_first_images_too(hand, small):
     assert labeller.widget.shown["title"].startswith("4 of 8 labelled, query 2 of 2.")
     finish(labeller)
     assert labeller.done, labeller._error
-    assert labeller.figure().alt.startswith("2 rows of pictures: query 1, 4; query 2, 4")
+    assert labeller.figure().alt.startswith("2 rows of images: query 1, 4; query 2, 4")
     assert labeller.accuracy_by_seconds().table["seconds"].tolist() == [4.0, 8.0]
     with pytest.raises(ValueError, match="true labels are not known"):
         labeller.against_truth()

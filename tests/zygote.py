@@ -15,7 +15,12 @@ import sys
 import time
 import traceback
 
+import open_clip  # noqa: F401 - this and the next four: once here, not in every fork
+import pandas  # noqa: F401
+import sklearn.model_selection  # noqa: F401
+import timm  # noqa: F401
 import torch
+import torchvision  # noqa: F401
 
 torch.set_num_threads(1)
 
