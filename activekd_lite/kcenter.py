@@ -38,8 +38,8 @@ def k_center_greedy(
     -------
     indices, radii
         (k,) int64 in pick order, and (k,) float64, on the CPU. A radius is the largest distance of
-        any point to its nearest centre before that pick. Ties go to the lowest index. Once the
-        radius is 0, a warning says so and unpicked points follow in index order.
+        any point to its nearest centre before that pick. Ties go to the lowest index; once the
+        radius is 0, points are picked in index order ("euclidean" and "cosine" warn of it).
 
     Raises
     ------
@@ -78,6 +78,8 @@ def _greedy(
     nearest = torch.full((len(points),), torch.inf, dtype=torch.float64)
     for center in centers:
         nearest = torch.minimum(nearest, metric(points, center).double().cpu())
+    if nearest.isnan().any():
+        raise ValueError(f"the metric is NaN for point {int(nearest.isnan().float().argmax())}")
     nearest[taken] = -1
     picks, radii = [], []
     for _ in range(k):

@@ -4,7 +4,7 @@ Each round fits the teacher, trains a student from scratch, lets it predict the 
 and asks the oracle for their labels.
 
 A round depends only on (what is labelled, seed, round): each random draw is derived from the seed
-and its purpose. So an interrupted run goes on after its last whole round, with the same records.
+and its purpose. So an interrupted run resumes after its last complete round, with the same records.
 """
 
 import os
@@ -74,12 +74,12 @@ def run_active_learning(
     student, train
         The student's name (default: the one that suits the data), and how it is trained.
     views
-        Default: those of the teacher or the features; without either a fresh crop at each step.
+        Default: those of the teacher or the features; without either, each step uses fresh crops.
     features
         What the students "linear" and "mlp" learn from.
     out
-        Folder to keep each whole round in, see `runs.RunFolder`. Calling again goes on where the
-        run stopped; if another process works there, it waits for that one first.
+        Folder that keeps each complete round, see `runs.RunFolder`. A repeated call resumes the
+        run; if another process is using the folder, the call waits for it.
     keep_students
         Keep the students of all rounds, not only the last.
     on_round
@@ -88,8 +88,8 @@ def run_active_learning(
     Returns
     -------
     RunResult
-        The same on the same device with as many threads, interrupted or not. Elsewhere the last
-        digits may differ, and with them a pick; `RoundRecord.device` says where it was computed.
+        Identical on the same device with the same number of threads, whether or not the run was
+        interrupted. Elsewhere the last digits may differ, and with them a pick.
 
     Raises
     ------

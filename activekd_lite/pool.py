@@ -201,7 +201,8 @@ class Predictions:
     ce_probs, kd_probs: (N, C), each head alone, or None if not known (kd: without a teacher).
     Before there is a student, probs and features are the teacher's.
 
-    Raises ValueError for NaN, different numbers of rows, and probabilities that are none.
+    Raises ValueError for NaN, different numbers of rows, and rows that are not probability
+    distributions.
     """
 
     probs: Tensor
@@ -256,7 +257,7 @@ class TestSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that an experiment needs of its data. student: the one that suits its images."""
+    """The data of an experiment. student: name of the default student for these images."""
 
     name: str
     pool: Pool

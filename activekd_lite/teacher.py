@@ -1,4 +1,4 @@
-"""Teachers: cached image features, or outputs of any kind, to logits.
+"""Teachers turn cached image features, or outputs of your own, into logits.
 
 Nothing here runs the vision-language model. Few-shot teachers are in `few_shot.py`.
 """
@@ -27,7 +27,7 @@ Refit = Callable[[LabelState], Logits | tuple[Logits, Logits]]
 class Teacher(Protocol):
     """What a run asks of a teacher of N pool images.
 
-    views: the views it has seen; None if its answers hold for any view.
+    views: the views it has seen; None if its outputs are the same for all views.
     """
 
     num_classes: int
@@ -80,7 +80,7 @@ def test_answers(teacher: Teacher | None) -> Tensor | None:
 
 
 def test_pool_of(teacher: Teacher) -> str | None:
-    """Return the fingerprint of the test images that it answers, or None if unknown."""
+    """Return the fingerprint of the test images it predicts, or None if unknown."""
     test = getattr(teacher, "test", None)
     return test.fingerprint["pool"] if isinstance(test, TeacherCache) else None
 

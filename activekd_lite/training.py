@@ -35,13 +35,13 @@ def train_student(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> DualHeadStudent:
-    """Train a fresh student on what is labelled and, with a teacher, distil it on the whole pool.
+    """Train a fresh student on the labels; if there is a teacher, distil it on the whole pool.
 
     bank: what `make_bank` rendered, to share it between rounds.
     seed: decides weights and batches; labelled batches are the same with and without a teacher.
     last_round: see `TrainConfig.last_round_pool_passes`.
-    The losses are in `student.loss_curve`. Raises ValueError if nothing is labelled or the number
-    of classes differs.
+    The losses are in `student.loss_curve`. Raises ValueError if nothing is labelled, or if
+    teacher and pool have different numbers of classes.
     """
     device = resolve_device(device)
     if len(state.labeled_indices) == 0:

@@ -1,7 +1,7 @@
 """BADGE: k-means++ on gradient embeddings (Ash et al. 2020, arXiv:1906.03671).
 
-The embedding of an image is (onehot(argmax p) - p) outer its features: C * F numbers that are never
-built, since <a x u, b x v> = <a, b><u, v>.
+The embedding of an image is the outer product of (onehot(argmax p) - p) and its features. These
+C * F numbers are never stored, since <a x u, b x v> = <a, b><u, v>.
 """
 
 import torch

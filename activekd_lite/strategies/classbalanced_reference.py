@@ -16,7 +16,7 @@ def classbalanced_reference(
     """Give each predicted class its share, see `reference_shares`, at random within a class.
 
     If a class has too few images, the rest is drawn from all others. Unlike with the other
-    strategies, a smaller query is no prefix of a larger one.
+    strategies, a smaller query is not a prefix of a larger one.
     """
     unlabeled = unlabeled_indices(predictions, state, query_size)
     predicted = predictions.probs.argmax(dim=1).cpu()[unlabeled]

@@ -1,8 +1,11 @@
-"""What every strategy keeps to, and what they share.
+"""The contract of all strategies, and their helper functions.
 
 A strategy sees the student's predictions over the pool and what is labelled so far, never a hidden
 label. It returns pool indices of unlabelled images, each at most once, in pick order. Equal scores
-go to the lowest pool index, and the first q of q + 1 picks are the q picks (exceptions say so).
+go to the lowest pool index.
+
+Asking for more images must not change the first picks: a query of q is a prefix of a query of
+q + 1. A strategy that breaks this rule says so.
 """
 
 from collections.abc import Callable
@@ -51,7 +54,7 @@ def needs(*, labels: bool = False, teacher: bool = False) -> Callable[[Function]
 
 
 def needs_labels(strategy: Strategy) -> bool:
-    """True if the strategy cannot choose the first images."""
+    """True if the strategy needs labelled images to start from."""
     return getattr(strategy, "needs_labels", False)
 
 

@@ -20,7 +20,7 @@ def probcover(
     """Choose the image whose ball holds the most uncovered images; repeat.
 
     Ties go to the image nearest to all others; those between copies of one image are decided by
-    rounding. Once everything is covered, covering starts anew.
+    rounding. Once everything is covered, all images count as uncovered again.
     """
     unlabeled_indices(predictions, state, query_size)
     x = F.normalize(predictions.features.float(), dim=1)

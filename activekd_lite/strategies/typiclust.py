@@ -19,8 +19,9 @@ def typiclust(
 ) -> Tensor:
     """Choose the most typical image of the largest cluster without a label; repeat.
 
-    There is one cluster more than labels and picks. Typical: the smallest mean distance to the 20
-    nearest in the cluster. Ties between copies of one image are decided by rounding.
+    The number of clusters is the number of labels and picks so far, plus one. Typical: the smallest
+    mean distance to the 20 nearest in the cluster. Ties between copies of one image are decided by
+    rounding.
     """
     taken = len(state.labels) - len(unlabeled_indices(predictions, state, query_size))
     x = F.normalize(predictions.features.double(), dim=1).cpu().numpy()

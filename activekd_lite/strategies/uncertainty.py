@@ -10,7 +10,7 @@ from activekd_lite.strategies.contract import highest, unlabeled_indices
 def uncertainty(
     predictions: Predictions, state: LabelState, query_size: int, *, generator: torch.Generator
 ) -> Tensor:
-    """Choose the images whose predicted class has the largest entropy."""
+    """Choose the images whose class probabilities have the largest entropy."""
     unlabeled = unlabeled_indices(predictions, state, query_size)
     return highest(entropy(predictions.probs), unlabeled, query_size)
 
