@@ -19,6 +19,15 @@ TIERS = {
     "test_batches": "notebook",
     "test_survival": "survival",
     "test_cluster": "survival",
+    "test_stopping": "survival",
+    "test_benchmarks": "slow",
+    "test_cache": "slow",
+    "test_contributing": "slow",
+    "test_files": "slow",
+    "test_open_clip_models": "slow",
+    "test_protocol": "slow",
+    "test_sweep": "slow",
+    "test_sweep_plots_cli": "slow",
 }
 
 
