@@ -31,6 +31,7 @@ TIERS = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items):
     for item in items:
         tier = TIERS.get(item.path.stem, "slow" if item.get_closest_marker("slow") else "unit")
