@@ -24,6 +24,7 @@ TIERS = {
     "test_cache": "slow",
     "test_contributing": "slow",
     "test_files": "slow",
+    "test_loop": "slow",
     "test_open_clip_models": "slow",
     "test_protocol": "slow",
     "test_sweep": "slow",

@@ -39,6 +39,7 @@ def test_shapes_are_generated_once_and_balanced(tmp_path):
     assert first.pool.images.float().std(dim=(0, 2, 3)).min() > 30  # colour pictures, not blanks
 
 
+@pytest.mark.slow
 def test_a_half_written_shapes_file_is_made_again(tmp_path):
     whole = akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint()
     path = tmp_path / "shapes-v1.safetensors"

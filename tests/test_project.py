@@ -62,6 +62,7 @@ def script(name):
 
 
 @pytest.mark.parametrize("name", ["tiny-clip", "tiny-resnet"])
+@pytest.mark.slow
 def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_path, monkeypatch):
     """Run a short pre-training with every access to the target data blocked."""
     import sklearn.datasets

@@ -112,6 +112,7 @@ def test_what_cannot_choose_labels_is_refused_by_name():
             get_strategy(f"skactiveml:{name}")
 
 
+@pytest.mark.slow
 def test_without_the_extra_it_is_named_when_needed_and_not_before():
     program = """
 import sys

@@ -108,6 +108,7 @@ def test_memory_is_that_of_the_predictions(name, largest_allocation):
     assert seen.bytes < 20 * 2**20
 
 
+@pytest.mark.slow
 def test_another_process_chooses_the_same():
     """Hashes, and so the order of sets, differ between processes; selections must not."""
     program = """

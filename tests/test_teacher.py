@@ -58,6 +58,7 @@ class TestClap:
         torch.testing.assert_close(found.double(), p, rtol=1e-3, atol=1e-4)
         assert (found - clap.start).abs().max() > 1e-2
 
+    @pytest.mark.slow
     def test_labels_make_it_better_on_images_it_was_not_given(self, vlm, digits, tmp_path):
         cache = akd.TeacherCache.build(vlm, digits.pool, 2, tmp_path, progress=False)
         index = digits.oracle.initial_indices(5, akd.seeding.generator(0, "labels"))

@@ -235,6 +235,7 @@ def test_learning_rate_rises_then_falls_to_zero():
     assert akd.TrainConfig(schedule="cosine").lr_factor(55, 100) == pytest.approx(0.5)
 
 
+@pytest.mark.slow
 def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
     """The kd_head agrees with the teacher on the pool far more often than a plain student does."""
     config = akd.TrainConfig(steps=120, batch_size=32)

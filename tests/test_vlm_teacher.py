@@ -13,6 +13,7 @@ from activekd_lite.experiments.config import zero_shot_accuracy_pct
 from activekd_lite.utils import files, views
 
 
+@pytest.mark.slow
 def test_zero_shot_accuracy_meets_its_bars(vlm, digits, tmp_path):
     """The embedded teacher's accuracy on all of digits and on the test set of shapes."""
     weights = vlm.text_weights(digits.classnames, digits.templates)

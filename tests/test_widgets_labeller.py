@@ -169,6 +169,7 @@ else:
 """
 
 
+@pytest.mark.slow
 def test_one_process_at_a_time_and_a_killed_one_is_none(tmp_path):
     path, pool = (
         tmp_path / "answers.jsonl",
