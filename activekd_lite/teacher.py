@@ -69,14 +69,16 @@ class Teacher(Protocol):
         ...
 
 
-def pool_of(teacher: Teacher) -> str | None:
-    """Return the fingerprint of the pool whose features the teacher uses, or None if unknown."""
-    return teacher.fingerprint().get("cache", {}).get("pool")
-
-
 def test_answers(teacher: Teacher | None) -> Tensor | None:
     """Return the teacher's probabilities (M, C) for the test images, or None if it has none."""
     return getattr(teacher, "test_probs", lambda: None)()
+
+
+def test_count(teacher: Teacher) -> int | None:
+    """Return the number of test images it predicts, or None if there are none."""
+    test = getattr(teacher, "test", None)
+    answers = test_answers(teacher) if test is None else test
+    return None if answers is None else len(answers)
 
 
 def test_pool_of(teacher: Teacher) -> str | None:

@@ -61,7 +61,7 @@ class Solution(pytest.Item):
             result = self.execute(spoil + check)
             assert result != "'right'", f"the checker of `{name}` accepts a wrong answer"
         finally:
-            # nbval runs the following cells as for a reader who has not solved the exercise.
+            # The following cells run with the exercise unsolved, as in the notebook itself.
             self.execute(self.exercise["task"])
 
     def execute(self, code: str) -> str:

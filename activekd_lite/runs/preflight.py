@@ -8,7 +8,7 @@ from torch import Tensor
 from activekd_lite.pool import Dataset, LabelState
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.strategies.contract import Strategy, needs_labels, needs_teacher
-from activekd_lite.teacher import Teacher, pool_of, test_answers, test_pool_of
+from activekd_lite.teacher import Teacher, test_count, test_pool_of
 from activekd_lite.utils.check_tensors import check_indices
 from activekd_lite.utils.files import name_of
 from activekd_lite.utils.views import Views
@@ -71,22 +71,18 @@ def check_start(strategy: Strategy, shots: int, query_size: int, distilled: bool
         )
 
 
-def check_run(
-    data: Dataset, config: dict, teacher: Teacher | None, views: Views, choose: Strategy
-) -> None:
-    """Raise ValueError for a start that cannot work or a teacher that does not fit the data.
+def check_teacher(data: Dataset, config: dict, teacher: Teacher, views: Views) -> None:
+    """Raise ValueError for a teacher that does not fit the data.
 
-    config: the run's, with the fingerprints of pool and test images.
+    config: the run's, with the fingerprints of pool, test images and teacher.
     """
-    check_start(choose, config["shots"], config["query_size"], teacher is not None)
-    if teacher is None:
-        return
     if teacher.num_classes != data.pool.num_classes:
         raise ValueError(
             f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has "
             f"{data.pool.num_classes}"
         )
-    if len(teacher) != len(data.pool) or pool_of(teacher) not in (None, config["pool"]):
+    made_from = config["teacher"].get("cache", {}).get("pool")  # unknown for logits of one's own
+    if len(teacher) != len(data.pool) or made_from not in (None, config["pool"]):
         raise ValueError(
             f"the teacher's cache or outputs ({len(teacher)} images) were made from other images "
             f"than {data.name}'s pool ({len(data.pool)}); build a cache of it with "
@@ -100,11 +96,11 @@ def check_run(
 
 
 def _check_test_answers(data: Dataset, images: str, teacher: Teacher) -> None:
-    if (answers := test_answers(teacher)) is None:
+    if (count := test_count(teacher)) is None:
         return
-    if len(answers) != len(data.test) or test_pool_of(teacher) not in (None, images):
+    if count != len(data.test) or test_pool_of(teacher) not in (None, images):
         raise ValueError(
-            f"the teacher's test answers ({len(answers)} images) are of other images than "
+            f"the teacher's test answers ({count} images) are of other images than "
             f"{data.name}'s test set ({len(data.test)}); build them with "
             "TeacherCache.build_test(vlm, data)"
         )

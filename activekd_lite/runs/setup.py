@@ -11,13 +11,14 @@ from activekd_lite.cache import FrozenFeatures
 from activekd_lite.pool import Dataset
 from activekd_lite.runs.preflight import (
     check_labels,
-    check_run,
     check_selection_source,
+    check_start,
+    check_teacher,
     strategy_name,
 )
 from activekd_lite.strategies import get_strategy
 from activekd_lite.strategies.contract import Strategy
-from activekd_lite.teacher import Teacher, pool_of
+from activekd_lite.teacher import Teacher
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.backbones import weights_sha256
 from activekd_lite.utils.checks import whole_number
@@ -68,6 +69,7 @@ def configure(
     shots, seed = whole_number("shots", shots), whole_number("seed", seed)
     check_labels(data, rounds, query_size, shots)
     check_selection_source(selection_source, teacher is not None)
+    check_start(choose, shots, query_size, teacher is not None)
     check_features(data.pool, student, views, features)
     config = {
         "dataset": data.name,
@@ -89,7 +91,8 @@ def configure(
         "shots": shots,
         "selection_source": selection_source,
     }
-    check_run(data, config, teacher, views, choose)
+    if teacher is not None:
+        check_teacher(data, config, teacher, views)
     return config
 
 
@@ -106,11 +109,8 @@ def prepare(
 ) -> Run:
     """Move data and teacher to the device, and render what the student is trained on."""
     images = data.pool.images
-    if (
-        isinstance(images, ImageFiles)
-        and features is None
-        and (not teacher or not pool_of(teacher))
-    ):
+    encoded = features is not None or "cache" in (config["teacher"] or {})
+    if isinstance(images, ImageFiles) and not encoded:
         images.check()  # nothing has decoded them all yet
     data = replace(data, pool=replace(data.pool, images=images.to(device)))
     bank = make_bank(data.pool, config["student"], views, device, features)
