@@ -5,6 +5,7 @@ import os
 import stat
 import tracemalloc
 
+import lab
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -13,7 +14,6 @@ import activekd_lite as akd
 
 # The tier of each file, if it is not "unit". Single tests are marked @pytest.mark.slow.
 TIERS = {
-    "test_browser": "browser",
     "test_notebooks": "notebook",
     "test_handouts": "notebook",
     "test_batches": "notebook",
@@ -32,10 +32,17 @@ TIERS = {
 }
 
 
+def _tier(item) -> str:
+    name = item.path.stem
+    if name.startswith("test_browser"):
+        return "browser"
+    return TIERS.get(name, "slow" if item.get_closest_marker("slow") else "unit")
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
 def pytest_collection_modifyitems(items):
     for item in items:
-        tier = TIERS.get(item.path.stem, "slow" if item.get_closest_marker("slow") else "unit")
+        tier = _tier(item)
         item.add_marker(tier)
 
 
@@ -130,3 +137,24 @@ def largest_allocation():
             1
         )  # torch imports modules for its first dispatch mode: keep them out of the measurement
     return LargestAllocation()
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    """JupyterLab on an empty folder, and a browser: `open_notebook(name, cells)`."""
+    lab.needs_chromium()
+    from playwright.sync_api import sync_playwright
+
+    root = tmp_path_factory.mktemp("lab")
+    with lab.jupyterlab(root) as (address, token), sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
+        context = chromium.new_context(viewport={"width": 1280, "height": 1300})
+
+        def open_notebook(name, cells=None):
+            path = root / name if cells is None else lab.written(root, name, cells)
+            return lab.Notebook(context, address, token, path, root)
+
+        open_notebook.root, open_notebook.context = root, context
+
+        yield open_notebook
+        chromium.close()

@@ -226,3 +226,37 @@ def needs_chromium() -> None:
     if CHROMIUM is None:
         text = "no Chromium on this machine, so no browser tests (install `chromium`)"
         pytest.fail(text) if os.environ.get("ACTIVEKD_BROWSER") == "required" else pytest.skip(text)
+
+
+# Cells that the tests of several explorers begin with.
+SETUP = """
+import torch
+import activekd_lite as akd
+from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
+
+images, labels = make_shapes(300, 0)
+data = akd.make_dataset("grid", images, labels, images[:40], labels[:40], CLASSNAMES)
+chance = torch.Generator().manual_seed(0)
+logits = torch.randn(300, 36, generator=chance) + 4 * torch.nn.functional.one_hot(labels, 36)
+probs = logits.softmax(1)
+# Image i is at (i % 20, i // 20) on the map.
+grid = torch.stack([torch.arange(300) % 20, torch.arange(300) // 20], 1).float()
+state = akd.LabelState.empty(300).with_labels(torch.arange(5), labels[:5], 0)
+akd.widgets  # imported here, so that it is not counted below
+"""
+DIGITS = """
+import os
+import torch
+import activekd_lite as akd
+
+digits = akd.load_dataset("digits")
+truth = digits.oracle.label(torch.arange(150))
+data = akd.make_dataset(
+    "small", digits.pool.images[:150], truth, digits.test.images[:100], digits.test.labels[:100],
+    digits.classnames, digits.templates, digits.pool.augmentation, student="tiny-cnn",
+)
+model = akd.load_vlm(device="cpu")
+cache = akd.TeacherCache.build(model, data.pool, views=2, root="cache", progress=False)
+teacher = akd.ZeroShotTeacher(cache, model.text_weights(data.classnames, data.templates))
+akd.widgets
+"""

@@ -1,4 +1,4 @@
-"""Python side of the explorers: results, refused arguments, clean-up. Page: test_browser.py."""
+"""Python side of the explorers: results, refused arguments, clean-up. Page: test_browser_*.py."""
 
 import html
 
