@@ -68,6 +68,9 @@ def every_figure(probs, xy, images, comparisons):
         "picks_on_map": plots.picks_on_map(xy, {"p": [5, 3], "q": [1, 2]}, labeled=[0]),
         "pick_by_pick": plots.pick_by_pick(xy, probs, [0], [5, 3]),
         "image_rows": plots.image_rows({"row": [3, 1]}, images, NAMES * 15),
+        "inheritance": plots.inheritance(
+            probs, probs.flip(0), labels, [0, 1], [5, 3], NAMES, images=images, balls=True
+        ),
         "confusions": plots.confusions({"teacher": matrix}, NAMES),
         "interval_dots": plots.interval_dots(dots, x_title="points"),
         "win_tie_loss": plots.win_tie_loss(comparisons),

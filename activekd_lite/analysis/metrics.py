@@ -14,12 +14,14 @@ from activekd_lite.analysis.structure import (
     balls,
     chance_errors,
     confusion_matrix,
+    copied_errors,
     explained_share,
     pairs_for_share,
     permuted_classes,
     perplexity,
     same_error_pct,
     shuffled_doubt,
+    split_balls,
     without_diagonal,
 )
 from activekd_lite.scores import (
@@ -41,6 +43,7 @@ __all__ = [
     "chance_errors",
     "class_imbalance",
     "confusion_matrix",
+    "copied_errors",
     "covering_radius",
     "explained_share",
     "holm",
@@ -56,6 +59,7 @@ __all__ = [
     "same_error_pct",
     "shuffled_doubt",
     "smallest_p_holm",
+    "split_balls",
     "verdict",
     "without_diagonal",
 ]

@@ -1,5 +1,7 @@
 """The structure of predictions: which errors, which clusters, and what chance alone would give."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -127,3 +129,90 @@ def same_error_pct(predicted: Tensor, other: Tensor, labels: Tensor) -> float:
     predicted, other, labels = predicted.cpu(), other.cpu(), labels.cpu()
     both_wrong = (predicted != labels) & (other != labels)
     return 100.0 * (predicted == other)[both_wrong].double().mean().item()
+
+
+def copied_errors(teacher: Tensor, student: Tensor, labels: Tensor) -> dict[str, int]:
+    """Count what a student does with its teacher's errors.
+
+    teacher, student, labels: (N,) class indices; images without a label (-1) are left out.
+
+    Returns
+    -------
+    dict
+        - "images"; "errors" of the teacher, each of which is one of the next three:
+        - "copied" (the student gives the same wrong answer), "corrected", "changed" (another
+          wrong answer)
+        - "new": errors of the student where the teacher is right
+    """
+    teacher, student, labels = teacher.cpu(), student.cpu(), labels.cpu()
+    known, right = labels >= 0, student == labels
+    wrong = known & (teacher != labels)
+    masks = {
+        "images": known,
+        "errors": wrong,
+        "copied": wrong & (student == teacher),
+        "corrected": wrong & right,
+        "changed": wrong & ~right & (student != teacher),
+        "new": known & ~wrong & ~right,
+    }
+    return {name: int(mask.sum()) for name, mask in masks.items()}
+
+
+class SplitBall(NamedTuple):
+    """The images of one true class that get the same answer from the teacher, as two balls.
+
+    center: (C,), the mean of their probabilities; radius: see `balls`.
+    """
+
+    answer: int
+    label: int
+    images: int
+    teacher_center: Tensor
+    teacher_radius: float
+    student_center: Tensor
+    student_radius: float
+
+    @property
+    def ratio(self) -> float:
+        """The student's radius divided by the teacher's."""
+        return self.student_radius / max(self.teacher_radius, 1e-12)
+
+    def proposed(self, kd_weight: float) -> tuple[Tensor, float]:
+        """Return centre and radius of the student's ball if its answers were ideal mixtures.
+
+        That is p = kd_weight * teacher + (1 - kd_weight) * onehot(label) for every image (the
+        proposition of arXiv:2506.00910, with lambda = 1 - kd_weight).
+        """
+        center = kd_weight * self.teacher_center
+        center[self.label] += 1 - kd_weight
+        return center, kd_weight * self.teacher_radius
+
+
+def split_balls(
+    teacher_probs: Tensor,
+    student_probs: Tensor,
+    labels: Tensor,
+    *,
+    share: float = 0.5,
+    least: int = 10,
+) -> list[SplitBall]:
+    """Measure the teacher's clusters, split by true label, in both probability spaces.
+
+    teacher_probs, student_probs: (N, C). labels: (N,), -1 for unknown. share: of the members that
+    a radius holds. least: images that a ball needs to be measured.
+    Returns the balls ordered by the teacher's answer, then by label.
+    """
+    labels, answers = labels.cpu(), teacher_probs.cpu().argmax(dim=1)
+    groups = (answers * teacher_probs.shape[1] + labels).where(labels >= 0, -1)
+    values, rows, counts = groups.unique(return_inverse=True, return_counts=True)
+    large = (values >= 0) & (counts >= least)
+    members = large[rows]
+    if not members.any():
+        return []
+    both = (probs.cpu()[members] for probs in (teacher_probs, student_probs))
+    (centers, radii), (new_centers, new_radii) = (balls(p, groups[members], share) for p in both)
+    kinds = [divmod(value, teacher_probs.shape[1]) for value in values[large].tolist()]
+    before = zip(centers, radii.tolist(), strict=True)
+    after = zip(new_centers, new_radii.tolist(), strict=True)
+    parts = zip(kinds, counts[large].tolist(), before, after, strict=True)
+    return [SplitBall(*kind, size, *old, *new) for kind, size, old, new in parts]

@@ -4,7 +4,7 @@ from activekd_lite.datasets.embedded import EMBEDDED
 from activekd_lite.datasets.loading import check_name, load_dataset
 from activekd_lite.datasets.paper import LAYOUTS, missing_parts
 from activekd_lite.datasets.sources import KINDS, find, short_name
-from activekd_lite.pool import Dataset, TestSet, make_dataset
+from activekd_lite.pool import Dataset, TestSet, make_dataset, only_classes
 
 __all__ = [
     "EMBEDDED",
@@ -17,5 +17,6 @@ __all__ = [
     "load_dataset",
     "make_dataset",
     "missing_parts",
+    "only_classes",
     "short_name",
 ]

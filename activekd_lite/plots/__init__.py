@@ -12,6 +12,7 @@ from activekd_lite.plots.comparisons import (
     learning_curves,
     win_tie_loss,
 )
+from activekd_lite.plots.inheritance import inheritance
 from activekd_lite.plots.maps import maps, pick_by_pick, picks_on_map, simplex
 from activekd_lite.plots.runs import (
     confusions,
@@ -30,6 +31,7 @@ __all__ = [
     "first_counts",
     "gain_intervals",
     "image_rows",
+    "inheritance",
     "interval_dots",
     "learning_curves",
     "loop_picture",
