@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -124,7 +125,7 @@ class SimplexExplorer(Explorer):
             labels = oracle.label(torch.arange(len(self.data.pool)))
             colourings["true label"] = (labels.numpy(), classes)
         edges = [f"{k / STEPS:.0%}" for k in range(STEPS + 1)]
-        steps = [f"{a} to {b} confidence" for a, b in zip(edges, edges[1:], strict=False)]
+        steps = [f"{a} to {b} confidence" for a, b in pairwise(edges)]
         colourings |= {"prediction": (None, classes), "confidence": (None, steps)}
         colourings["cluster"] = (None if clusters is None else _numpy(clusters), None)
         if state is not None:
