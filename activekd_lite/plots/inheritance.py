@@ -5,7 +5,7 @@ between probability vectors. More classes are the corners of a regular polygon. 
 orthogonal projection, on which distances can only be shorter, and the figure says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,10 +79,9 @@ def inheritance(
     student_probs: Array,
     labels: Array,
     labeled: Sequence[int] | Tensor,
-    picks: Sequence[int] | Tensor,
+    picks: Sequence[int] | Tensor | Mapping[str, Sequence[int] | Tensor],
     classnames: Sequence[str],
     *,
-    strategy: str = "PCoreSet",
     images: Tensor | ImageFiles | None = None,
     balls: bool = False,
     kd_weight: float = 0.5,
@@ -92,7 +91,8 @@ def inheritance(
 
     Panel 1: the teacher's probabilities, coloured by true class. Panel 2: the student's, with an
     arrow from the teacher's place for each image that the teacher gets wrong. Panel 3: the
-    student's space, coloured by the distance to the nearest labelled or picked image.
+    student's space, coloured by the distance to the nearest labelled or picked image; one such
+    panel per strategy.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def inheritance(
     labels
         (N,) true classes, for inspection only; -1 for unknown.
     labeled, picks
-        Indices of the labelled images, and of the picks in their order.
+        Indices of the labelled images, and of the picks of PCoreSet in their order, or of several
+        strategies by name.
     images
         Drawn for the picks, and shown on hover in a saved page.
     balls
@@ -113,13 +114,13 @@ def inheritance(
     ValueError
         For fewer than three classes, or shapes that do not fit.
     """
-    p = _Picture(teacher_probs, student_probs, labels, labeled, picks, list(classnames), strategy)
+    p = _Picture(teacher_probs, student_probs, labels, labeled, picks, list(classnames))
     sheet = picture_sheet(images) if images is not None else None
     measured = split_balls(p.teacher, p.student, p.labels) if balls else []
     figure = Figure(
         table=p.table(measured, kd_weight), alt=p.alt(measured, kd_weight), pictures=sheet
     )
-    figure.set_subplots(1, 3, horizontal_spacing=0.02)
+    figure.set_subplots(1, 2 + len(p.picks), horizontal_spacing=0.02)
     for col in (1, 2):
         p.add_frame(figure, col)
     p.add_points(figure, 0, 0.3 if balls else 0.8)
@@ -128,20 +129,23 @@ def inheritance(
         p.add_balls(figure, measured, kd_weight)
     else:
         p.add_student(figure)
-    p.add_space(figure, images)
+    for col, name in enumerate(p.picks, 3):
+        p.add_space(figure, name, images, col)
     return p.finish(figure, measured, title)
 
 
 class _Picture:
     """The data of the figure on paper, and its parts."""
 
-    def __init__(self, teacher, student, labels, labeled, picks, classnames, strategy):
+    def __init__(self, teacher, student, labels, labeled, picks, classnames):
         self.teacher, self.student = (
             torch.as_tensor(x).detach().cpu().double() for x in (teacher, student)
         )
         self.labels = torch.as_tensor(labels).cpu().long()
-        self.labeled, self.picks = (torch.as_tensor(x).cpu().tolist() for x in (labeled, picks))
-        self.classnames, self.strategy = classnames, strategy
+        picks = picks if isinstance(picks, Mapping) else {"PCoreSet": picks}
+        self.picks = {name: torch.as_tensor(p).cpu().tolist() for name, p in picks.items()}
+        self.labeled = torch.as_tensor(labeled).cpu().tolist()
+        self.classnames = classnames
         shape = (len(self.labels), len(classnames))
         if len(classnames) < 3 or self.teacher.shape != shape or self.student.shape != shape:
             raise ValueError(
@@ -154,7 +158,11 @@ class _Picture:
         self.xy = [p.numpy() @ self.corners for p in (self.teacher, self.student)]
         self.answers = [p.argmax(dim=1) for p in (self.teacher, self.student)]
         self.counts = copied_errors(*self.answers, self.labels)
-        self.by_pick = nearest_distances_by_pick(self.student, self.labeled, self.picks).numpy()
+        self.by_pick = {
+            name: nearest_distances_by_pick(self.student, self.labeled, rows).numpy()
+            for name, rows in self.picks.items()
+        }
+        self.far = float(next(iter(self.by_pick.values()))[0].max())
 
     # Words and numbers.
 
@@ -162,12 +170,12 @@ class _Picture:
         right = int((answers == self.labels)[self.labels >= 0].sum())
         return f"{100 * right / max(1, self.counts['images']):.0f} %"
 
-    def radii(self) -> np.ndarray:
+    def radii(self, name: str) -> np.ndarray:
         """The largest distance to a labelled image (Q + 1,) after 0, 1, ... picks."""
-        return self.by_pick.max(axis=1)
+        return self.by_pick[name].max(axis=1)
 
     def alt(self, measured: Sequence[SplitBall], kd_weight: float) -> str:
-        c, radii, names = self.counts, self.radii(), self.classnames
+        c, names = self.counts, self.classnames
         some = f"of {len(names)} classes, {NOTE}"
         where = f"between {', '.join(names)}" if self.whole else some
         parts = [
@@ -177,11 +185,15 @@ class _Picture:
             f"2: the student's accuracy is {self.accuracy(self.answers[1])}; it copies "
             f"{c['copied']} of the {c['errors']} mistakes, corrects {c['corrected']}, and makes "
             f"{c['new']} new ones.",
-            f"3: {len(self.picks)} picks of {self.strategy} reduce the largest distance to a "
-            f"labelled answer from {radii[0]:.2f} to {radii[-1]:.2f}.",
         ]
-        if self.picks:
-            parts.append("Picks in order: " + "; ".join(map(self.describe, self.picks)) + ".")
+        for panel, (name, rows) in enumerate(self.picks.items(), 3):
+            radii = self.radii(name)
+            parts.append(
+                f"{panel}: {len(rows)} picks of {name} reduce the largest distance to a labelled "
+                f"answer from {radii[0]:.2f} to {radii[-1]:.2f}."
+            )
+            if rows:
+                parts.append("Picks in order: " + "; ".join(map(self.describe, rows)) + ".")
         if measured:
             parts.append(ratio_text(measured, kd_weight))
         return " ".join(parts)
@@ -254,49 +266,55 @@ class _Picture:
         look |= dict(opacity=opacity, hoverinfo="skip", name=name)
         figure.add_scatter(x=x, y=y, **look, row=1, col=2)
 
-    def add_space(self, figure: Figure, images: Tensor | ImageFiles | None) -> None:
-        far = float(self.by_pick[0].max())
-        scale = dict(cmin=0, cmax=far, colorscale=list(FIELD), colorbar=_bar())
-        figure.update_layout(coloraxis=scale)
+    def add_space(
+        self, figure: Figure, name: str, images: Tensor | ImageFiles | None, col: int
+    ) -> None:
         if self.whole:
-            self.add_field(figure, far)
-        self.add_frame(figure, 3)
-        xy, plain = self.xy[1], dict(mode="markers", showlegend=False, row=1, col=3)
-        dots = dict(size=5, coloraxis="coloraxis", color=self.by_pick[-1].round(3))
+            self.add_field(figure, self.picks[name], col)
+        self.add_frame(figure, col)
+        xy = self.xy[1].round()
+        distance = self.by_pick[name][-1].round(3)
+        dots = dict(size=5, coloraxis="coloraxis", color=distance)
         dots["line"] = dict(width=0.8, color="rgba(34,34,34,.55)")
         hover = "image %{customdata[0]}<br>distance %{marker.color:.2f}<extra></extra>"
-        data = dict(customdata=np.arange(len(xy))[:, None], hovertemplate=hover)
-        figure.add_scatter(x=xy[:, 0].round(), y=xy[:, 1].round(), marker=dots, **data, **plain)
-        self.add_centres(figure, images)
+        data = dict(customdata=np.arange(len(xy))[:, None], hovertemplate=hover, marker=dots)
+        plain = dict(mode="markers", showlegend=False, row=1, col=col)
+        figure.add_scatter(x=xy[:, 0], y=xy[:, 1], **data, **plain)
+        self.add_centres(figure, name, images, col)
 
-    def add_field(self, figure: Figure, far: float) -> None:
-        """The distance of each point of the triangle to the nearest labelled or picked answer."""
-        centres = self.xy[1][self.labeled + self.picks]
-        uri = data_uri(field_picture(centres, far))
+    def add_field(self, figure: Figure, picks: list[int], col: int) -> None:
+        """Colour the triangle by the distance to the nearest labelled or picked answer."""
+        uri = data_uri(field_picture(self.xy[1][self.labeled + picks], self.far))
         place = dict(x=0, y=CORNERS[2, 1], sizex=SIDE, sizey=CORNERS[2, 1], sizing="stretch")
-        figure.add_layout_image(source=uri, layer="below", **place, row=1, col=3)
+        figure.add_layout_image(source=uri, layer="below", **place, row=1, col=col)
 
-    def add_centres(self, figure: Figure, images: Tensor | ImageFiles | None) -> None:
-        at, here = self.xy[1], dict(row=1, col=3)
+    def add_centres(
+        self, figure: Figure, name: str, images: Tensor | ImageFiles | None, col: int
+    ) -> None:
+        picks, here = self.picks[name], dict(row=1, col=col)
         ring = dict(symbol="circle-open", size=13, color=INK, line=dict(width=3.5))
-        start = at[self.labeled]
+        start = self.xy[1][self.labeled]
         look = dict(mode="markers", name="labelled", hoverinfo="skip", marker=ring)
+        look |= dict(showlegend=col == 3)
         figure.add_scatter(x=start[:, 0], y=start[:, 1], **look, **here)
-        if images is not None and len(self.picks) <= MOST_TILES:
-            self.add_tiles(figure, images)
+        if not picks:
             return
+        if images is not None and len(picks) <= MOST_TILES:
+            return self.add_tiles(figure, picks, images, col)
         disc = dict(symbol="circle", size=19, color=INK, line=dict(width=1.5, color="white"))
-        look = dict(mode="markers+text", name=f"picks of {self.strategy}", marker=disc)
-        look |= dict(textfont=dict(color="white", size=12), hoverinfo="skip")
-        x, y = at[self.picks].T
-        text = [f"<b>{n}</b>" for n in range(1, len(self.picks) + 1)]
+        look = dict(mode="markers+text", name="picks, in order", marker=disc)
+        look |= dict(textfont=dict(color="white", size=12), hoverinfo="skip", showlegend=col == 3)
+        x, y = self.xy[1][picks].T
+        text = [f"<b>{n}</b>" for n in range(1, len(picks) + 1)]
         figure.add_scatter(x=x, y=y, text=text, **look, **here)
 
-    def add_tiles(self, figure: Figure, images: Tensor | ImageFiles) -> None:
+    def add_tiles(
+        self, figure: Figure, picks: list[int], images: Tensor | ImageFiles, col: int
+    ) -> None:
         """Draw the picked images at their places, numbered."""
-        side, here = 0.12 * SIDE, dict(row=1, col=3)
-        tiles = squares(images, self.picks, 48)
-        for number, (index, tile) in enumerate(zip(self.picks, tiles, strict=True), 1):
+        side, here = 0.12 * self.size(), dict(row=1, col=col)
+        tiles = squares(images, picks, 48)
+        for number, (index, tile) in enumerate(zip(picks, tiles, strict=True), 1):
             x, y = self.xy[1][index]
             edge = dict(type="rect", line=dict(color=INK, width=2.5), layer="above")
             box = dict(x0=x - side / 2, x1=x + side / 2, y0=y - side / 2, y1=y + side / 2)
@@ -353,35 +371,46 @@ class _Picture:
         figure.add_annotation(x=corner[0], y=corner[1], text=text, **style, row=1, col=col)
 
     def finish(self, figure: Figure, measured: Sequence[SplitBall], title: str) -> Figure:
-        c, radii = self.counts, self.radii()
-        ratio = np.median([ball.ratio for ball in measured]) if measured else 0
-        student = f"copies {c['copied']} of {c['errors']} mistakes"
-        heads = (
-            ("1 The teacher", f"{self.accuracy(self.answers[0])} right, {c['errors']} mistakes"),
-            ("2 The student", f"radius × {ratio:.2f} (median)" if measured else student),
-            (f"3 Where {self.strategy} asks", f"largest distance {radii[0]:.2f} → {radii[-1]:.2f}"),
-        )
-        for col, (head, words) in enumerate(heads, 1):
+        for col, (head, words) in enumerate(self.heads(measured), 1):
             text = f"<b>{head}</b><br><span style='font-size:14px'>{words}</span>"
             place = dict(xref=f"x{col} domain".replace("x1", "x"), yref="paper", x=0.5, y=1.0)
             figure.add_annotation(text=text, showarrow=False, yanchor="bottom", **place)
         low, high = self.limits()
         figure.update_xaxes(**HIDDEN, showline=False, range=[low[0], high[0]])
         figure.update_yaxes(**HIDDEN, showline=False, range=[low[1], high[1]])
-        for col, axis in enumerate(("x", "x2", "x3"), 1):
+        for col in range(1, 3 + len(self.picks)):
+            axis = f"x{col}" if col > 1 else "x"
             anchored = dict(scaleanchor=axis, constrain="domain", constraintoward="top")
             figure.update_yaxes(**anchored, row=1, col=col)
+        shades = dict(cmin=0, cmax=self.far, colorscale=list(FIELD), colorbar=_bar(len(self.picks)))
         if not self.whole:
             title = f"{title or f'{len(self.classnames)} classes'}: {NOTE}"
         legend = dict(orientation="h", x=0, xanchor="left", y=-0.24, yanchor="top")
         legend |= dict(itemsizing="constant", font_size=15, traceorder="normal")
         margin = dict(l=4, r=4, t=104 if title else 58, b=130)
-        return figure.update_layout(title=title, height=490, margin=margin, legend=legend)
+        size = dict(height=490, margin=margin)
+        return figure.update_layout(title=title, legend=legend, coloraxis=shades, **size)
+
+    def heads(self, measured: Sequence[SplitBall]) -> list[tuple[str, str]]:
+        """Title and subtitle of each panel."""
+        c = self.counts
+        student = f"copies {c['copied']} of {c['errors']} mistakes"
+        if measured:
+            student = f"radius × {np.median([ball.ratio for ball in measured]):.2f} (median)"
+        teacher = f"{self.accuracy(self.answers[0])} right, {c['errors']} mistakes"
+        heads = [("1 The teacher", teacher), ("2 The student", student)]
+        for panel, name in enumerate(self.picks, 3):
+            radii = self.radii(name)
+            change = f"largest distance {radii[0]:.2f} → {radii[-1]:.2f}"
+            heads.append((f"{panel} Where {name} asks", change))
+        return heads
+
+    def size(self) -> float:
+        return float(np.ptp(self.corners, axis=0).max())
 
     def limits(self) -> tuple[np.ndarray, np.ndarray]:
         low, high = self.corners.min(axis=0), self.corners.max(axis=0)
-        size = (high - low).max()
-        edge = np.array([0.07 if self.whole else 0.2, 0.17]) * size
+        edge = np.array([0.07 if self.whole else 0.2, 0.17]) * self.size()
         return low - edge, high + edge
 
 
@@ -408,10 +437,12 @@ def _ball_row(ball: SplitBall | None, kd_weight: float) -> dict:
     return radii | {"ratio": ball.ratio, "proposition": kd_weight}
 
 
-def _bar() -> dict:
+def _bar(panels: int) -> dict:
+    """The colour bar, below the panels that show a space."""
     title = dict(text="distance to nearest label", side="top", font_size=15)
-    shape = dict(orientation="h", len=0.3, thickness=12, outlinewidth=0, tickfont_size=14, nticks=4)
-    return dict(title=title, x=0.84, xanchor="center", y=0.0, yanchor="top", **shape)
+    shape = dict(orientation="h", thickness=12, outlinewidth=0, tickfont_size=14, nticks=4)
+    shape |= dict(len=0.9 / (2 + panels), x=1 - 0.5 * panels / (2 + panels), xanchor="center")
+    return dict(title=title, y=0.0, yanchor="top", **shape)
 
 
 def _angles(points: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from activekd_lite.widgets.answers import accuracy_by_seconds, against_truth
 from activekd_lite.widgets.base import Explorer, Selection
+from activekd_lite.widgets.inheritance import InheritanceExplorer
 from activekd_lite.widgets.journal import Journal, PersonOracle
 from activekd_lite.widgets.labeller import Labeller
 from activekd_lite.widgets.prompts import PromptExplorer
@@ -11,6 +12,7 @@ from activekd_lite.widgets.viewer import RunViewer
 
 __all__ = [
     "Explorer",
+    "InheritanceExplorer",
     "Journal",
     "Labeller",
     "PCoreSetStepper",
