@@ -36,10 +36,22 @@ def make(small, answers):
         named = {"teacher": teacher, "student": student}
         return akd.widgets.SimplexExplorer(small, named, layouts={"cloud": cloud})
 
-    return dict(simplex=simplex)
+    def inheritance():
+        return inherited_by(small, teacher, student)
+
+    return dict(simplex=simplex, inheritance=inheritance)
 
 
-EXPLORERS = ["simplex"]
+def inherited_by(data, teacher, student):
+    """An `InheritanceExplorer` of all classes, with a student that copies its teacher in part."""
+    predictions = akd.Predictions(student, student, ce_probs=student, kd_probs=teacher)
+    start = data.oracle.initial_indices(1, akd.seeding.generator(0, "initial set"))
+    state = akd.LabelState.empty(len(student)).with_labels(start, data.oracle.label(start), 0)
+    knows = akd.teacher.from_logits(teacher.log())
+    return akd.widgets.InheritanceExplorer(data, knows, predictions, state)
+
+
+EXPLORERS = ["simplex", "inheritance"]
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

@@ -39,23 +39,26 @@ function render({ model, el }) {
   // Data.
   function read() {
     const classes = S.view("classes"), size = classes.length, teacher = S.array("teacher"), labels = S.array("labels", Int16Array), corners = S.view("corners");
-    const rows = [];
+    const fits = (array) => !!array && array.length === labels.length * size;
+    if (!labels?.length || corners.length !== size || !fits(teacher)) return false; // the rest is on its way
+    const rows = [], ce = S.array("ce"), kd = S.array("kd");
     for (let i = 0; i < labels.length; i++) if (teacher[i * size] === teacher[i * size]) rows.push(i);
     const at = new Int32Array(labels.length).fill(-1);
     rows.forEach((i, r) => { at[i] = r; });
-    task = { classes, size, labels, corners, rows, at, whole: size === 3, unit: S.view("unit"), looks: S.view("looks"), labeled: S.view("labeled").map((i) => at[i]) };
+    task = { classes, size, labels, corners, rows, at, whole: size === 3, unit: S.view("unit"), looks: S.view("looks"), labeled: S.view("labeled").map((i) => at[i]).filter((r) => r >= 0) };
     task.teacher = part(teacher);
     task.teacherXY = placed(task.teacher);
     task.said = answers(task.teacher);
     task.truth = rows.map((i) => labels[i]);
     task.wrong = rows.map((_, r) => task.truth[r] >= 0 && task.said[r] !== task.truth[r]);
-    task.trained = S.view("trained");
-    if (task.trained) { task.ce = part(S.array("ce")); task.kd = part(S.array("kd")); task.balls = ballGroups(); }
+    task.trained = S.view("trained") && fits(ce) && fits(kd);
+    if (task.trained) { task.ce = part(ce); task.kd = part(kd); task.balls = ballGroups(); }
     const low = [0, 1].map((k) => Math.min(...corners.map((c) => c[k]))), high = [0, 1].map((k) => Math.max(...corners.map((c) => c[k])));
     const extent = Math.max(high[0] - low[0], high[1] - low[1]), edge = task.whole ? .07 : .2;
     task.extent = extent;
     task.range = { x: [low[0] - edge * extent, high[0] + edge * extent], y: [low[1] - .13 * extent, high[1] + .12 * extent] };
     drain = 1;
+    return true;
   }
 
   // The rows of the task of an array over the whole pool, in double precision.
@@ -307,7 +310,11 @@ function render({ model, el }) {
     const shared = { range: task.range, looks: task.looks, groups: task.labels }, faint = balls && now && now.circles.length;
     if (!moved || faint) left.set({ ...shared, xy: task.teacherXY, under: frame, over: (c, to) => { if (faint) rings(c, to, "teacher", left); names(c, to, left); } });
     if (!moved || faint) left.draw();
-    if (!now) return;
+    if (!now) { // not trained yet: empty triangles
+      for (const panel of [middle, right, other])
+        panel.set({ ...shared, xy: new Float32Array(2 * task.labels.length).fill(NaN), marks: [], under: frame, over: (c, to) => names(c, to, panel) });
+      return;
+    }
     const plain = faint && !L.some;
     middle.set({ ...shared, xy: now.xy,
       under: (c, to) => { frame(c, to); if (!plain && !hidden.has("changed")) arrows(c, to, some("changed"), S.theme.muted, .6); },
@@ -329,7 +336,9 @@ function render({ model, el }) {
     const marks = task.labeled.map((r) => ({ index: task.rows[r], kind: "start" }));
     covered.picks.forEach((r, k) => marks.push({ index: task.rows[r], kind: "pick", text: String(k + 1), picture: k >= covered.picks.length - 8 }));
     if (covered.next >= 0 && count < S.view("most")) marks.push({ index: task.rows[covered.next], kind: "next" });
+    const images = covered.picks.map((r) => task.rows[r]);
     panel.set({ xy: now.xy, range: task.range, groups: tones, looks, marks,
+      label: `the student's answers, coloured by the distance to the nearest label; ${images.length ? `picks in order: images ${images.join(", ")}` : "no picks"}`,
       under: (c, to) => { if (task.whole) space(c, to, covered); frame(c, to); },
       over: (c, to) => names(c, to, panel) });
     panel.draw();
@@ -463,7 +472,7 @@ function render({ model, el }) {
   function placePanels() {
     const shown = beside !== "nothing";
     other.column.hidden = !shown;
-    if (shown) other.set({ title: `4  Where ${TITLES[beside] || beside} asks`, label: `the student's answers, coloured by the distance to the nearest label, with the picks of ${beside}` });
+    if (shown) other.set({ title: `4  Where ${TITLES[beside] || beside} asks` });
     if (task) update();
     L.panels.forEach((panel) => panel.draw());
   }
@@ -486,8 +495,7 @@ function render({ model, el }) {
     tell(0);
   });
   S.on(["classes", "corners", "labeled", "trained", "teacher", "ce", "kd", "labels"], () => {
-    if (!S.array("teacher")?.length) return;
-    read();
+    if (!read()) return;
     chosen.set();
     for (const control of [slider, picks]) control.input.disabled = !task.trained;
     next.enable(task.trained);
