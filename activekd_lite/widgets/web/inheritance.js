@@ -350,7 +350,9 @@ function render({ model, el }) {
     const right1 = task.rows.filter((_, r) => task.truth[r] >= 0 && !task.wrong[r]).length, known = task.rows.filter((_, r) => task.truth[r] >= 0).length;
     left.said.textContent = `${percent(right1, known)} of ${known} images right: ${known - right1} mistakes.`;
     if (!now) {
-      middle.said.textContent = right.said.textContent = "";
+      middle.said.textContent = "A student is being trained on these classes.";
+      right.said.textContent = other.said.textContent = "";
+      S.status("");
       return;
     }
     const c = now.counts, also = c.changed ? `, turns ${c.changed} into another` : "";
