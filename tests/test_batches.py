@@ -77,7 +77,7 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     printed = capsys.readouterr().out
     where = "digits-badge-seed1: cell [4] under “The part that fails”"
     assert f"FAILED {where}: AssertionError: not that one" in printed
-    assert f"1 of 2 notebooks ran through; open {out / 'index.html'}" in printed
+    assert f"1 of 2 notebooks ran without an error; open {out / 'index.html'}" in printed
     texts = {}
     for name in ("digits-random-seed1", "digits-badge-seed1"):
         executed = nbformat.read(out / f"{name}.ipynb", 4)
@@ -93,7 +93,7 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     assert "dataset digits, seed 1, strategy badge" in index
     assert 'href="digits-random-seed1.html"' in index
     assert index.count("failed</b> in cell [4] under “The part that fails”") == 1
-    assert index.count("ran through") == 1
+    assert index.count(">finished<") == 1
 
 
 def test_what_ran_through_is_not_run_again(notebook, tmp_path, monkeypatch):

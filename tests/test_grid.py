@@ -170,7 +170,7 @@ def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
     alone = Grid(strategies=("pcoreset",), selection_sources=("teacher",), distill=(False,)).runs()
     assert [p.config.selection_source for p in alone.values()] == ["mixed"]
     with pytest.raises(
-        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+        ValueError, match="selection_source = 'both'; choose one of 'mixed', 'ce', 'kd', 'teacher'"
     ):
         Grid(selection_sources=("both",))
     with pytest.raises(ValueError, match="selection_source = 'kd' .* run with a teacher"):

@@ -262,5 +262,5 @@ def test_one_job_at_a_time(course, tmp_path, capsys):
     for more in (["--refresh"], ["-p", "seed", "1"]):
         words = ["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]
         assert cli.main(words) == 2
-        assert "are for different jobs; give one of them" in capsys.readouterr().err
+        assert "do different things; give one of them" in capsys.readouterr().err
     assert not (tmp_path / "usb").exists()

@@ -206,7 +206,7 @@ def test_an_out_with_another_configuration_is_refused(
 ):
     run(small, teacher, quick, out=tmp_path)
     before = (tmp_path / "rounds.jsonl").read_text()
-    with pytest.raises(ValueError, match=rf"{field}: .*; take another `out`"):
+    with pytest.raises(ValueError, match=rf"{field}: .*; choose another `out`"):
         run(small, teacher, quick, out=tmp_path, **change)
     assert (tmp_path / "rounds.jsonl").read_text() == before
 
@@ -247,7 +247,7 @@ def test_requests_that_cannot_work_are_refused_before_training(
         ):
             run(small, None, quick, selection_source=source)
     with pytest.raises(
-        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+        ValueError, match="selection_source = 'both'; choose one of 'mixed', 'ce', 'kd', 'teacher'"
     ):
         run(small, teacher, quick, selection_source="both")
     with pytest.raises(ValueError, match="nothing is labelled.*pcoreset_teacher"):
@@ -295,7 +295,7 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
     refuse(
         lambda s, q: s.unlabeled_indices[:q].numpy(), r"returned ndarray; .* torch tensor \(5,\)"
     )
-    with pytest.raises(ValueError, match="None is no strategy"):
+    with pytest.raises(ValueError, match="None is not a strategy"):
         run(small, teacher, quick, strategy=None)
 
 
@@ -312,7 +312,7 @@ def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_any
         return torch.cat([state.unlabeled_indices[: query_size - 1], torch.tensor([index])])
 
     asked, data = [], replace(small, oracle=Asked(small.oracle.label(torch.arange(150)), 10))
-    message = f"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149"
+    message = f"lost chose {index}, which is not a pool index: the pool has 150 images, 0 to 149"
     with pytest.raises(ValueError, match=message):
         run(data, teacher, quick, strategy=lost, rounds=1, shots=shots, out=tmp_path)
     assert [len(indices) for indices in asked] == [10] * shots  # the initial set alone
@@ -330,7 +330,7 @@ def test_a_record_says_how_many_threads_computed_it(small, quick, threads):
 @pytest.mark.parametrize("name", ["config.json", "labels.csv", "student-01.safetensors"])
 def test_files_that_no_run_has_written_are_not_replaced(small, teacher, quick, tmp_path, name):
     (tmp_path / name).write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match=rf"{name} is no file of a run, .* take another `out`"):
+    with pytest.raises(ValueError, match=rf"{name} was not written by a run, .*another `out`"):
         run(small, teacher, quick, rounds=1, out=tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
 
@@ -416,7 +416,7 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
         assert [r.teacher_accuracy_pct for r in records] == expected
     with pytest.raises(ValueError, match=r"test logits are \(100, 9\); finite numbers \(M, 10\)"):
         akd.teacher.from_logits(pool, test=names[half][:, :9])
-    message = r"test answers \(7 images\) are of other images than small's test set \(100\)"
+    message = r"test predictions \(7 images\) are of other images than small's test set \(100\)"
     with pytest.raises(ValueError, match=message):
         run(small, akd.teacher.from_logits(pool, test=names[:7]), quick)
 
@@ -424,9 +424,7 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
 def test_test_answers_of_other_images_or_another_model_are_refused(small, teacher, held_out, quick):
     other = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
     dark = replace(small, test=replace(small.test, images=small.test.images // 2))
-    with pytest.raises(
-        ValueError, match=r"test answers \(100 images\) are of other images than small's test set"
-    ):
+    with pytest.raises(ValueError, match=r"test predictions \(100 images\) are of other images"):
         run(dark, other, quick)
     foreign = replace(held_out, fingerprint=held_out.fingerprint | {"vlm": {"name": "other"}})
     with pytest.raises(ValueError, match="made by another VLM than the pool's"):
@@ -562,7 +560,7 @@ def test_a_run_of_version_0_1_goes_on(old):
 
 def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     with pytest.raises(
-        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; take another `out`'
+        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; choose another `out`'
     ):
         resume(old, selection_source="kd")
     text = (old / "rounds.jsonl").read_text()

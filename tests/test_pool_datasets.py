@@ -180,11 +180,11 @@ def test_predictions_must_be_probabilities_in_rows():
     akd.Predictions(good[:0], features[:0])
     bad = good.clone()
     bad[2] = torch.tensor([0.5, 0.7])
-    complaint = "probs of 1 images are no probabilities, first at pool index 2: they sum to 1.2"
+    complaint = "probs of 1 images are not probabilities, first at pool index 2: they sum to 1.2"
     with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
-        ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"
+        ValueError, match="teacher_probs of 1 images are not probabilities, first at pool index 2"
     ):
         akd.Predictions(good, features, bad)
     bad[2] = torch.tensor([-0.1, 1.1])

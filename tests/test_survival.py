@@ -231,7 +231,7 @@ def test_every_changed_byte_of_a_runs_small_files_is_found_or_harmless(finished,
         return config, records, state.labels.tolist(), state.labeled_round.tolist()
 
     places = range((out / name).stat().st_size)
-    refused = same_or_refused(out / name, places, read, read(), "take another `out`")
+    refused = same_or_refused(out / name, places, read, read(), "choose another `out`")
     assert refused > 0.6 * len(places)  # the others are spaces
 
 
@@ -246,7 +246,7 @@ def test_a_changed_byte_of_a_student_is_found(finished, tmp_path):
             student = akd.load_run(out, "cpu", round=round).student
             return {k: v.tolist() for k, v in student.state_dict().items()}
 
-        remedy = f"keep the first {round} lines" if round else "delete"
+        remedy = f"keep only the first {round} lines" if round else "delete"
         assert same_or_refused(path, places, weights, weights(), remedy) == len(places)
 
 
@@ -312,7 +312,7 @@ def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_
             akd.load_run(out, "cpu")
         if name != "config.json":
             lines = (out / "rounds.jsonl").read_bytes().split(b"\n")
-            whole = int(str(error.value).split("keep the first ")[1].split()[0])
+            whole = int(str(error.value).split("keep only the first ")[1].split()[0])
             (out / "rounds.jsonl").write_bytes(b"\n".join([*lines[:whole], b""]))
         again = go_on(small, teacher, quick, out)
         assert [r.outcome() for r in again.records] == [r.outcome() for r in expected.records]
@@ -329,7 +329,7 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     newer = [files.with_checksum(line | {"mood": "good"}) for line in unsealed]
     for content, which in ((older, "an older version"), (newer, "another version")):
         (out / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in content))
-        message = rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another"
+        message = rf"rounds.jsonl was written by {which} of activekd-lite; delete .* choose another"
         with pytest.raises(ValueError, match=message):
             akd.load_run(out)
 
@@ -374,7 +374,7 @@ def test_changed_data_are_refused_and_the_difference_is_shown(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
         ValueError,
-        match=shown + r'"[0-9a-f]{8}.* stored, "[0-9a-f]{8}.* requested\); take another `out`',
+        match=shown + r'"[0-9a-f]{8}.* stored, "[0-9a-f]{8}.* requested\); choose another `out`',
     ):
         go_on(change(small), None, quick, tmp_path, rounds=0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -485,7 +485,7 @@ def test_a_run_that_goes_on_while_it_is_read_is_read_again(
     (tmp_path / "student-02.safetensors").unlink()
     with pytest.raises(
         FileNotFoundError,
-        match=r"student-02.safetensors is missing; keep the first 2 lines of rounds.jsonl",
+        match=r"student-02.safetensors is missing; keep only the first 2 lines of rounds.jsonl",
     ):
         akd.load_run(tmp_path, "cpu")
 

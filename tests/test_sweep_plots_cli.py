@@ -186,7 +186,7 @@ def test_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "2 views x 1100 images x 128 numbers" in capsys.readouterr().out
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "all that is needed is here" in out
+    assert "everything needed is installed" in out
     assert "handwritten digits, unseen" in out
 
 
@@ -203,7 +203,7 @@ def test_doctor_says_what_is_missing_and_what_may_be(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "timm            MISSING: run make install" in out
     assert "nbval           not installed (optional)" in out
-    assert "not ready: timm" in out
+    assert "missing: timm" in out
 
 
 def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, monkeypatch, capsys):
@@ -221,7 +221,7 @@ def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, mon
     assert cli.main(["cache", "verify"]) == 1
     assert "damaged in 1 shards" in capsys.readouterr().out
     assert cli.main(["cache", "prune"]) == 0
-    assert "1 caches could go; --yes deletes them" in capsys.readouterr().out
+    assert "1 caches can be deleted: add --yes" in capsys.readouterr().out
     assert features.is_file()
     assert cli.main(["cache", "prune", "--yes"]) == 0
     assert not features.exists()
