@@ -108,7 +108,7 @@ def test_embedded_weights_are_small_and_have_a_card(name, most):
     folder = ROOT / "data" / name
     assert (folder / "weights.safetensors").stat().st_size <= most
     card = (folder / "README.md").read_text()
-    for part in ("What it saw", "Figures", "Remake it"):
+    for part in ("Training data", "Accuracy", "Reproduce it"):
         assert part in card
 
 
