@@ -149,7 +149,9 @@ def row(name, repeats, device):
     algorithms = {
         "k_center_greedy": lambda: k_center_greedy(points, centers, k)[0].tolist(),
         "running minimum": lambda: running_minimum(points, centers, k),
-        "all centres again, float64": lambda: all_centres_again(points.double(), centers.double(), k),
+        "all centres again, float64": lambda: all_centres_again(
+            points.double(), centers.double(), k
+        ),
         "all centres again, float32": lambda: all_centres_again(points, centers, k),
         "scikit-activeml": lambda: coreset_of_scikit_activeml(points, centers, k),
     }

@@ -213,8 +213,8 @@ def findings(study: Study) -> str:
   random choice (PCoreSet {study.gap(s, "pcoreset", "random", **plain)}, not significant); the only
   significant differences ({study.significant(s, **plain)}) are that uncertainty is behind every
   other strategy.
-- **By the paper's way of counting**, PCoreSet is first in {study.first("pcoreset")} comparisons with a
-  teacher and in {study.first("pcoreset", **plain)} without.
+- **By the paper's way of counting**, PCoreSet is first in {study.first("pcoreset")} comparisons
+  with a teacher and in {study.first("pcoreset", **plain)} without.
 - **The few-shot teacher makes hardly any difference here.** Initialised as in its paper, CLAP
   learns slowly from the long text features of `tiny-clip`, and its students are as good as those
   of the zero-shot teacher.
@@ -223,9 +223,9 @@ def findings(study: Study) -> str:
   {study.last(s, "pcoreset")} %. On `shapes`, a network of 0.16 million parameters does not get
   there in 150 steps; longer training was not tried.
 - **The teacher makes calibration worse** by the end, because the distilled student's prediction is
-  the mean of two heads and therefore underconfident. The expected calibration error after the last round,
-  averaged per strategy, is {study.calibration("digits", "zero-shot")} % with the teacher and
-  {study.calibration("digits", "none")} % without on `digits`,
+  the mean of two heads and therefore underconfident. The expected calibration error after the
+  last round, averaged per strategy, is {study.calibration("digits", "zero-shot")} % with the
+  teacher and {study.calibration("digits", "none")} % without on `digits`,
   {study.calibration("shapes", "zero-shot")} % and {study.calibration("shapes", "none")} % on
   `shapes`.
 - **This is two small data sets with one teacher and one small student each; it says nothing about

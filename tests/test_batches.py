@@ -13,7 +13,7 @@ KNOWN = ["dataset", "vlm", "pretrained", "student", "strategy", "rounds", "seed"
 KNOWN += ["data_root", "device"]
 
 
-def test_a_notebook_gets_its_parameters_of_each_run():
+def test_a_notebook_gets_its_parameters_from_each_run():
     model = {"vlm": "RN50", "pretrained": "openai", "rounds": 2}
     grid = Grid(strategies=("random", "badge"), seeds=(3,), **model)
     assert batches.parameters(grid, KNOWN) == {
@@ -28,7 +28,7 @@ def test_a_notebook_gets_its_parameters_of_each_run():
     assert plural["digits-badge-plain-seed3"]["distill"] is False
 
 
-def test_what_a_notebook_does_not_know_is_refused():
+def test_a_setting_that_is_no_parameter_of_the_notebook_is_refused():
     one = {"strategies": ("pcoreset",), "seeds": (0,)}
     assert batches.parameters(Grid(**one), ["dataset"]) == {
         "digits-pcoreset-seed0": {"dataset": "digits"}
@@ -67,9 +67,7 @@ def notebook(tmp_path):
     return path
 
 
-def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
-    notebook, tmp_path, capsys
-):
+def test_each_run_has_a_notebook_and_a_page_and_failures_are_named(notebook, tmp_path, capsys):
     out = tmp_path / "batch"
     words = ["--strategy", "random", "badge", "--seeds", "1"]
     words += ["--out", str(out), "--notebook", str(notebook)]
@@ -96,7 +94,7 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     assert index.count(">finished<") == 1
 
 
-def test_what_ran_through_is_not_run_again(notebook, tmp_path, monkeypatch):
+def test_a_finished_notebook_is_not_run_again(notebook, tmp_path, monkeypatch):
     grid, out = Grid(strategies=("random", "badge"), seeds=(1,)), tmp_path / "batch"
     done = batches.run(grid, notebook, out, workers=0, progress=False)
     assert [name for name, why in done.items() if why] == ["digits-badge-seed1"]
