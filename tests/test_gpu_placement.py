@@ -14,6 +14,10 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9, 10**9))
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.zeros(1).to("cuda")
+        except RuntimeError:  # torch 2.6
+            pytest.skip("this version of torch needs a GPU driver even for fake tensors")
         yield
 
 
