@@ -85,6 +85,24 @@ def test_the_card_of_keys_opens_and_closes(name, make, stage):
     assert button.evaluate("e => e === document.activeElement")
 
 
+def test_a_kernel_that_does_not_answer_is_named(make, stage):
+    explorer = make["simplex"]()
+    shown = stage(explorer)
+    status, before = shown.page.locator(".akd-status"), explorer.widget.view["status"]
+    answer, explorer._on_message = explorer._on_message, lambda *message: None
+    shown.page.clock.install()
+    shown.page.get_by_role("combobox", name="colour").select_option("confidence")
+    shown.page.clock.run_for(9000)
+    assert "run this cell again" in status.inner_text()
+    explorer._on_message = answer
+    shown.page.get_by_role("combobox", name="colour").select_option("prediction")
+    for _ in range(5):
+        shown.page.clock.run_for(100)
+        shown.flush()
+    assert "run this cell again" not in status.inner_text()
+    assert status.inner_text() != before
+
+
 @pytest.mark.parametrize("name", EXPLORERS)
 def test_a_picture_is_saved(name, make, stage, tmp_path):
     shown = stage(make[name]())

@@ -75,7 +75,7 @@ def test_hover_shows_the_image_and_its_answers(explorer, stage):
     assert shown.page.locator(".akd-tip").is_visible()
     card = shown.page.locator(".akd-detail")
     assert card.get_by_text("image 67", exact=True).is_visible()
-    assert card.locator(".akd-bars i").count() == 10  # five classes of two sets of answers
+    assert card.locator(".akd-bars i").count() == 6  # three classes of two sets of answers
     assert explorer.widget.hovered == 67
 
 
