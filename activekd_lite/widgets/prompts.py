@@ -244,18 +244,9 @@ class PromptExplorer(Explorer):
 
     def errors(self, most: int = 5) -> pd.DataFrame:
         """The largest confusions: columns class, predicted, share_pct."""
-        table = self.confusions()
-        shares = np.where(_same(table), 0, table)
-        best = np.argsort(-shares, axis=None, kind="stable")[:most]
-        i, j = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
-        columns = {
-            "class": table.index[i],
-            "predicted": table.columns[j],
-            "share_pct": shares[i, j],
-        }
-        return pd.DataFrame(columns)
+        return _largest(self.confusions(), most)
 
-    # What figure and widget share.
+    # What figure and page share.
 
     def _in_triangle(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Positions (N, 2), corners (N,) whose colour each image has (-1: none), colour names.
@@ -350,10 +341,12 @@ class PromptExplorer(Explorer):
         xy, corner, names = self._in_triangle()
         table = self.confusions()
         left, right = self._titles(xy)
-        counts = np.bincount(corner[(corner >= 0) & ~np.isnan(xy[:, 0])], minlength=3).tolist()
+        counts = np.bincount(corner[~np.isnan(xy[:, 0])] + 1, minlength=4).tolist()
+        looks = [("line", "circle"), *((colour(k), marker(k)) for k in range(3))]
         legend = [
-            dict(key=k, name=name, look=(colour(k), marker(k)), count=counts[k])
-            for k, name in enumerate(names)
+            dict(key=k - 1, name=name, look=looks[k], count=counts[k])
+            for k, name in enumerate(["other classes", *names])
+            if k or counts[k]
         ]
         unknown = ", ".join(self.unknown_words)
         text = f"{self.vlm.name} never saw: {unknown}. Its answers for these words are meaningless."
@@ -366,14 +359,12 @@ class PromptExplorer(Explorer):
             titles=(left, right),
             rows=list(table.index),
             columns=list(table.columns),
-            errors=list(self.errors().itertuples(index=False, name=None)),
+            kind="true" if self._known.any() else "predicted",
+            errors=list(_largest(table, 5).itertuples(index=False, name=None)),
             classes=self._classes(),
-            accuracy=self.accuracy_pct,
-            own=self._own_accuracy_pct,
             scores=self._describe_scores(),
             warning=text if unknown else "",
             refused="",
-            alt=self._describe(xy),
             history=self._tried(),
         )
         shares = table.round().to_numpy().astype(np.uint8)
@@ -519,6 +510,19 @@ def _difference(
     if list(templates) != list(own[1]):
         parts.append(" | ".join(templates[:2]) + (" | ..." if len(templates) > 2 else ""))
     return "; ".join(parts) or "the task's own prompts"
+
+
+def _largest(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The largest confusions of a table."""
+    shares = np.where(_same(table), 0, table)
+    best = np.argsort(-shares, axis=None, kind="stable")[:most]
+    i, j = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
+    columns = {
+        "class": table.index[i],
+        "predicted": table.columns[j],
+        "share_pct": shares[i, j],
+    }
+    return pd.DataFrame(columns)
 
 
 def _heatmap(table: pd.DataFrame) -> go.Heatmap:

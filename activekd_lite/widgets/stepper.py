@@ -14,7 +14,7 @@ from activekd_lite.utils.seeding import generator
 from activekd_lite.widgets.base import Explorer
 from activekd_lite.widgets.page import Page, groups, points
 
-SHADES = 21  # of the distance to the nearest centre
+SHADES = 20  # of the distance to the nearest centre
 BAND = 4  # shades per entry of the legend
 STEPS = 10_000  # of the distances that the page gets, per unit
 OURS, CHANCE, YOU = "pcoreset", "random", "you"
@@ -167,7 +167,7 @@ class PCoreSetStepper(Explorer):
         """Your covering radius, PCoreSet's and that of random picks, after as many picks."""
         made = len(self.picks.get(YOU, []))
         if not made:
-            return f"Pick up to {self.budget} images, to make the covering radius small."
+            return f"Click up to {self.budget} images that make the covering radius small."
         self._run(CHANCE)
         radii = {name: self.distances[name][made].max() for name in (YOU, OURS, CHANCE)}
         said = ", ".join(f"{name} {radius:.2f}" for name, radius in radii.items())
@@ -180,6 +180,9 @@ class PCoreSetStepper(Explorer):
         ]
         radius = f"Covering radius in probability space: {', '.join(changes)}."
         return f"{at} of {self.budget} picks made. {radius}"
+
+    def _status(self) -> str:
+        return self.score() if self._yours else self._describe(self.at)
 
     # The static twin.
 
@@ -259,7 +262,7 @@ class PCoreSetStepper(Explorer):
         names = dict.fromkeys((OURS, self.beside, CHANCE, YOU))
         paths = {name: self._path(name) for name in names if self.picks.get(name)}
         shown = dict(at=self.at, beside=self.beside, yours=self._yours, paths=paths)
-        return shown | dict(score=self.score(), alt=self._describe(self.at))
+        return shown | dict(score=self.score(), status=self._status())
 
     def _arrays(self) -> dict[str, bytes]:
         """Positions, and distances (picks + 1, N) as int16 steps; of your picks the last (N,)."""
@@ -289,7 +292,7 @@ class PCoreSetStepper(Explorer):
 
     def _on_step(self, to: int) -> None:
         self.at = min(max(0, to), self.budget)
-        self._page.update(at=self.at, alt=self._describe(self.at))
+        self._page.update(at=self.at, status=self._status())
 
     def _on_beside(self, name: str) -> None:
         self._run(name)

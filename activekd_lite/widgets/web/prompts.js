@@ -4,7 +4,7 @@ const REST = 1000; // milliseconds without a key stroke, after which prompts are
 function render({ model, el }) {
   const S = shell({
     model, el, name: "prompts", title: "Ask the teacher in other words",
-    hands: "type: ask · click an entry of the history: go back · click a confusion: put it in the triangle",
+    hands: "type: ask · click a confusion: show it in the triangle",
     keys: [["type", "class names and templates, one per line"], ["Ctrl + Enter", "note the prompts in the history at once"],
       ["← ↑ → ↓", "in the triangle: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the triangle was clicked; 0 shows all"], ["Esc", "clear the selection"]],
   });
@@ -16,14 +16,14 @@ function render({ model, el }) {
   const task = S.view("tasks").length > 1 && S.select("task", S.view("tasks"), S.view("task"), (name) => S.send("task", { name }), { parent: make("div", "row", asked) });
   const names = S.field("Class names, one per line", { rows: 9 }, typed, { parent: asked, onDone: left });
   const templates = S.field("Templates, one per line; {} stands for the name", { rows: 3 }, typed, { parent: asked, onDone: left });
+  const warning = make("p", "warning", asked, { role: "status" });
   const own = S.button("the task's own prompts", () => S.send("own"), { parent: make("div", "row", asked), icon: "↺", title: "restore the class names and templates of the task" });
   const history = addHistory(S, make("div", "history", asked));
 
-  const said = make("div", "said", answers, { role: "status" });
-  const scores = make("p", "prompts-scores", said), warning = make("p", "warning", said);
+  const scores = make("p", "prompts-scores", answers, { role: "status" });
   const triangle = L.panel(answers, { height: 340 });
   const corners = addCornerMenus(S, triangle);
-  const key = S.legend(S.view("legend"), { onFilter: (hidden) => L.hidden(hidden) });
+  const key = S.legend(S.view("legend"), { parent: answers, onFilter: (hidden) => L.hidden(hidden) });
   make("h3", "", answers, { textContent: "Largest confusions" });
   const errors = make("div", "errors", answers);
 
@@ -72,10 +72,9 @@ function render({ model, el }) {
   });
   S.on("task", () => task && task.set(null, S.view("task")));
   S.on(["scores", "warning", "refused"], () => {
-    const [main, ...more] = S.view("scores").split(/(?<=%|\d)(?=[ ,;])/);
-    scores.replaceChildren(make("b", "", null, { textContent: main }), more.join(""));
+    const text = S.view("scores"), main = text.match(/^[^(,;]*/)[0];
+    scores.replaceChildren(make("b", "", null, { textContent: main }), text.slice(main.length));
     warning.textContent = S.view("refused") || S.view("warning");
-    warning.classList.toggle("akd-error", !!S.view("refused"));
   });
   S.on(["xy", "groups", "labels", "titles"], () => {
     triangle.set({ xy: S.array("xy"), groups: S.array("groups", Int16Array), looks: S.view("looks"), range: S.view("range"), lines: S.view("lines"),
@@ -135,6 +134,7 @@ function addHeat(S, parent) {
   const title = make("h3", "", parent), room = make("div", "heat-room", parent), said = make("p", "aside", parent);
   const paint = (share) => mixed(S.theme.paper, S.theme.hot, Math.min(1, share / S.view("most")));
   const ink = (back) => contrast(back, S.theme.ink) >= 4.5 ? S.theme.ink : contrast(back, S.theme.paper) >= 4.5 ? S.theme.paper : "#000";
+  const axes = () => `Rows: ${S.view("kind")} class, columns: predicted.`;
   const pair = (a, b) => S.send("pair", { true: a, predicted: b });
   function table(rows, columns, shares) {
     const element = make("table", ""), body = make("tbody", "", null);
@@ -155,10 +155,10 @@ function addHeat(S, parent) {
     make("td", "none", foot);
     element.append(body);
     room.replaceChildren(element);
-    said.textContent = "";
+    said.textContent = axes();
   }
   function picture(rows, columns, shares) {
-    const side = Math.max(1, Math.floor(Math.min(300, room.clientWidth || 300) / Math.max(rows.length, columns.length)));
+    const side = Math.max(1, Math.floor(Math.min(320, room.clientWidth || 320) / Math.max(rows.length, columns.length)));
     const ratio = window.devicePixelRatio || 1, canvas = make("canvas", "", null, { width: side * columns.length * ratio, height: side * rows.length * ratio, tabIndex: 0, role: "img" });
     const c = canvas.getContext("2d"), gap = side > 4 ? 1 : 0, paints = Array.from({ length: 101 }, (_, share) => share ? paint(share) : S.theme.paper);
     canvas.style.cssText = `width:${side * columns.length}px;height:${side * rows.length}px`;
@@ -173,7 +173,7 @@ function addHeat(S, parent) {
       const box = canvas.getBoundingClientRect(), i = Math.floor((event.clientY - box.top) / side), j = Math.floor((event.clientX - box.left) / side);
       return i >= 0 && j >= 0 && i < rows.length && j < columns.length ? [rows[i], columns[j], shares[i * columns.length + j]] : null;
     };
-    const idle = "Point at a field: its classes and share appear here.";
+    const idle = `${axes()} Point at a field to read it.`;
     canvas.onpointermove = (event) => { const found = at(event); said.textContent = found ? `${found[0]} predicted as ${found[1]}: ${found[2]} %` : idle; };
     canvas.onpointerleave = () => { said.textContent = idle; };
     canvas.onclick = (event) => { const found = at(event); if (found && found[0] !== found[1]) pair(found[0], found[1]); };
@@ -192,17 +192,17 @@ function addHeat(S, parent) {
 
 // Accuracy of each class: a ring for the task's own prompts, a dot for the current ones.
 function addClasses(S, parent) {
-  const head = make("h3", "", parent, { textContent: "Accuracy per class" }), note = make("p", "aside", parent), room = make("div", "classes-room", parent, { tabIndex: 0, role: "region" });
+  make("h3", "", parent, { textContent: "Accuracy per class" });
+  const note = make("p", "aside", parent), room = make("div", "classes-room", parent, { tabIndex: 0, role: "region" });
   room.setAttribute("aria-label", "accuracy per class");
   const x = (value) => 6 + value * 1.08;
   const draw = () => {
     const rows = S.view("classes"), moved = rows.filter(([, before, now]) => before !== now);
     note.textContent = !rows.length ? "Known only with one name per class of the task, and labels." :
-      moved.length ? "Ring: the task's own prompts. Dot: these prompts. The largest change first." : "With the task's own prompts.";
-    head.hidden = false;
+      moved.length ? "ring: own prompts, dot: these; largest change first" : "no difference to the task's own prompts";
     room.hidden = !rows.length;
     const table = make("table", ""), top = make("tr", "", make("thead", "", table));
-    for (const name of ["class", "0 to 100 %", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
+    for (const name of ["class", "0 to 100%", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
     const body = make("tbody", "", table), order = [...rows].sort((a, b) => Math.abs(b[2] - b[1]) - Math.abs(a[2] - a[1]));
     for (const [name, before, now] of order) {
       const line = make("tr", "", body), better = now >= before ? S.theme.good : S.theme.hot;

@@ -8,7 +8,7 @@ function render({ model, el }) {
       ["arrows", "in a panel: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"]],
   });
   const budget = S.view("budget"), largest = S.view("largest"), unit = S.view("steps"), looks = S.view("looks");
-  const start = S.view("start"), xy = S.array("xy"), count = xy.length / 2, band = S.view("band"), moving = !S.calm && count <= DENSE;
+  const start = S.view("start"), xy = S.array("xy"), range = wider(around(xy), 1.1), count = xy.length / 2, band = S.view("band"), moving = !S.calm && count <= DENSE;
   let at = S.view("at"), awaited = null, timer = null, pulse = 0;
   const path = (name) => S.view("paths")[name], yours = () => S.view("yours"), mine = () => path("you") || { picks: [], radii: [], why: [], nearest: [] };
   const beside = () => (yours() ? "you" : S.view("beside"));
@@ -29,12 +29,13 @@ function render({ model, el }) {
     const column = S.side(3, 270);
     column.classList.add(`akd-step-${place}`);
     column.setAttribute("role", "group");
-    return { column, panel: L.panel(column, { height: 320 }), why: make("p", "why", column), next: make("div", "next", column), done: make("div", "done", column) };
+    const panel = L.panel(column, { height: 320 }), why = make("p", "why", column), strip = make("div", "strip", column);
+    return { column, panel, why, next: make("div", "next", strip), done: make("div", "done", strip) };
   });
   const [left, right] = sides, curves = S.side(3, 260);
-  make("div", "title", curves, { textContent: "covering radius" });
-  const graph = chart(S, make("div", "", curves), { height: 300, x: "picks", y: "distance to the farthest image", zero: true, xRange: [0, budget], yRange: [0, 1.06 * largest], lines: [] });
-  const score = make("p", "score", curves);
+  make("div", "title", curves, { textContent: "covering radius: distance of the farthest image" });
+  const graph = chart(S, make("div", "", curves), { height: 320, x: "picks", y: "covering radius", zero: true, xRange: [0, budget], yRange: [0, 1.06 * largest], lines: [] });
+  const ranking = make("div", "ranking", curves);
 
   const key = S.legend([], { onFilter: (hidden) => L.hidden(new Set(looks.keys().filter((shade) => hidden.has(shade - shade % band)))) });
   const tables = {};
@@ -43,8 +44,8 @@ function render({ model, el }) {
   const rows = (place) => tables[place].length / count;
   const row = (place, made) => tables[place].subarray(count * Math.min(made, rows(place) - 1), count * (Math.min(made, rows(place) - 1) + 1));
   function shades(place, t) {
-    const now = row(place, at), before = t < 1 ? row(place, at - 1) : now, found = new Int16Array(count), scale = (looks.length - 1) / (largest * unit);
-    for (let i = 0; i < count; i++) found[i] = Math.min(looks.length - 1, Math.round((before[i] + t * (now[i] - before[i])) * scale));
+    const now = row(place, at), before = t < 1 ? row(place, at - 1) : now, found = new Int16Array(count), scale = looks.length / (largest * unit);
+    for (let i = 0; i < count; i++) found[i] = Math.min(looks.length - 1, (before[i] + t * (now[i] - before[i])) * scale);
     return found;
   }
   function caption(i) {
@@ -62,26 +63,27 @@ function render({ model, el }) {
     const marks = start.map((index) => ({ index, kind: "start" }));
     picks.slice(0, made).forEach((index, k) => marks.push({ index, kind: own ? "own" : "pick", text: k >= made - 9 || made <= 12 ? String(k + 1) : undefined }));
     if (following >= 0) marks.push({ index: following, kind: "next" });
-    const radius = made < radii.length ? radii[made] : path("pcoreset").radii[0], title = `${name}: ${made} of ${budget} picks, covering radius ${radius.toFixed(2)}`;
+    const radius = made < radii.length ? radii[made] : path("pcoreset").radii[0], title = `${name}: ${made} of ${budget} picks, radius ${radius.toFixed(2)}`;
     const over = (c, to) => following >= 0 && reach(c, to, following, nearest[made], row(place, at)[following] / unit);
-    side.panel.set({ xy, groups: shades(place, t), looks, marks, over, title, label: `map of ${title}`, onPoint: own ? (i) => (S.send("pick", { index: i }), true) : null });
+    side.panel.set({ xy, range, groups: shades(place, t), looks, marks, over, title, label: `map of ${title}`, onPoint: own ? (i) => (S.send("pick", { index: i }), true) : null });
     side.panel.draw();
     if (t < 1) return;
     side.column.setAttribute("aria-label", name);
     side.why.textContent = own ? S.view("score") : following >= 0 || made === picks.length ? `${made < picks.length ? "next: " : ""}${why[made]}` : "";
-    tiles(S, side.next, following >= 0 ? [{ index: following, caption: `next: ${following}` }, { index: nearest[made], caption: `nearest: ${nearest[made]}` }] : [], { side: 48 });
-    tiles(S, side.done, picks.slice(0, made).map((index, k) => ({ index, caption: String(k + 1) })).reverse(), { side: 32, most: 7, onClick: (i) => L.hover(i) });
+    tiles(S, side.next, following >= 0 ? [{ index: following, caption: "next" }, { index: nearest[made], caption: "nearest" }] : [], { side: 48 });
+    tiles(S, side.done, picks.slice(0, made).map((index, k) => ({ index, caption: String(k + 1) })).reverse(), { side: 32, most: following >= 0 ? 4 : 7, onClick: (i) => L.hover(i) });
   }
 
   // From the next pick to its nearest labelled image, with a ring that flashes.
   function reach(c, to, from, near, distance) {
     const [x0, y0] = to(xy[2 * from], xy[2 * from + 1]), [x1, y1] = to(xy[2 * near], xy[2 * near + 1]), grown = pulse ? Math.min(1, 2 * pulse) : 1;
+    const long = Math.hypot(x1 - x0, y1 - y0) || 1, [u, v] = [(x1 - x0) / long, (y1 - y0) / long], end = Math.max(13, grown * (long - 7));
     for (const [width, colour] of [[5, S.theme.paper], [2.5, S.theme.hot]]) {
       c.beginPath();
       c.lineWidth = width;
       c.strokeStyle = colour;
-      c.moveTo(x0, y0);
-      c.lineTo(x0 + grown * (x1 - x0), y0 + grown * (y1 - y0));
+      c.moveTo(x0 + 13 * u, y0 + 13 * v);
+      c.lineTo(x0 + end * u, y0 + end * v);
       c.stroke();
     }
     c.beginPath();
@@ -101,6 +103,19 @@ function render({ model, el }) {
     const { radii } = mine();
     if (mine().picks.length) lines.push({ name: "you", colour: "good", marker: "diamond", xs: [...radii.keys()], ys: radii });
     graph.set({ lines, at: t < 1 ? at - 1 + t : at });
+    if (t === 1) rank(lines);
+  }
+
+  // The radii after the same number of picks, the smallest first.
+  function rank(lines) {
+    const made = yours() ? mine().picks.length : at, paths = S.view("paths"), sorted = [];
+    for (const { name, colour, marker } of lines) if (made < paths[name].radii.length) sorted.push([paths[name].radii[made], name, [colour, marker]]);
+    sorted.sort((a, b) => a[0] - b[0]);
+    ranking.replaceChildren(make("b", "", null, { textContent: `after ${made} picks` }));
+    for (const [radius, name, look] of sorted) {
+      const line = make("div", "", ranking);
+      line.append(copied(swatch(look, S)), `${radius.toFixed(2)} ${name}`);
+    }
   }
 
   // Steps: forward by one, the colour drains and the radius drops; then the next pick flashes.
@@ -117,7 +132,8 @@ function render({ model, el }) {
     back.enable(at > 0);
     next.enable(at < budget);
     pulse = 0;
-    if (!moving || !forward) return S.animate(0, () => {}, () => draw(1));
+    cancelAnimationFrame(S.frame);
+    if (!moving || !forward) return draw(1);
     S.animate(500, (t) => draw(t), flash);
   }
   function flash() {
@@ -141,13 +157,11 @@ function render({ model, el }) {
 
   // The legend: bands of distances, which can be hidden, and the marks.
   function entries(on) {
-    const found = [], step = largest / (looks.length - 1);
-    for (let low = 0; low < looks.length; low += band) {
-      const high = Math.min(looks.length - 1, low + band - 1);
-      found.push({ key: low, name: `${(low * step).toFixed(2)} to ${(high * step).toFixed(2)}`, look: looks[(low + high) >> 1] });
-    }
-    const marks = [["labelled at the start", "start"], ["pick", "pick"], ["next pick", "next"], ...(on ? [["your pick", "own"]] : [])];
-    return [...found, ...marks.map(([name, kind]) => ({ key: kind, name, look: MARKS[kind], fixed: true }))];
+    const found = [], step = largest / looks.length, group = "distance to the nearest label";
+    for (let low = 0; low < looks.length; low += band)
+      found.push({ key: low, group, name: `${(low * step).toFixed(2)} to ${((low + band) * step).toFixed(2)}`, look: looks[low + (band >> 1)] });
+    const marks = [["start", "start"], ["pick", "pick"], ["next pick", "next"], ...(on ? [["your pick", "own"]] : [])];
+    return [...found, ...marks.map(([name, kind]) => ({ key: kind, group: "marks", name, look: MARKS[kind], fixed: true }))];
   }
 
   S.on(["paths", "beside", "yours", "score", "ours", "other", "mine"], () => {
@@ -158,7 +172,6 @@ function render({ model, el }) {
     undo.element.hidden = clear.element.hidden = !on;
     undo.enable(made > 0);
     clear.enable(made > 0);
-    score.textContent = on || !made ? "" : S.view("score");
     key.set(entries(on));
     if (on && at !== made) go(made);
     else draw(1);
@@ -179,6 +192,18 @@ function render({ model, el }) {
   S.onTheme(() => draw(1));
   requestAnimationFrame(() => moving && flash());
   return S.close;
+}
+
+// A symbol of its own: the drawn ones are shared, and an element has one place.
+function copied(picture) {
+  const copy = picture.cloneNode();
+  copy.getContext("2d").drawImage(picture, 0, 0);
+  return copy;
+}
+
+function wider({ x, y }, by) {
+  const grown = ([low, high]) => [(low + high) / 2 - by * (high - low) / 2, (low + high) / 2 + by * (high - low) / 2];
+  return { x: grown(x), y: grown(y) };
 }
 
 export default { render };
