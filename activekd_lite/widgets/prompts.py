@@ -14,7 +14,7 @@ from torch import Tensor
 from activekd_lite.cache import TeacherCache
 from activekd_lite.datasets import shapes
 from activekd_lite.datasets.embedded import colours_of_shapes
-from activekd_lite.plots.base import PALE, Figure, colour, marker
+from activekd_lite.plots.base import INK, PALE, Figure, colour, marker
 from activekd_lite.plots.maps import (
     HIDDEN,
     SIDE,
@@ -274,10 +274,12 @@ class PromptExplorer(Explorer):
 
     def figure(self) -> Figure:
         xy, corner, names = self._in_triangle()
-        table = self.confusions()
+        table, titles = self.confusions(), list(self._titles(xy))
         left, right = dict(row=1, col=1), dict(row=1, col=2)
         figure = Figure(table=self.errors(50), alt=self._describe(xy))
-        figure.set_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=self._titles(xy))
+        titles += ["accuracy (%)"] if self.fits else []
+        shape = dict(column_widths=(0.4, 0.4, 0.2), horizontal_spacing=0.1) if self.fits else {}
+        figure.set_subplots(1, len(titles), subplot_titles=titles, **shape)
         self._add_points(figure, xy, corner, names)
         figure.add_trace(_heatmap(table), **right)
         add_triangle(figure, [_plain(c) for c in self.corners])
@@ -287,12 +289,35 @@ class PromptExplorer(Explorer):
         axis = dict(type="category", tickfont_size=13, showgrid=False, showticklabels=few)
         figure.update_xaxes(**axis, tickangle=-90, **right)
         figure.update_yaxes(**axis, side="right", autorange="reversed", **right)
+        if self.fits:
+            self._add_classes(figure)
         figure.update_annotations(font_size=15)
         scale = [[i / (len(WARM) - 1), c] for i, c in enumerate(WARM)]
         axis = dict(colorscale=scale, cmin=0, cmax=MOST, showscale=False)
         legend = dict(x=0, y=0, yanchor="bottom", font_size=14, itemsizing="constant")
         margin = dict(l=10, r=10, t=40, b=10)
         return figure.update_layout(coloraxis=axis, height=500, margin=margin, legend=legend)
+
+    def _add_classes(self, figure: Figure) -> None:
+        """Add the accuracy of each class: a ring for the task's own prompts, a dot for these."""
+        table, panel = self.per_class(), dict(row=1, col=3)
+        names = [_plain(c) for c in table["class"]]
+        line = np.stack([table["own_pct"], table["now_pct"], np.full(len(table), np.nan)], axis=1)
+        pairs = dict(x=line.ravel(), y=np.repeat(names, 3), mode="lines", hoverinfo="skip")
+        figure.add_scatter(**pairs, line=dict(color=INK), showlegend=False, **panel)
+        look = dict(size=9, color=INK)
+        for column, symbol, name in (
+            ("own_pct", "circle-open", "own prompts"),
+            ("now_pct", "circle", "these prompts"),
+        ):
+            data = dict(x=table[column].round(1), y=names, name=name, mode="markers")
+            hover = f"%{{y}}, {name}: %{{x:.0f}} %<extra></extra>"
+            marks = dict(marker=look | dict(symbol=symbol), hovertemplate=hover)
+            figure.add_scatter(**data, **marks, **panel)
+        figure.update_xaxes(range=[-5, 105], **panel)
+        figure.update_yaxes(
+            type="category", matches="y2", showticklabels=False, autorange="reversed", **panel
+        )
 
     def _add_points(
         self, figure: Figure, xy: np.ndarray, corner: np.ndarray, names: list[str]
@@ -325,7 +350,22 @@ class PromptExplorer(Explorer):
             f"{self.data.name}, {self.task}: {self._describe_scores()}. "
             f"Left: {self._titles(xy)[0]} between {', '.join(self.corners)}. "
             f"Right: confusions, of which the largest are: {largest or 'none'}."
+            + self._describe_changes()
         )
+
+    def _describe_changes(self) -> str:
+        """Which class gained or lost most, and which prompts were best."""
+        table, said = self.per_class(), ""
+        if table is not None and (table["own_pct"] != table["now_pct"]).any():
+            change = (table["now_pct"] - table["own_pct"]).abs()
+            name, own, now = table.loc[change.idxmax()]
+            said = f" Accuracy per class changed most for {name}: {own:.0f} to {now:.0f} %."
+        tried = self.history[self.history["task"] == self.task].dropna(subset="accuracy_pct")
+        if len(tried) > 1:
+            best = tried.loc[tried["accuracy_pct"].astype(float).idxmax()]
+            said += f" Best of {len(tried)} wordings: {best['words']}"
+            said += f" ({best['accuracy_pct']:.1f} %)."
+        return said
 
     # The page.
 
