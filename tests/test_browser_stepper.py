@@ -64,7 +64,7 @@ def test_stepper(notebook):
     assert notebook.ask(2, "stepper.at") == 8
 
     # from the keyboard
-    out.get_by_role("button", name="?").focus()
+    out.get_by_role("button", name="all keys").focus()
     notebook.page.keyboard.press("Home")
     left.get_by_text("pcoreset: 0 of 8 picks").wait_for()
     notebook.page.keyboard.press("ArrowRight")

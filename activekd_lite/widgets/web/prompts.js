@@ -12,16 +12,17 @@ function render({ model, el }) {
   S.root.classList.add("akd-few");
 
   // Left: what is asked. Middle: the answers. Right: what is mixed up, and the classes.
-  const [asked, answers, classes] = [S.side(2, 230), S.side(3, 310), S.side(3, 310)];
+  const [asked, answers, classes] = [S.side(2, 210), S.side(3, 270), S.side(3, 270)];
+  classes.classList.add("akd-third");
   const task = S.view("tasks").length > 1 && S.select("task", S.view("tasks"), S.view("task"), (name) => S.send("task", { name }), { parent: make("div", "row", asked) });
-  const names = S.field("Class names, one per line", { rows: 9 }, typed, { parent: asked, onDone: left });
-  const templates = S.field("Templates, one per line; {} stands for the name", { rows: 3 }, typed, { parent: asked, onDone: left });
+  const names = S.field("Class names, one per line", { rows: 8 }, typed, { parent: asked, onDone: left });
+  const templates = S.field("Templates, one per line; {}: the name", { rows: 3 }, typed, { parent: asked, onDone: left });
   const warning = make("p", "warning", asked, { role: "status" });
   const own = S.button("the task's own prompts", () => S.send("own"), { parent: make("div", "row", asked), icon: "↺", title: "restore the class names and templates of the task" });
   const history = addHistory(S, make("div", "history", asked));
 
   const scores = make("p", "prompts-scores", answers, { role: "status" });
-  const triangle = L.panel(answers, { height: 340 });
+  const triangle = L.panel(answers, { height: 320 });
   const corners = addCornerMenus(S, triangle);
   const key = S.legend(S.view("legend"), { parent: answers, onFilter: (hidden) => L.hidden(hidden) });
   make("h3", "", answers, { textContent: "Largest confusions" });
@@ -30,32 +31,36 @@ function render({ model, el }) {
   const heat = addHeat(S, make("div", "heat", classes)), paired = addClasses(S, make("div", "classes", classes));
 
   // Typing: one question at a time is under way; the newest text is asked next.
-  let busy = false, wanted = null, rest = null, written = null, dirty = false;
+  let busy = null, wanted = null, rest = null, written = null, dirty = false;
   function typed() {
     dirty = true;
     wanted = { classnames: names.input.value, templates: templates.input.value };
     clearTimeout(rest);
-    rest = setTimeout(() => S.send("keep"), REST);
-    ask();
+    rest = setTimeout(() => note("keep"), REST);
+    if (!busy) ask();
   }
   function ask() {
-    if (busy || !wanted) return;
-    busy = true;
+    busy = null;
+    if (!wanted) return;
     S.send("typed", wanted);
     wanted = null;
-    setTimeout(answered, 3000); // a kernel that is busy elsewhere
+    busy = setTimeout(ask, 3000); // without an answer: the kernel is busy elsewhere
   }
-  function answered() { busy = false; ask(); }
+  function answered() { clearTimeout(busy); ask(); }
+  function note(kind) {
+    if (wanted) answered(); // the newest text comes first
+    S.send(kind);
+  }
   function left() {
     clearTimeout(rest);
-    if (dirty) { dirty = false; S.send("left"); }
+    if (dirty) { dirty = false; note("left"); }
   }
   S.told("answered", answered);
   for (const { input } of [names, templates]) {
     input.spellcheck = false;
     input.addEventListener("keydown", (event) => { if (event.key === "Enter" && event.ctrlKey) { event.preventDefault(); left(); } });
   }
-  S.cleanup(() => clearTimeout(rest));
+  S.cleanup(() => { clearTimeout(rest); clearTimeout(busy); });
 
   function caption(i) {
     const group = S.array("groups", Int16Array)[i], entry = S.view("legend").find((e) => e.key === group);
