@@ -33,7 +33,7 @@ function render({ model, el }) {
     return { column, panel, why, next: make("div", "next", strip), done: make("div", "done", strip) };
   });
   const [left, right] = sides, curves = S.side(3, 260);
-  make("div", "title", curves, { textContent: "covering radius: distance of the farthest image" });
+  make("div", "title", curves, { textContent: "distance of the farthest image" });
   const graph = chart(S, make("div", "", curves), { height: 320, x: "picks", y: "covering radius", zero: true, xRange: [0, budget], yRange: [0, 1.06 * largest], lines: [] });
   const ranking = make("div", "ranking", curves);
 
@@ -157,11 +157,11 @@ function render({ model, el }) {
 
   // The legend: bands of distances, which can be hidden, and the marks.
   function entries(on) {
-    const found = [], step = largest / looks.length, group = "distance to the nearest label";
+    const found = [], step = largest / looks.length, group = "distance to nearest label";
     for (let low = 0; low < looks.length; low += band)
       found.push({ key: low, group, name: `${(low * step).toFixed(2)} to ${((low + band) * step).toFixed(2)}`, look: looks[low + (band >> 1)] });
-    const marks = [["start", "start"], ["pick", "pick"], ["next pick", "next"], ...(on ? [["your pick", "own"]] : [])];
-    return [...found, ...marks.map(([name, kind]) => ({ key: kind, group: "marks", name, look: MARKS[kind], fixed: true }))];
+    const marks = [["start", "start"], ["pick", "pick"], on ? ["your pick", "own"] : ["next pick", "next"]];
+    return [...found, ...marks.map(([name, kind]) => ({ key: kind, name, look: MARKS[kind], fixed: true }))];
   }
 
   S.on(["paths", "beside", "yours", "score", "ours", "other", "mine"], () => {
