@@ -284,7 +284,8 @@ class PromptExplorer(Explorer):
         figure.add_trace(_heatmap(table), **right)
         add_triangle(figure, [_plain(c) for c in self.corners])
         figure.update_xaxes(**HIDDEN, range=RANGE["x"], **left)
-        figure.update_yaxes(**HIDDEN, range=RANGE["y"], scaleanchor="x", domain=[0.2, 1], **left)
+        side = dict(scaleanchor="x", domain=[0.36 if self.fits else 0.2, 1])  # above the legend
+        figure.update_yaxes(**HIDDEN, range=RANGE["y"], **side, **left)
         few = max(table.shape) <= FEW
         axis = dict(type="category", tickfont_size=13, showgrid=False, showticklabels=few)
         figure.update_xaxes(**axis, tickangle=-90, **right)
