@@ -27,7 +27,7 @@ def answers(small):
 
 
 @pytest.fixture(scope="module")
-def make(small, answers):
+def make(small, answers, vlm, tmp_path_factory):
     """Name -> a function that makes a new explorer."""
     teacher, student = answers
     cloud = torch.randn(len(small.pool), 2, generator=torch.Generator().manual_seed(1))
@@ -39,7 +39,21 @@ def make(small, answers):
     def inheritance():
         return inherited_by(small, teacher, student)
 
-    return dict(simplex=simplex, inheritance=inheritance)
+    def stepper():
+        start = small.oracle.initial_indices(1, akd.seeding.generator(0, "initial set"))
+        state = akd.LabelState.empty(len(small.pool))
+        state = state.with_labels(start, small.oracle.label(start), round=0)
+        predictions = akd.Predictions(teacher, teacher, teacher)
+        return akd.widgets.PCoreSetStepper(small, predictions, state, layout=cloud)
+
+    root = tmp_path_factory.mktemp("cache")
+    cache = akd.TeacherCache.build(vlm, small.pool, root=root, progress=False)
+
+    def prompts():
+        return akd.widgets.PromptExplorer(small, vlm, cache)
+
+    made = (simplex, inheritance, stepper, prompts)
+    return {function.__name__: function for function in made}
 
 
 def inherited_by(data, teacher, student):
@@ -51,7 +65,7 @@ def inherited_by(data, teacher, student):
     return akd.widgets.InheritanceExplorer(data, knows, predictions, state)
 
 
-EXPLORERS = ["simplex", "inheritance"]
+EXPLORERS = ["simplex", "inheritance", "stepper", "prompts"]
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

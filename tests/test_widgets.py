@@ -269,24 +269,100 @@ def test_the_stepper_is_pcoreset_with_its_radii(small, predictions, state):
     ).all()  # what greedy k-center guarantees
 
 
-def test_stepping_moves_marks_and_words(small, predictions, state):
+@pytest.fixture
+def stepper(small, predictions, state):
     stepper = WIDGETS.PCoreSetStepper(small, predictions, state, budget=3)
-    _ = stepper.widget
-    picks = stepper.picks["pcoreset"]
-    stepper._slider.value = 2
-    assert stepper._points.marks[0] == {
-        "cross": state.labeled_indices.tolist() + picks[:2],
-        "ring": picks[2:],
-    }
-    assert "2 of 3 picks" in stepper._sides[0].value
-    assert f"image {picks[2]}" in stepper._sides[0].value
-    assert "0 of 3" not in stepper._points.alt
-    stepper._slider.value = 3
-    assert stepper._points.marks[0]["ring"] == []
-    stepper._set_beside("badge")
-    assert stepper._points.titles == ["pcoreset", "badge"]
-    assert stepper._curves.data[1].name == "badge"
+    yield stepper
     stepper.close()
+
+
+def test_stepping_moves_picks_and_words(stepper, state):
+    page, picks = stepper.widget, stepper.picks["pcoreset"]
+    assert page.view["start"] == state.labeled_indices.tolist()
+    assert page.view["paths"]["pcoreset"]["picks"] == picks
+    stepper._on_message(page, {"kind": "step", "to": 2}, [])
+    assert stepper.at == page.view["at"] == 2
+    assert page.view["status"].startswith("2 of 3 picks")
+    stepper._on_message(page, {"kind": "step", "to": 30}, [])
+    assert stepper.at == 3
+    stepper._on_message(page, {"kind": "beside", "name": "badge"}, [])
+    assert page.view["beside"] == "badge"
+    assert list(stepper.radii) == ["pcoreset", "badge"]
+    drawn = np.frombuffer(page.other, "<i2").reshape(4, -1) / 10_000
+    np.testing.assert_allclose(drawn, stepper.distances["badge"], atol=1e-4)
+    stepper._on_message(page, {"kind": "beside", "name": "luck"}, [])
+    assert "unknown strategy 'luck'" in page.view["error"]
+    assert stepper.beside == page.view["beside"] == "badge"
+
+
+def test_a_sentence_says_why_an_image_is_picked(stepper, predictions, state):
+    centres = state.labeled_indices.tolist()
+    for made, pick in enumerate(stepper.picks["pcoreset"]):
+        distances = (predictions.probs[centres] - predictions.probs[pick]).double().norm(dim=1)
+        near = centres[int(distances.argmin())]
+        said = stepper.why("pcoreset", made)
+        assert said.startswith(f"image {pick} is {distances.min():.2f} from its nearest")
+        assert f"(image {near}" in said
+        assert said.endswith("farther than any other.")
+        centres.append(pick)
+    farthest = int(stepper.distances["random"][0].argmax())
+    assert stepper.picks["random"][0] != farthest
+    assert f"the farthest, image {farthest}, is" in stepper.why("random", 0)
+
+
+def test_own_picks_have_a_radius_beside_pcoresets_and_randoms(stepper, predictions, state):
+    page, labeled = stepper.widget, state.labeled_indices.tolist()
+    mine = [i for i in range(150) if i not in labeled][:3]
+    for made, index in enumerate(mine, 1):
+        stepper._on_message(page, {"kind": "pick", "index": index}, [])
+        centres = predictions.probs[labeled + mine[:made]]
+        radius = akd.metrics.covering_radius(predictions.probs, centres)
+        assert stepper.radii["you"][made] == pytest.approx(radius, abs=1e-6)
+    assert stepper.picks["you"] == page.view["paths"]["you"]["picks"] == mine
+    for name in ("you", "pcoreset", "random"):
+        assert f"{name} {stepper.distances[name][3].max():.2f}" in page.view["score"]
+    assert np.frombuffer(page.mine, "<i2")[mine].tolist() == [0, 0, 0]
+    stepper._on_message(page, {"kind": "beside", "name": "badge"}, [])
+    assert list(stepper.radii) == ["pcoreset", "badge", "you"]
+    stepper.undo()
+    assert stepper.picks["you"] == mine[:2]
+    assert len(stepper.radii["you"]) == 3
+    assert stepper.figure().table["you"].notna().sum() == 3
+    stepper.pick(mine[2])
+    assert stepper.picks["you"] == mine
+    stepper.clear()
+    assert "you" not in stepper.radii
+    assert "you" not in page.view["paths"]
+    assert np.frombuffer(page.mine, "<i2").max() == round(1e4 * stepper.radii["pcoreset"][0])
+
+
+def test_an_own_pick_is_a_new_image_within_the_budget(stepper, state):
+    labeled = int(state.labeled_indices[0])
+    with pytest.raises(ValueError, match=f"image {labeled} is labelled already"):
+        stepper.pick(labeled)
+    with pytest.raises(ValueError, match="images 0 to 149"):
+        stepper.pick(150)
+    stepper._on_message(stepper.widget, {"kind": "pick", "index": labeled}, [])
+    assert "labelled already" in stepper.widget.view["error"]
+    free = [i for i in range(150) if i not in state.labeled_indices]
+    stepper.pick(free[0])
+    with pytest.raises(ValueError, match=f"image {free[0]} is picked already"):
+        stepper.pick(free[0])
+    stepper.pick(free[1])
+    stepper.pick(free[2])
+    with pytest.raises(ValueError, match="all 3 picks are made"):
+        stepper.pick(free[3])
+    assert stepper.picks["you"] == free[:3]
+
+
+def test_the_still_stepper_has_the_radii_the_marks_and_the_reason(stepper):
+    figure, picks = stepper.figure(), stepper.picks["pcoreset"]
+    assert figure.table["next"].tolist()[:3] == picks
+    assert figure.table["nearest"].tolist()[:3] == stepper.nearest["pcoreset"]
+    np.testing.assert_allclose(figure.table["random"], stepper.radii["random"], atol=1e-3)
+    assert stepper.why("pcoreset", 0) in figure.alt
+    named = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert {"start", "picks", "pcoreset", "random"} <= set(named)
 
 
 def test_what_does_not_fit_is_refused(small, probs, predictions, state):

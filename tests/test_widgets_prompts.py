@@ -32,9 +32,18 @@ def explorer(figures, vlm):
     explorer.close()
 
 
-def type_names(explorer, *lines):
-    assert explorer.widget
-    explorer._names.value = "\n".join(lines)
+def typed(explorer, names=None, templates=None):
+    """Type names, templates or both into the fields of the page."""
+    page = explorer.widget
+    names = "\n".join(explorer.classnames) if names is None else names
+    templates = "\n".join(explorer.templates) if templates is None else templates
+    message = {"kind": "typed", "classnames": names, "templates": templates}
+    explorer._on_message(page, message, [])
+    return page.view
+
+
+def drawn(explorer):
+    return np.frombuffer(explorer.widget.xy, "<f4").reshape(-1, 2)
 
 
 def test_answers_are_the_zero_shot_teachers(explorer, figures, vlm):
@@ -69,32 +78,31 @@ def test_neither_an_image_nor_a_known_sentence_is_encoded_again(explorer, vlm, m
 
 
 def test_typing_moves_all_that_is_shown(explorer):
-    assert explorer.widget
-    live, before = explorer._live, list(explorer._live.xys)
-    explorer._tasks.value = "by pattern"
-    assert explorer._names.value == "solid\nstriped\ndotted"
-    assert "accuracy" in explorer._message.value
-    assert explorer._heat.value.count("<td") == 9
-    assert live.titles == ["all 150 images"]
-    assert live.xys != before
-    assert np.frombuffer(live.xys[0], "<f4").reshape(150, 2).shape == (150, 2)
-    assert {name for name, _ in live.legend} == {f"true: {c}" for c in shapes.PATTERNS}
-    before, heat = list(live.xys), explorer._heat.value
-    explorer._templates.value = "a {} star\na {} ring"
+    page = explorer.widget
+    before = drawn(explorer)
+    explorer._on_message(page, {"kind": "task", "name": "by pattern"}, [])
+    assert page.view["written"][0] == "solid\nstriped\ndotted"
+    assert page.view["scores"].startswith("accuracy")
+    assert len(page.shares) == 9
+    assert page.view["titles"][0] == "all 150 images"
+    assert not np.array_equal(drawn(explorer), before)
+    assert {e["name"] for e in page.view["legend"]} == {f"true: {c}" for c in shapes.PATTERNS}
+    before, shares, written = drawn(explorer), page.shares, page.view["written"]
+    typed(explorer, templates="a {} star\na {} ring")
     assert explorer.templates == ["a {} star", "a {} ring"]
-    assert live.xys != before
-    assert explorer._heat.value != heat
+    assert not np.array_equal(drawn(explorer), before)
+    assert page.shares != shares
+    assert page.view["written"] == written, "what is typed is not written over"
     assert explorer.probs.shape == (150, 3)
 
 
 def test_words_it_never_saw_are_named_and_nothing_is_warned_of(explorer, vlm):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        type_names(explorer, "circle", "elephant <b>")
+        view = typed(explorer, "circle\nelephant <b>")
     assert explorer.unknown_words == ["b", "elephant"]
-    assert "never saw: <b>b, elephant</b>" in explorer._message.value
-    assert "elephant &lt;b&gt;" in explorer._heat.value
-    assert "<b>" not in explorer._heat.value
+    assert "never saw: b, elephant." in view["warning"]
+    assert "elephant <b>" in view["columns"]
     assert vlm.unknown_words(["a red circle", "a Zebra."]) == ["zebra"]
 
 
@@ -111,33 +119,26 @@ def test_words_it_never_saw_are_named_and_nothing_is_warned_of(explorer, vlm):
     ],
 )
 def test_bad_input_is_said_and_changes_nothing(explorer, names, templates, said):
-    assert explorer.widget
-    explorer._names.value, explorer._templates.value = "star\nheart\ncross", "a {}"
+    typed(explorer, "star\nheart\ncross", "a {}")
     before = [getattr(explorer, name) for name in STATE]
     with pytest.raises(ValueError, match=said):
         explorer.ask(
             [n.strip() for n in names.split("\n") if n.strip()], [t for t in [templates] if t]
         )
+    view = typed(explorer, names, templates)
+    assert said in view["refused"]
     assert all(
         a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True)
     )
-    explorer._templates.value = templates
-    explorer._names.value = names
-    assert said in explorer._message.value
-    if templates == "a {}":
-        assert all(
-            a is b for a, b in zip(before, [getattr(explorer, name) for name in STATE], strict=True)
-        )
-    explorer._names.value, explorer._templates.value = "star\nheart", "the {}"
-    assert "Not applied" not in explorer._message.value
+    view = typed(explorer, "star\nheart", "the {}")
+    assert not view["refused"]
     assert explorer.classnames == ["star", "heart"]
 
 
 def test_reset_brings_the_tasks_own_prompts(explorer):
-    type_names(explorer, "circle", "square")
-    reset = explorer.widget.children[0].children[1]
-    reset.click()
-    assert explorer._names.value == "\n".join(shapes.CLASSNAMES)
+    typed(explorer, "circle\nsquare")
+    explorer._on_message(explorer.widget, {"kind": "own"}, [])
+    assert explorer.widget.view["written"][0] == "\n".join(shapes.CLASSNAMES)
     assert tuple(explorer.classnames) == shapes.CLASSNAMES
 
 
@@ -145,14 +146,65 @@ def test_corners_stay_by_name_or_place_and_change_places(explorer):
     explorer.choose("by figure", ["circle", "rest", "ring"])
     explorer.ask(["disc", *shapes.FIGURES[1:]], ["a {}"])
     assert explorer.corners == ["disc", "rest", "ring"]
-    assert explorer.widget
-    explorer._menus[0].value = "ring"
-    assert explorer.corners == [m.value for m in explorer._menus] == ["ring", "rest", "disc"]
+    page = explorer.widget
+    explorer._on_message(page, {"kind": "corner", "place": 0, "name": "ring"}, [])
+    assert explorer.corners == page.view["corners"] == ["ring", "rest", "disc"]
+    explorer._on_message(page, {"kind": "corner", "place": 0, "name": "moon"}, [])
+    assert "corners" in page.view["error"]
+    assert explorer.corners == page.view["corners"] == ["ring", "rest", "disc"]
+    explorer._on_message(page, {"kind": "pair", "true": "star", "predicted": "rest"}, [])
+    assert explorer.corners == ["star", "rest", "ring"]
     explorer.ask(["star", "heart"], ["a {}"])
     assert sorted(explorer.corners) == ["heart", "rest", "star"]
     with pytest.raises(ValueError, match="corners"):
         explorer.ask(["star", "heart"], ["a {}"], ["star", "heart", "moon"])
     assert sorted(explorer.corners) == ["heart", "rest", "star"]
+
+
+def test_prompts_are_noted_when_typing_rests_and_can_be_brought_back(explorer):
+    explorer.choose("by figure")
+    page, keep = explorer.widget, {"kind": "keep"}
+    own = list(explorer.classnames)
+    for name in ("d", "di", "dis", "disc"):
+        typed(explorer, "\n".join([name, *own[1:]]))
+    assert len(page.view["history"]) == 1, "not one entry per key stroke"
+    for _ in range(2):
+        explorer._on_message(page, keep, [])
+    assert [e["words"] for e in page.view["history"]] == ["the task's own prompts", "circle → disc"]
+    accuracies = [e["accuracy_pct"] for e in page.view["history"]]
+    assert accuracies[1] == explorer.accuracy_pct
+    assert accuracies[0] == explorer._own_accuracy_pct
+    assert page.view["history"][1]["confidence"] == pytest.approx(
+        float(explorer.probs.amax(dim=1).mean())
+    )
+    typed(explorer, "disc\ndisc")  # refused: nothing new to note
+    typed(explorer, "disc")
+    explorer._on_message(page, keep, [])
+    assert len(page.view["history"]) == 2
+    place = page.view["history"][0]["place"]
+    explorer._on_message(page, {"kind": "again", "place": place}, [])
+    assert explorer.classnames == own
+    assert page.view["written"][0] == "\n".join(own)
+    assert [e["now"] for e in page.view["history"]] == [True, False]
+    explorer.choose("by pattern")
+    assert len(page.view["history"]) == 1, "the history is the task's"
+    assert explorer.history["task"].tolist() == ["shapes", "by figure", "by figure", "by pattern"]
+
+
+def test_accuracy_per_class_before_and_after(explorer):
+    explorer.choose("by figure")
+    before = explorer.per_class()
+    assert (before["own_pct"] == before["now_pct"]).all()
+    explorer.ask(["disc", *shapes.FIGURES[1:]], ["a {}"])
+    table = explorer.per_class().set_index("class")
+    assert table["own_pct"].tolist() == before["own_pct"].tolist()
+    of_class = explorer.labels == 1
+    right = explorer.probs[of_class].argmax(dim=1) == 1
+    assert table.loc["square", "now_pct"] == pytest.approx(100 * right.double().mean().item())
+    assert [c[0] for c in explorer.widget.view["classes"]] == explorer.classnames
+    explorer.ask(["star", "heart"], ["a {}"])
+    assert explorer.per_class() is None
+    assert explorer.widget.view["classes"] == []
 
 
 def test_the_static_twin_says_what_the_live_one_shows(explorer):
@@ -161,10 +213,12 @@ def test_the_static_twin_says_what_the_live_one_shows(explorer):
     assert "accuracy" in figure.alt
     assert set(figure.table.columns) == {"class", "predicted", "share_pct"}
     assert (figure.table["class"] != figure.table["predicted"]).all()
-    assert explorer.widget
-    shown = np.frombuffer(explorer._live.xys[0], "<f4")[::2]
+    shown = drawn(explorer)[:, 0]
     assert sorted(x for trace in figure.data[:4] for x in trace.x) == sorted(shown[shown == shown])
-    assert explorer._live.alt == figure.alt
+    assert explorer.widget.view["scores"] in figure.alt
+    explorer.ask(["plain", "striped", "dotted"], ["a {} shape"])
+    after = explorer.figure()
+    assert explorer.per_class()["class"].tolist() == list(after.data[-1].y)
 
 
 def test_confusions_are_shares_of_the_true_class(explorer):
@@ -226,7 +280,7 @@ def test_a_data_set_of_other_classes_has_its_own_task_alone(digits):
 
 def test_closing_leaves_no_widget(explorer):
     before = set(ipywidgets.widgets.widget._instances)
-    type_names(explorer, "circle", "square")
+    typed(explorer, "circle\nsquare")
     assert len(ipywidgets.widgets.widget._instances) > len(before)
     explorer.close()
     assert set(ipywidgets.widgets.widget._instances) == before

@@ -1,17 +1,14 @@
 """Try other prompts on the teacher while you type: images are encoded already, text is fast."""
 
-import contextlib
 import html
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-import ipywidgets as w
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import torch
 import torch.nn.functional as F
-from plotly.colors import sample_colorscale
 from torch import Tensor
 
 from activekd_lite.cache import TeacherCache
@@ -33,8 +30,8 @@ from activekd_lite.scores import accuracy_pct
 from activekd_lite.teacher import ZeroShotTeacher
 from activekd_lite.utils.checks import check_templates
 from activekd_lite.vlm import VLM
-from activekd_lite.widgets import base, scatter
 from activekd_lite.widgets.base import Explorer
+from activekd_lite.widgets.page import Page, groups, points
 
 Task = tuple[Sequence[str], Sequence[str], Tensor | Callable[[], Tensor] | None]
 CACHED = 20_000  # prompts whose features are kept
@@ -42,8 +39,6 @@ FEW = 16  # with more classes, their names appear on hover only
 RANGE = dict(x=(-0.2 * SIDE, 1.2 * SIDE), y=(-0.12 * SIDE, 1.0 * SIDE))  # of the triangle
 WARM = ("#F7F7F7", "#F6C667", "#D9822B", "#B04F14", "#8C2D04")  # colours of shares
 MOST = 60  # percent; larger shares have the same colour
-SHADES = np.array(sample_colorscale(list(WARM), 101))
-WARNING = '<span style="color:#A33B00">&#9888; {}</span>'
 
 
 class PromptExplorer(Explorer):
@@ -87,7 +82,9 @@ class PromptExplorer(Explorer):
         self.data, self.vlm, self.cache = data, vlm, cache
         self.tasks = tasks_of(data) | dict(tasks or {})
         self._features: dict[str, Tensor] = {}  # prompt -> (D,)
-        self._listening = True  # False while the explorer itself fills its fields
+        self._entries: list[dict] = []  # prompts that were tried
+        self._written = 0  # how often the explorer itself has filled its fields
+        self._applied = True  # whether what is typed was asked
         self.choose(task or next(iter(self.tasks)), corners)
 
     # Prompts and answers.
@@ -109,8 +106,10 @@ class PromptExplorer(Explorer):
                 f"labels, each -1 or a position in its {len(classnames)} class names"
             )
         self.task, self.labels, self._known, self.corners = task, labels, labels >= 0, None
-        self.ask(classnames, templates, corners)
-        self._default_accuracy_pct = self.accuracy_pct
+        self._ask(classnames, templates, corners)
+        self._own_accuracy_pct, self._own_classes = self.accuracy_pct, self._class_accuracies()
+        self._keep()
+        self._refill()
 
     def ask(
         self,
@@ -123,6 +122,16 @@ class PromptExplorer(Explorer):
         Raises ValueError and changes nothing for fewer than two class names, duplicate names, no
         template, or a template without exactly one {}.
         """
+        self._ask(classnames, templates, corners)
+        self._keep()
+        self._refill()
+
+    def _ask(
+        self,
+        classnames: Sequence[str],
+        templates: Sequence[str],
+        corners: Sequence[str | int] | None = None,
+    ) -> None:
         classnames, templates = list(classnames), list(templates)
         prompts = _prompts(classnames, templates)
         features = self._encode(prompts).unflatten(0, (len(classnames), len(templates)))
@@ -171,6 +180,52 @@ class PromptExplorer(Explorer):
             return None
         return accuracy_pct(self.probs[self._known], self.labels[self._known])
 
+    def _class_accuracies(self) -> np.ndarray | None:
+        """Accuracy (C,) in percent on the labelled images of each class, NaN without any."""
+        if not self.fits:
+            return None
+        labels, count = self.labels[self._known], len(self.classnames)
+        right = (self.probs[self._known].argmax(dim=1) == labels).double()
+        size = torch.bincount(labels, minlength=count)
+        return (100 * torch.bincount(labels, weights=right, minlength=count) / size).numpy()
+
+    def per_class(self) -> pd.DataFrame | None:
+        """Accuracy per class: columns class, own_pct (the task's own prompts), now_pct.
+
+        None if the names do not fit the task or the images have no labels.
+        """
+        if not self.fits:
+            return None
+        columns = {"class": self.classnames, "own_pct": self._own_classes}
+        return pd.DataFrame(columns | {"now_pct": self._class_accuracies()}).dropna()
+
+    # Which prompts were tried.
+
+    @property
+    def history(self) -> pd.DataFrame:
+        """The prompts that were tried, in order, each once per task.
+
+        Columns task, words (what differs from the task's own prompts), accuracy_pct, confidence
+        (mean), classnames, templates.
+        """
+        columns = ["task", "words", "accuracy_pct", "confidence", "classnames", "templates"]
+        return pd.DataFrame(self._entries, columns=columns)
+
+    def _prompts_now(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(self.classnames), tuple(self.templates)
+
+    def _keep(self) -> bool:
+        """Note the current prompts in the history; False if they are there already."""
+        classnames, templates = self._prompts_now()
+        entry = dict(task=self.task, classnames=classnames, templates=templates)
+        if any(entry.items() <= known.items() for known in self._entries):
+            return False
+        entry["words"] = _difference(self.tasks[self.task][:2], classnames, templates)
+        entry["accuracy_pct"] = self.accuracy_pct
+        entry["confidence"] = float(self.probs.amax(dim=1).mean())
+        self._entries.append(entry)
+        return True
+
     def confusions(self) -> pd.DataFrame:
         """Predictions per class in percent: one row per class of the task, one column per name.
 
@@ -189,18 +244,9 @@ class PromptExplorer(Explorer):
 
     def errors(self, most: int = 5) -> pd.DataFrame:
         """The largest confusions: columns class, predicted, share_pct."""
-        table = self.confusions()
-        shares = np.where(_same(table), 0, table)
-        best = np.argsort(-shares, axis=None, kind="stable")[:most]
-        i, j = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
-        columns = {
-            "class": table.index[i],
-            "predicted": table.columns[j],
-            "share_pct": shares[i, j],
-        }
-        return pd.DataFrame(columns)
+        return _largest(self.confusions(), most)
 
-    # What figure and widget share.
+    # What figure and page share.
 
     def _in_triangle(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Positions (N, 2), corners (N,) whose colour each image has (-1: none), colour names.
@@ -228,25 +274,51 @@ class PromptExplorer(Explorer):
 
     def figure(self) -> Figure:
         xy, corner, names = self._in_triangle()
-        table = self.confusions()
+        table, titles = self.confusions(), list(self._titles(xy))
         left, right = dict(row=1, col=1), dict(row=1, col=2)
         figure = Figure(table=self.errors(50), alt=self._describe(xy))
-        figure.set_subplots(1, 2, horizontal_spacing=0.1, subplot_titles=self._titles(xy))
+        titles += ["accuracy (%)"] if self.fits else []
+        shape = dict(column_widths=(0.4, 0.4, 0.2), horizontal_spacing=0.1) if self.fits else {}
+        figure.set_subplots(1, len(titles), subplot_titles=titles, **shape)
         self._add_points(figure, xy, corner, names)
         figure.add_trace(_heatmap(table), **right)
         add_triangle(figure, [_plain(c) for c in self.corners])
         figure.update_xaxes(**HIDDEN, range=RANGE["x"], **left)
-        figure.update_yaxes(**HIDDEN, range=RANGE["y"], scaleanchor="x", domain=[0.2, 1], **left)
+        side = dict(scaleanchor="x", domain=[0.36 if self.fits else 0.2, 1])  # above the legend
+        figure.update_yaxes(**HIDDEN, range=RANGE["y"], **side, **left)
         few = max(table.shape) <= FEW
         axis = dict(type="category", tickfont_size=13, showgrid=False, showticklabels=few)
         figure.update_xaxes(**axis, tickangle=-90, **right)
         figure.update_yaxes(**axis, side="right", autorange="reversed", **right)
+        if self.fits:
+            self._add_classes(figure)
         figure.update_annotations(font_size=15)
         scale = [[i / (len(WARM) - 1), c] for i, c in enumerate(WARM)]
         axis = dict(colorscale=scale, cmin=0, cmax=MOST, showscale=False)
         legend = dict(x=0, y=0, yanchor="bottom", font_size=14, itemsizing="constant")
         margin = dict(l=10, r=10, t=40, b=10)
         return figure.update_layout(coloraxis=axis, height=500, margin=margin, legend=legend)
+
+    def _add_classes(self, figure: Figure) -> None:
+        """Add the accuracy of each class: a ring for the task's own prompts, a dot for these."""
+        table, panel = self.per_class(), dict(row=1, col=3)
+        names = [_plain(c) for c in table["class"]]
+        line = np.stack([table["own_pct"], table["now_pct"], np.full(len(table), np.nan)], axis=1)
+        pairs = dict(x=line.ravel(), y=np.repeat(names, 3), mode="lines", hoverinfo="skip")
+        figure.add_scatter(**pairs, line=dict(color=INK), showlegend=False, **panel)
+        look = dict(size=9, color=INK)
+        for column, symbol, name in (
+            ("own_pct", "circle-open", "own prompts"),
+            ("now_pct", "circle", "these prompts"),
+        ):
+            data = dict(x=table[column].round(1), y=names, name=name, mode="markers")
+            hover = f"%{{y}}, {name}: %{{x:.0f}} %<extra></extra>"
+            marks = dict(marker=look | dict(symbol=symbol), hovertemplate=hover)
+            figure.add_scatter(**data, **marks, **panel)
+        figure.update_xaxes(range=[-5, 105], **panel)
+        figure.update_yaxes(
+            type="category", matches="y2", showticklabels=False, autorange="reversed", **panel
+        )
 
     def _add_points(
         self, figure: Figure, xy: np.ndarray, corner: np.ndarray, names: list[str]
@@ -264,7 +336,7 @@ class PromptExplorer(Explorer):
 
     def _describe_scores(self) -> str:
         confidence = f"mean confidence {self.probs.amax(dim=1).mean():.2f}"
-        own, accuracy = getattr(self, "_default_accuracy_pct", None), self.accuracy_pct
+        own, accuracy = self._own_accuracy_pct, self.accuracy_pct
         if accuracy is not None:
             default = f" (the task's own prompts: {own:.1f} %)" if own is not None else ""
             return f"accuracy {accuracy:.1f} %{default}, {confidence}"
@@ -279,121 +351,154 @@ class PromptExplorer(Explorer):
             f"{self.data.name}, {self.task}: {self._describe_scores()}. "
             f"Left: {self._titles(xy)[0]} between {', '.join(self.corners)}. "
             f"Right: confusions, of which the largest are: {largest or 'none'}."
+            + self._describe_changes()
         )
 
-    # The live widget.
+    def _describe_changes(self) -> str:
+        """Which class gained or lost most, and which prompts were best."""
+        table, said = self.per_class(), ""
+        if table is not None and (table["own_pct"] != table["now_pct"]).any():
+            change = (table["now_pct"] - table["own_pct"]).abs()
+            name, own, now = table.loc[change.idxmax()]
+            said = f" Accuracy per class changed most for {name}: {own:.0f} to {now:.0f} %."
+        tried = self.history[self.history["task"] == self.task].dropna(subset="accuracy_pct")
+        if len(tried) > 1:
+            best = tried.loc[tried["accuracy_pct"].astype(float).idxmax()]
+            said += f" Best of {len(tried)} wordings: {best['words']}"
+            said += f" ({best['accuracy_pct']:.1f} %)."
+        return said
 
-    def _build(self) -> w.Widget:
-        look = dict(layout=w.Layout(flex="1 1 360px", min_width="300px"))
-        look |= dict(looks=[(colour(k), marker(k)) for k in range(3)])
-        triangle = dict(ranges=[RANGE], lines=[triangle_lines()])
-        self._live = scatter.linked_scatter(self.data.pool.images, **triangle, **look)
-        self._heat = base.html_box("heat", flex="1 1 300px", overflow="auto")
-        self._message, self._errors = base.html_box("message"), base.html_box("confusions")
-        sides = ("left", "right", "top")
-        self._menus = [base.menu(side, (), self._on_corner, 45) for side in sides]
-        corners = [menu.add_class("activekd-corner") for menu in self._menus]
-        top, fields = self._task_row(), self._prompt_fields()
-        self._fill()
-        below = [self._message, base.row(*corners), base.row(self._live, self._heat), self._errors]
-        return w.VBox([top, fields, *below]).add_class("activekd-prompts")
+    # The page.
 
-    def _task_row(self) -> w.Widget:
-        tasks = list(self.tasks)
-        self._tasks = base.menu("task", tasks, self._on_task, 45, value=self.task)
-        reset = w.Button(description="reset", icon="undo")
-        reset.tooltip = "restore the class names and templates of the task"
-        reset.on_click(lambda _: self._on_task())
-        return base.row(self._tasks.add_class("activekd-task"), reset.add_class("activekd-reset"))
+    def _build(self) -> Page:
+        view = dict(tasks=list(self.tasks), range=RANGE, lines=triangle_lines(), most=MOST, few=FEW)
+        view |= dict(looks=[(colour(k), marker(k)) for k in range(3)], count=len(self.cache))
+        arrays, state = self._state()
+        images, view = self.data.pool.images, view | state | self._fields()
+        return self._page_of("prompts", images, view=view, arrays=arrays)
 
-    def _prompt_fields(self) -> w.Widget:
-        labels = ("Class names, one per line", "Templates, one per line; {} stands for the name")
-        boxes, fields = [], []
-        for name, label in zip(("classnames", "templates"), labels, strict=True):
-            field = w.Textarea(continuous_update=True).add_class(f"activekd-{name}")
-            field.layout.height, field.layout.width = "120px", "98%"
-            field.observe(self._on_typed, "value")
-            fields.append(field)
-            boxes.append(w.VBox([w.Label(label), field], layout=w.Layout(flex="1 1 260px")))
-        self._names, self._templates = fields
-        return base.row(*boxes)
+    def _state(self) -> tuple[dict[str, bytes], dict]:
+        """Arrays and fields of the page that follow the prompts."""
+        xy, corner, names = self._in_triangle()
+        table = self.confusions()
+        left, right = self._titles(xy)
+        counts = np.bincount(corner[~np.isnan(xy[:, 0])] + 1, minlength=4).tolist()
+        looks = [("line", "circle"), *((colour(k), marker(k)) for k in range(3))]
+        legend = [
+            dict(key=k - 1, name=name, look=looks[k], count=counts[k])
+            for k, name in enumerate(["other classes", *names])
+            if k or counts[k]
+        ]
+        unknown = ", ".join(self.unknown_words)
+        text = f"{self.vlm.name} never saw: {unknown}. Its answers for these words are meaningless."
+        view = dict(
+            task=self.task,
+            corners=self.corners,
+            options=list(dict.fromkeys([*self.classnames, "rest"])),
+            labels=corner_labels(self.corners),
+            legend=legend,
+            titles=(left, right),
+            rows=list(table.index),
+            columns=list(table.columns),
+            kind="true" if self._known.any() else "predicted",
+            errors=list(_largest(table, 5).itertuples(index=False, name=None)),
+            classes=self._classes(),
+            scores=self._describe_scores(),
+            warning=text if unknown else "",
+            refused="",
+            history=self._tried(),
+        )
+        shares = table.round().to_numpy().astype(np.uint8)
+        return dict(xy=points(xy), groups=groups(corner), shares=shares.tobytes()), view
 
-    @contextlib.contextmanager
-    def _filling(self):
-        """Ignore changes of fields that the explorer itself makes."""
-        self._listening = False
-        try:
-            yield
-        finally:
-            self._listening = True
+    def _fields(self) -> dict:
+        """The prompts as text; the number makes the page write them although they were typed."""
+        self._written += 1
+        lines = ("\n".join(self.classnames), "\n".join(self.templates), self._written)
+        return {"written": lines}
 
-    def _on_task(self, change: dict | None = None) -> None:
-        if self._listening:
-            self.choose(self._tasks.value)
-            self._fill()
+    def _classes(self) -> list[tuple]:
+        table = self.per_class()
+        return [] if table is None else list(table.round(1).itertuples(index=False, name=None))
 
-    def _on_typed(self, change: dict) -> None:
-        if not self._listening:
+    def _tried(self) -> list[dict]:
+        """The history of the task for the page, in the order of trying."""
+        now, found = self._prompts_now(), []
+        for place, entry in enumerate(self._entries):
+            if entry["task"] == self.task:
+                shown = {key: entry[key] for key in ("words", "accuracy_pct", "confidence")}
+                same = (entry["classnames"], entry["templates"]) == now
+                found.append(shown | {"place": place, "now": same})
+        return found
+
+    def _redraw(self, **more: object) -> None:
+        if self._widget is None:
             return
+        arrays, view = self._state()
+        with self._page.hold_sync():
+            for name, array in arrays.items():
+                self._page.set_trait(name, array)
+            self._page.update(**view, **more)
+
+    def _refill(self) -> None:
+        """Write the prompts into the page's fields, and draw."""
+        self._applied = True
+        if self._widget is not None:
+            self._redraw(**self._fields())
+            self._update_twin()
+
+    def _on_typed(self, classnames: str, templates: str) -> None:
+        """Ask with what is typed, one name or template per line."""
+        self._applied = False
         try:
-            self.ask(_lines(self._names), _lines(self._templates))
+            self._ask(_lines(classnames), _lines(templates))
         except ValueError as error:
-            self._show_message(str(error))
+            self._page.update(refused=f"Not applied: {error}")
         else:
+            self._applied = True
             self._redraw()
+        self._page.tell("answered")
 
-    def _on_corner(self, change: dict) -> None:
-        if not self._listening:
-            return
-        old, new = change["old"], change["new"]
-        corners = [old if corner == new else corner for corner in self.corners]  # swap the two
-        corners[self._menus.index(change["owner"])] = new
+    def _on_keep(self) -> None:
+        """Note the prompts in the history: typing rests."""
+        if self._applied and self._keep():
+            self._page.update(history=self._tried())
+
+    def _on_left(self) -> None:
+        """Note the prompts, and show them in the twin: the fields were left."""
+        self._on_keep()
+        self._update_twin()
+
+    def _on_task(self, name: str) -> None:
+        self.choose(name)
+
+    def _on_own(self) -> None:
+        self.choose(self.task)
+
+    def _on_again(self, place: int) -> None:
+        """Go back to prompts of the history."""
+        entry = self._entries[place]
+        self.ask(entry["classnames"], entry["templates"])
+
+    def _on_corner(self, place: int, name: str) -> None:
+        """Put a class at a corner; one that is at another corner already changes places."""
+        corners = list(self.corners)
+        if name in corners:
+            corners[corners.index(name)] = corners[place]
+        corners[place] = name
+        self._place(corners)
+
+    def _on_pair(self, true: str, predicted: str) -> None:
+        """Show two confused classes at the lower corners."""
+        others = [
+            c for c in (*self.corners, *self.classnames, "rest") if c not in (true, predicted)
+        ]
+        self._place([true, predicted, others[0]])
+
+    def _place(self, corners: list[str]) -> None:
+        triangle(self.probs[:1].numpy(), corners, self.classnames)  # checks them
         self.corners = corners
         self._redraw()
-
-    def _fill(self) -> None:
-        """Write the prompts into their fields, and draw."""
-        with self._filling():
-            self._tasks.value = self.task
-            self._names.value = "\n".join(self.classnames)
-            self._templates.value = "\n".join(self.templates)
-        self._redraw()
-
-    def _redraw(self) -> None:
-        with self._filling():
-            options = tuple(dict.fromkeys([*self.classnames, "rest"]))
-            for menu, corner in zip(self._menus, self.corners, strict=True):
-                if menu.options != options:
-                    menu.options = options
-                menu.value = corner
-        rows = "".join(
-            f"<li>{_plain(a)} predicted as {_plain(b)}: {share:.0f} %</li>"
-            for a, b, share in self.errors().itertuples(index=False)
-        )
-        self._errors.value = f'<ol style="font-size:14px;color:{INK};margin:0">{rows}</ol>'
-        self._show_message()
-        xy, corner, names = self._in_triangle()
-        left, right = self._titles(xy)
-        live = self._live
-        with live.hold_sync():
-            live.xys, live.groups = scatter.points([xy]), scatter.groups([corner])
-            live.titles, live.labels = [left], [corner_labels(self.corners)]
-            live.legend = [(name, (colour(k), marker(k))) for k, name in enumerate(names)]
-            live.alt = self._describe(xy)
-        self._heat.value = heat_of(self.confusions(), right)
-
-    def _show_message(self, error: str = "") -> None:
-        """Show the scores of the last prompts, and errors or unknown words in what is typed."""
-        message = f"<b>{html.escape(self._describe_scores())}</b>"
-        if error:
-            message += "<br>" + WARNING.format(f"Not applied: {html.escape(error)}")
-        elif self.unknown_words:
-            words, model = html.escape(", ".join(self.unknown_words)), html.escape(self.vlm.name)
-            text = (
-                f"{model} never saw: <b>{words}</b>. Its answers for these words are meaningless."
-            )
-            message += "<br>" + WARNING.format(text)
-        self._message.value = base.status(message, 15)
 
 
 def tasks_of(data: Dataset) -> dict[str, Task]:
@@ -428,8 +533,37 @@ def _prompts(classnames: list[str], templates: list[str]) -> list[str]:
     return [t.replace("{}", c) for c in classnames for t in templates]
 
 
-def _lines(field: w.Textarea) -> list[str]:
-    return [line.strip() for line in field.value.splitlines() if line.strip()]
+def _lines(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _difference(
+    own: tuple[Sequence[str], Sequence[str]], classnames: Sequence[str], templates: Sequence[str]
+) -> str:
+    """What differs between prompts and the task's own, in a few words."""
+    names, parts = list(own[0]), []
+    if len(names) == len(classnames):
+        changed = [f"{a} → {b}" for a, b in zip(names, classnames, strict=True) if a != b]
+        parts += [*changed[:2], *([f"{len(changed) - 2} more names"] if len(changed) > 2 else [])]
+    else:
+        some = ", ".join(classnames[:3]) + (", ..." if len(classnames) > 3 else "")
+        parts.append(f"{len(classnames)} names: {some}")
+    if list(templates) != list(own[1]):
+        parts.append(" | ".join(templates[:2]) + (" | ..." if len(templates) > 2 else ""))
+    return "; ".join(parts) or "the task's own prompts"
+
+
+def _largest(table: pd.DataFrame, most: int) -> pd.DataFrame:
+    """The largest confusions of a table."""
+    shares = np.where(_same(table), 0, table)
+    best = np.argsort(-shares, axis=None, kind="stable")[:most]
+    i, j = np.unravel_index(best[shares.flat[best] > 0], shares.shape)
+    columns = {
+        "class": table.index[i],
+        "predicted": table.columns[j],
+        "share_pct": shares[i, j],
+    }
+    return pd.DataFrame(columns)
 
 
 def _heatmap(table: pd.DataFrame) -> go.Heatmap:
@@ -437,30 +571,6 @@ def _heatmap(table: pd.DataFrame) -> go.Heatmap:
     shares = np.where(_same(table), np.nan, table).round(1)
     hover = "%{y} predicted as %{x}: %{z:.0f} %<extra></extra>"
     return go.Heatmap(z=shares, **names, coloraxis="coloraxis", xgap=1, ygap=1, hovertemplate=hover)
-
-
-def heat_of(table: pd.DataFrame, title: str) -> str:
-    """Percentages as an HTML heat map; for many classes, names and values on hover only."""
-    few = max(table.shape) <= FEW
-    rows = "".join(_heat_row(table, i, few) for i in range(len(table)))
-    head = "".join(f"<th><span>{_plain(name)}</span></th>" for name in table.columns) if few else ""
-    side = 30 if few else max(3, 400 // max(table.shape))
-    title += "" if few else "; names on hover"
-    page = HEAT.replace("TITLE", title).replace("SIDE", f"{side}px")
-    return page.replace("ROWS", f"{rows}<tr>{head}</tr>")
-
-
-def _heat_row(table: pd.DataFrame, i: int, few: bool) -> str:
-    name, shares, same = table.index[i], table.to_numpy()[i], _same(table)[i]
-    shades = (np.minimum(shares / MOST, 1) * (len(SHADES) - 1)).round().astype(int)
-    cells = ["<td></td>"] * len(table.columns)
-    for j in np.flatnonzero(shares >= 0.5):
-        ink = "#FFF" if shades[j] > 60 else INK
-        style = "" if same[j] else f"background:{SHADES[shades[j]]};color:{ink}"
-        hover = html.escape(f"{name} predicted as {table.columns[j]}: {shares[j]:.0f} %")
-        text = f"{shares[j]:.0f}" if few else ""
-        cells[j] = f'<td style="{style}" title="{hover}">{text}</td>'
-    return f"<tr>{''.join(cells)}{f'<th>{_plain(name)}</th>' if few else ''}</tr>"
 
 
 def _same(table: pd.DataFrame) -> np.ndarray:
@@ -471,14 +581,3 @@ def _same(table: pd.DataFrame) -> np.ndarray:
 def _plain(text: str) -> str:
     """Text that plotly and pages show as it was typed."""
     return html.escape(text, quote=False)
-
-
-HEAT = """<style>
-.activekd-heat table { border-collapse: collapse; font-size: 13px; line-height: 1; color: #222;
-  margin: 6px auto }
-.activekd-heat td { width: var(--side); min-width: var(--side); height: var(--side); padding: 0;
-  text-align: center; border: 1px solid #EEE }
-.activekd-heat th { font-weight: normal; text-align: left; padding: 2px 4px }
-.activekd-heat th span { writing-mode: vertical-rl; transform: rotate(180deg); max-height: 140px }
-</style><div style="font-size:15px;color:#222;text-align:center">TITLE</div>
-<table style="--side:SIDE">ROWS</table>"""

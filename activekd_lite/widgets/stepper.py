@@ -1,25 +1,24 @@
-"""Step through PCoreSet pick by pick, beside another strategy with the same budget."""
+"""Step through PCoreSet pick by pick, beside another strategy or beside your own picks."""
 
-import html
-
-import ipywidgets as w
 import numpy as np
 import pandas as pd
 import torch
 from plotly.colors import sample_colorscale
 
-from activekd_lite.plots.base import COLOURS, INK, MARKERS, SEQUENTIAL, Figure, colour, marker
+from activekd_lite.plots.base import COLOURS, INK, MARKERS, SEQUENTIAL, Figure, colour
 from activekd_lite.plots.maps import GROUND, HIDDEN, Array, in_steps, main_components
 from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.strategies import get_strategy
 from activekd_lite.utils.distances import nearest_distances_by_pick
 from activekd_lite.utils.seeding import generator
-from activekd_lite.widgets import base, scatter
 from activekd_lite.widgets.base import Explorer
+from activekd_lite.widgets.page import Page, groups, points
 
-SHADES = 21  # of the distance to the nearest centre
-OURS = "pcoreset"
-OTHERS = ("random", "uncertainty", "coreset", "badge", "classbalanced", "typiclust", "probcover")
+SHADES = 20  # of the distance to the nearest centre
+BAND = 4  # shades per entry of the legend
+STEPS = 10_000  # of the distances that the page gets, per unit
+OURS, CHANCE, YOU = "pcoreset", "random", "you"
+OTHERS = (CHANCE, "uncertainty", "coreset", "badge", "classbalanced", "typiclust", "probcover")
 
 
 class PCoreSetStepper(Explorer):
@@ -27,7 +26,8 @@ class PCoreSetStepper(Explorer):
 
     Centres are the images labelled or picked so far. The colour of an image is its distance to the
     nearest centre in the space of `predictions.probs`. PCoreSet picks the farthest image; its
-    distance is the covering radius: no image is farther from a centre.
+    distance is the covering radius: no image is farther from a centre. On the right is another
+    strategy, or the images that the learner picks.
 
     Parameters
     ----------
@@ -37,8 +37,9 @@ class PCoreSetStepper(Explorer):
 
     Attributes
     ----------
-    picks : strategy -> pool indices in pick order
-    radii : strategy -> (budget + 1,) covering radius after 0, 1, ... picks
+    picks : strategy -> pool indices in pick order; `picks["you"]` are the learner's, if any
+    radii : strategy -> (picks + 1,) covering radius after 0, 1, ... picks
+    at : number of picks shown
 
     Raises
     ------
@@ -51,7 +52,7 @@ class PCoreSetStepper(Explorer):
         predictions: Predictions,
         state: LabelState,
         *,
-        beside: str = "random",
+        beside: str = CHANCE,
         budget: int | None = None,
         layout: Array | None = None,
         seed: int = 0,
@@ -73,168 +74,240 @@ class PCoreSetStepper(Explorer):
             raise ValueError(f"layout is {xy.shape}; the pool of {data.name} needs ({size}, 2)")
         self.xy = in_steps(xy.astype(np.float32))
         self.picks: dict[str, list[int]] = {}
-        # Strategy -> (budget + 1, N) distances to the nearest centre after 0, 1, ... picks.
+        # Strategy -> (picks + 1, N) distances to the nearest centre after 0, 1, ... picks.
         self.distances: dict[str, np.ndarray] = {}
-        self.beside = beside
+        self.nearest: dict[str, list[int]] = {}  # strategy -> centre nearest to each pick
+        self._paths: dict[str, dict] = {}  # what the page says about each strategy
+        self.beside, self._yours = beside, False
         for name in (OURS, beside):
-            self._pick(name)
-        self._largest = self.distances[OURS][0].max()
+            self._run(name)
+        self._largest = max(1e-12, self.distances[OURS][0].max())
 
     @property
     def radii(self) -> dict[str, np.ndarray]:
-        """Covering radius (budget + 1,) of both strategies after 0, 1, ... picks."""
-        names = dict.fromkeys((OURS, self.beside))
+        """Covering radius (picks + 1,) after 0, 1, ... picks: both strategies', and yours."""
+        yours = (YOU,) if self.picks.get(YOU) else ()
+        names = dict.fromkeys((OURS, self.beside, *yours))
         return {name: self.distances[name].max(axis=1) for name in names}
 
-    def _pick(self, name: str) -> None:
-        """Compute the picks of a strategy and the distances after each."""
+    def _run(self, name: str) -> None:
+        """Compute the picks of a strategy and the distances after each, once."""
+        if name in self.picks:
+            return
         strategy, chance = get_strategy(name), generator(self.seed, "selection", 0)
         picks = strategy(self.predictions, self.state, self.budget, generator=chance).tolist()
         labeled = self.state.labeled_indices
         self.distances[name] = nearest_distances_by_pick(self.probs, labeled, picks).numpy()
+        centres = labeled.tolist() + picks
+        self.nearest[name] = [
+            self._nearest(pick, centres[: len(labeled) + made]) for made, pick in enumerate(picks)
+        ]
         self.picks[name] = picks
 
-    def _shades(self, name: str) -> np.ndarray:
-        """Shade (N,) of each image: 0 at a centre, SHADES - 1 at the first covering radius."""
-        share = self.distances[name][self.at] / max(1e-12, self._largest)
-        return (share * (SHADES - 1)).round().astype(np.int16)
+    def _nearest(self, index: int, centres: list[int]) -> int:
+        """The centre that is nearest to an image."""
+        return centres[int((self.probs[centres] - self.probs[index]).norm(dim=1).argmin())]
+
+    # The learner's own picks.
+
+    def pick(self, index: int) -> None:
+        """Add an image to your own picks.
+
+        Raises ValueError if it is not in the pool, is labelled or picked already, or the budget is
+        used up.
+        """
+        picks = self.picks.get(YOU, [])
+        if not 0 <= index < len(self.data.pool):
+            raise ValueError(f"image {index}: the pool has images 0 to {len(self.data.pool) - 1}")
+        if index in self.state.labeled_indices:
+            raise ValueError(f"image {index} is labelled already; pick another one")
+        if index in picks:
+            raise ValueError(f"image {index} is picked already; pick another one")
+        if len(picks) == self.budget:
+            raise ValueError(f"all {self.budget} picks are made; undo one, or clear them")
+        before = self.distances.get(YOU, self.distances[OURS][:1])
+        after = np.minimum(before[-1], (self.probs - self.probs[index]).norm(dim=1).numpy())
+        centres = self.state.labeled_indices.tolist() + picks
+        self.nearest[YOU] = [*self.nearest.get(YOU, []), self._nearest(index, centres)]
+        self.distances[YOU] = np.concatenate([before, after[None]])
+        self.picks[YOU] = [*picks, index]
+        self._refresh()
+
+    def undo(self) -> None:
+        """Take back your last pick."""
+        if picks := self.picks.get(YOU):
+            self.picks[YOU], self.nearest[YOU] = picks[:-1], self.nearest[YOU][:-1]
+            self.distances[YOU] = self.distances[YOU][:-1]
+            self._refresh()
+
+    def clear(self) -> None:
+        """Take back all your picks."""
+        for parts in (self.picks, self.nearest, self.distances):
+            parts.pop(YOU, None)
+        self._refresh()
+
+    # What figure and page say.
+
+    def why(self, name: str, made: int) -> str:
+        """One sentence about a strategy's next pick after `made` picks."""
+        distances, picks = self.distances[name][made], self.picks[name]
+        farthest = int(distances.argmax())
+        radius = f"{distances[farthest]:.2f}"
+        if made == len(picks):
+            return f"After {made} picks, no image is farther than {radius} from a labelled one."
+        pick, near = picks[made], self.nearest[name][made]
+        number = f", pick {picks.index(near) + 1}" if near in picks else ""
+        text = f"image {pick} is {distances[pick]:.2f} from its nearest labelled image "
+        text += f"(image {near}{number})"
+        if distances[pick] >= distances[farthest] - 1e-9:
+            return f"{text}: farther than any other."
+        return f"{text}; the farthest, image {farthest}, is {radius} away."
+
+    def score(self) -> str:
+        """Your covering radius, PCoreSet's and that of random picks, after as many picks."""
+        made = len(self.picks.get(YOU, []))
+        if not made:
+            return f"Click up to {self.budget} images that make the covering radius small."
+        self._run(CHANCE)
+        radii = {name: self.distances[name][made].max() for name in (YOU, OURS, CHANCE)}
+        said = ", ".join(f"{name} {radius:.2f}" for name, radius in radii.items())
+        return f"Covering radius after {made} of {self.budget} picks: {said}."
 
     def _describe(self, at: int) -> str:
         changes = [
-            f"{name} {radii[0]:.2f} to {radii[at]:.2f}" for name, radii in self.radii.items()
+            f"{name} {radii[0]:.2f} to {radii[min(at, len(radii) - 1)]:.2f}"
+            for name, radii in self.radii.items()
         ]
         radius = f"Covering radius in probability space: {', '.join(changes)}."
         return f"{at} of {self.budget} picks made. {radius}"
 
+    def _status(self) -> str:
+        return self.score() if self._yours else self._describe(self.at)
+
     # The static twin.
 
     def figure(self) -> Figure:
-        long = pd.DataFrame(self.radii).rename_axis(index="picks")
-        figure = Figure(table=long.reset_index().round(3), alt=self._describe(self.budget))
-        titles = [*(f"{name} after {self.budget} picks" for name in self.radii), "covering radius"]
+        first = f"First pick of {OURS}: {self.why(OURS, 0)}"
+        figure = Figure(table=self._table(), alt=f"{self._describe(self.budget)} {first}")
+        shown = list(dict.fromkeys((OURS, self.beside)))
+        titles = [*(f"{name} after {self.budget} picks" for name in shown), "covering radius"]
         curves = dict(row=1, col=len(titles))
         figure.set_subplots(1, len(titles), subplot_titles=titles, horizontal_spacing=0.05)
-        for column, name in enumerate(self.radii, 1):
+        for column, name in enumerate(shown, 1):
             self._add_map(figure, name, row=1, col=column)
         self._add_curves(figure, **curves)
         figure.update_xaxes(title="picks", **curves).update_yaxes(rangemode="tozero", **curves)
         bar = dict(title="distance", orientation="h", y=-0.12, x=0.3, len=0.5, thickness=12)
         axis = dict(cmin=0, cmax=float(self._largest), colorbar=bar, colorscale=SEQUENTIAL)
-        legend = dict(x=1, xanchor="right", y=0.02, yanchor="bottom")
-        margin = dict(l=10, r=10, t=60, b=70)
-        return figure.update_layout(height=460, margin=margin, legend=legend, coloraxis=axis)
+        legend = dict(orientation="h", x=0, y=1.1, yanchor="bottom", font_size=14)
+        margin = dict(l=10, r=10, t=90, b=70)
+        return figure.update_layout(height=480, margin=margin, legend=legend, coloraxis=axis)
+
+    def _table(self) -> pd.DataFrame:
+        """One row per number of picks: the radii, PCoreSet's next pick and its nearest image."""
+        table = pd.DataFrame(index=pd.RangeIndex(self.budget + 1, name="picks"))
+        for name, radii in self.radii.items():
+            table[name] = pd.Series(radii).round(3)
+        table["next"] = pd.Series(self.picks[OURS], dtype="Int64")
+        table["nearest"] = pd.Series(self.nearest[OURS], dtype="Int64")
+        return table.reset_index()
 
     def _add_map(self, figure: Figure, name: str, **panel: int) -> None:
         part = slice(None, None, -(-len(self.xy) // GROUND))
         distance = self.distances[name][-1].round(2)[part]
-        hidden = dict(showlegend=False, hoverinfo="skip", mode="markers", **panel)
+        plain = dict(hoverinfo="skip", **panel)
         dots = dict(color=distance, size=5, coloraxis="coloraxis")
-        figure.add_scatter(x=self.xy[part, 0], y=self.xy[part, 1], marker=dots, **hidden)
-        labeled = (self.state.labeled_indices, "x-thin", INK)
-        for centres, symbol, tint in (labeled, (self.picks[name], "cross-thin", COLOURS[1])):
-            at = self.xy[np.asarray(centres)]
-            cross = dict(symbol=symbol, size=9, line=dict(width=2, color=tint))
-            figure.add_scatter(x=at[:, 0], y=at[:, 1], marker=cross, **hidden)
+        x, y = self.xy[part].T
+        figure.add_scatter(x=x, y=y, marker=dots, mode="markers", showlegend=False, **plain)
+        line = self.xy[[self.nearest[name][0], self.picks[name][0]]]
+        reach = dict(mode="lines", line=dict(color=INK, width=2, dash="dot"))
+        named = dict(showlegend=panel["col"] == 1, legendgroup="reach")
+        reach |= dict(name="first pick and its nearest labelled image", **named)
+        figure.add_scatter(x=line[:, 0], y=line[:, 1], **reach, **plain)
+        start = ("start", self.state.labeled_indices.tolist(), "x-thin", INK)
+        for kind, at, symbol, tint in (start, ("picks", self.picks[name], "star", COLOURS[1])):
+            edge = dict(width=2 if kind == "start" else 1, color=INK)
+            look = dict(symbol=symbol, size=9 if kind == "start" else 11, color=tint, line=edge)
+            style = dict(mode="markers", marker=look, name=kind, legendgroup=kind)
+            style["showlegend"] = panel["col"] == 1
+            x, y = self.xy[np.asarray(at)].T
+            figure.add_scatter(x=x, y=y, **style, **plain)
         figure.update_xaxes(**HIDDEN, **panel).update_yaxes(**HIDDEN, **panel)
 
     def _add_curves(self, figure: Figure, **panel: int) -> None:
         for place, (name, radii) in enumerate(self.radii.items()):
-            line = dict(color=colour(place), dash="solid" if place == 0 else "dash")
+            line = dict(color=colour(place), dash=("solid", "dash", "dot")[place])
             style = dict(mode="lines", name=name, line=line)
             figure.add_scatter(x=np.arange(len(radii)), y=radii, **style, **panel)
 
-    # The live widget.
+    # The live page.
 
-    def _build(self) -> w.Widget:
-        colours = sample_colorscale(SEQUENTIAL, SHADES, colortype="rgb")
-        looks = [(c, MARKERS[0]) for c in colours]
-        step = self._largest / (SHADES - 1)
-        legend = [(f"distance {k * step:.2f}", looks[k]) for k in range(0, SHADES, 5)]
-        xys = scatter.points([self.xy, self.xy])
-        images = self.data.pool.images
-        self._points = scatter.linked_scatter(images, xys=xys, looks=looks, legend=legend)
-        self._curves = base.live_figure(self._curves_figure())
-        sides = ("step-left", "step-right")
-        self._sides = [base.html_box(side, flex="1 1 320px", min_width="0") for side in sides]
-        parts = [self._controls(), self._points, base.row(*self._sides), self._curves]
-        self._draw()
-        return w.VBox(parts).add_class("activekd-stepper")
+    def _build(self) -> Page:
+        shades = sample_colorscale(SEQUENTIAL, SHADES, colortype="rgb")
+        others = [n for n in dict.fromkeys((self.beside, *OTHERS)) if n != OURS]
+        view = {
+            "budget": self.budget,
+            "others": others,
+            "looks": [(shade, MARKERS[0]) for shade in shades],
+            "band": BAND,
+            "steps": STEPS,
+            "largest": float(self._largest),
+            "start": self.state.labeled_indices.tolist(),
+        }
+        images, view = self.data.pool.images, view | self._state()
+        return self._page_of("stepper", images, view=view, arrays=self._arrays())
 
-    def _controls(self) -> w.Widget:
-        picks = dict(min=0, max=self.budget, value=self.at)
-        self._slider = w.IntSlider(**picks, description="picks", continuous_update=True)
-        play = w.Play(**picks, interval=900, tooltip="play or pause")
-        self._links = [w.jslink((play, "value"), (self._slider, "value"))]
-        self._slider.observe(lambda change: self._go(change["new"]), "value")
-        steps = [self._button("back", "previous pick", -1), self._button("step", "next pick", 1)]
-        names = [n for n in dict.fromkeys((self.beside, *OTHERS)) if n != OURS]
-        menu = w.Dropdown(options=names, value=self.beside, description="compare with")
-        menu.observe(lambda change: self._set_beside(change["new"]), "value")
-        return base.row(play, *steps, self._slider, menu)
+    def _state(self) -> dict:
+        """What the page shows and what changes."""
+        names = dict.fromkeys((OURS, self.beside, CHANCE, YOU))
+        paths = {name: self._path(name) for name in names if self.picks.get(name)}
+        shown = dict(at=self.at, beside=self.beside, yours=self._yours, paths=paths)
+        return shown | dict(score=self.score(), status=self._status())
 
-    def _button(self, name: str, tooltip: str, move: int) -> w.Button:
-        icon = "step-forward" if move > 0 else "step-backward"
-        look = dict(description=name, tooltip=tooltip, icon=icon)
-        button = w.Button(**look, layout=w.Layout(width="90px"))
-        button.on_click(
-            lambda _: self._slider.set_trait("value", min(max(0, self.at + move), self.budget))
-        )
-        return button
+    def _arrays(self) -> dict[str, bytes]:
+        """Positions, and distances (picks + 1, N) as int16 steps; of your picks the last (N,)."""
+        mine = self.distances.get(YOU, self.distances[OURS][:1])[-1]
+        distances = dict(ours=self.distances[OURS], other=self.distances[self.beside], mine=mine)
+        steps = {key: groups((value * STEPS).round()) for key, value in distances.items()}
+        return {"xy": points(self.xy)} | steps
 
-    def _set_beside(self, name: str) -> None:
-        if name not in self.picks:
-            self._pick(name)
+    def _path(self, name: str) -> dict:
+        """A strategy's picks, and what the page says of it after 0, 1, ... picks."""
+        if name != YOU and name in self._paths:
+            return self._paths[name]
+        radii = self.distances[name].max(axis=1)
+        path = dict(picks=self.picks[name], nearest=self.nearest[name])
+        path["why"] = [self.why(name, made) for made in range(len(radii))]
+        self._paths[name] = path | {"radii": radii.round(4).tolist()}
+        return self._paths[name]
+
+    def _refresh(self) -> None:
+        """Bring the page, if there is one, and the twin up to date."""
+        if self._widget is not None:
+            with self._page.hold_sync():
+                for name, array in self._arrays().items():
+                    self._page.set_trait(name, array)
+                self._page.update(**self._state())
+            self._update_twin()
+
+    def _on_step(self, to: int) -> None:
+        self.at = min(max(0, to), self.budget)
+        self._page.update(at=self.at, status=self._status())
+
+    def _on_beside(self, name: str) -> None:
+        self._run(name)
         self.beside = name
-        new = self._curves_figure()
-        with self._curves.batch_update():
-            for old, trace in zip(self._curves.data, new.data, strict=True):
-                old.update(x=trace.x, y=trace.y, name=trace.name)
-        self._draw()
+        self._refresh()
 
-    def _go(self, at: int) -> None:
-        self.at = at
-        self._draw()
+    def _on_yours(self, shown: bool) -> None:
+        self._yours = shown
+        self._refresh()
 
-    def _curves_figure(self) -> Figure:
-        figure = Figure(alt=self._describe(self.at))
-        self._add_curves(figure)
-        for place, radii in enumerate(self.radii.values()):
-            dot = dict(symbol=marker(place), size=12, color=colour(place))
-            style = dict(mode="markers", marker=dot, showlegend=False, hoverinfo="skip")
-            figure.add_scatter(x=[self.at], y=radii[[self.at]], **style)
-        figure.update_xaxes(title="picks").update_yaxes(title="covering radius", rangemode="tozero")
-        return figure.update_layout(height=300, margin=dict(t=20), hovermode="x unified")
+    def _on_pick(self, index: int) -> None:
+        self.pick(index)
 
-    def _draw(self) -> None:
-        """Update all parts to the step `at`."""
-        names, at = (OURS, self.beside), self.at
-        with self._points.hold_sync():
-            self._points.groups = scatter.groups([self._shades(name) for name in names])
-            self._points.titles = list(names)
-            self._points.alt = self._describe(at)
-            self._points.marks = [self._marks(self.picks[name]) for name in names]
-        for side, name in zip(self._sides, names, strict=True):
-            side.value = self._side(name)
-        with self._curves.batch_update():
-            for trace, radii in zip(self._curves.data[2:], self.radii.values(), strict=True):
-                trace.x, trace.y = [at], [radii[at]]
+    def _on_undo(self) -> None:
+        self.undo()
 
-    def _marks(self, picks: list[int]) -> dict[str, list[int]]:
-        centres = self.state.labeled_indices.tolist() + picks[: self.at]
-        return {"cross": centres, "ring": picks[self.at : self.at + 1]}
-
-    def _side(self, name: str) -> str:
-        """HTML of a strategy's progress: radius, next image, images picked."""
-        picks, distances = self.picks[name], self.distances[name][self.at]
-        images, made = self.data.pool.images, f"{self.at} of {self.budget} picks"
-        radius = f"covering radius <b>{distances.max():.2f}</b>"
-        body = f"<b>{html.escape(name)}</b>: {made}, {radius}"
-        if self.at < self.budget:
-            pick = picks[self.at]
-            body += f"<br>next: image {pick}, {distances[pick]:.2f} from the nearest centre"
-            body += f"<br>{base.thumbnail(images, pick, 72)}"
-        done = picks[: self.at][::-1]
-        numbers = {i: str(n) for n, i in enumerate(picks, 1)}
-        if shown := base.gallery(images, done, numbers.__getitem__, side=40, most=12):
-            body += f"<div>picked so far, newest first:</div>{shown}"
-        return base.status(body)
+    def _on_clear(self) -> None:
+        self.clear()
