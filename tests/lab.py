@@ -33,8 +33,9 @@ SCREENS = ROOT / "runs" / "screens"
 
 
 @contextlib.contextmanager
-def jupyterlab(folder: Path):
+def jupyterlab(folder: Path, *, dark: bool = False):
     """Start a server that shows `folder`; yields (address, token)."""
+    theme = {"theme": "JupyterLab Dark" if dark else "JupyterLab Light"}
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -58,9 +59,9 @@ def jupyterlab(folder: Path):
         "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
     }
     environment.pop("PLOTLY_RENDERER", None)
-    for name, content in CALM.items():
+    for name, content in (CALM | {"apputils-extension/themes": theme}).items():
         path = folder / ".settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content))
     with open(folder / "lab.log", "w") as log:
         server = subprocess.Popen(

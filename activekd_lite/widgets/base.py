@@ -10,7 +10,7 @@ import html
 import json
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ipywidgets as w
 import numpy as np
@@ -22,6 +22,7 @@ from torch import Tensor
 from activekd_lite.plots import base as plots
 from activekd_lite.plots.base import CONFIG, INK, PLOTLY, Figure
 from activekd_lite.utils.images import ImageFiles
+from activekd_lite.widgets.page import Page, page_of
 
 
 def is_interactive() -> bool:
@@ -50,8 +51,9 @@ class Selection(traitlets.HasTraits):
 class Explorer(ABC):
     """A widget that is built when first displayed and released by `close`.
 
-    Subclasses implement `figure`, the static twin, and `_build`, the live widget. They observe
-    objects that outlive the widget, such as a `Selection`, through `_observe`.
+    Subclasses implement `figure`, the static twin, and `_build`, the live widget: mostly a page
+    made by `self._page_of`. A message `{kind: "step", to: 3}` of the page calls `_on_step(to=3)`.
+    They observe objects that outlive the widget, such as a `Selection`, through `_observe`.
     """
 
     def __init__(self):
@@ -75,6 +77,32 @@ class Explorer(ABC):
             self._widget = self._build()
             self._widget.add_class("activekd")
         return self._widget
+
+    def _page_of(self, name: str, images: Tensor | ImageFiles | None = None, **parts) -> Page:
+        """A page (see `page_of`) whose messages call methods of this explorer."""
+        self._images = images
+        self._page = page_of(name, images=images, **parts)
+        self._page.on_msg(self._on_message)
+        return self._page
+
+    def _on_message(self, page: Page, message: Mapping, buffers: Sequence) -> None:
+        """Call `_on_{kind}` with the fields of a message; its errors appear in the status line."""
+        fields = {key: value for key, value in message.items() if key != "kind"}
+        handler = getattr(self, f"_on_{message.get('kind')}", None)
+        if handler is None:
+            return
+        try:
+            handler(**fields)
+        except Exception as error:  # show any: the traceback of a message reaches nobody
+            page.update(error=f"{type(error).__name__}: {error}")
+        else:
+            if page.view.get("error"):
+                page.update(error="")
+
+    def _on_picture(self, index: int) -> None:
+        """Send an image that the page's sheet does not hold."""
+        if 0 <= index < len(self._images):
+            self._page.tell("picture", index=index, source=picture_uri(self._images, index))
 
     def _observe(self, source: traitlets.HasTraits, handler: Callable, name: str) -> None:
         source.observe(handler, name)
@@ -173,6 +201,12 @@ def twin(figure: Figure) -> dict:
     fields = json.loads(figure.to_json()) | {"config": CONFIG}
     words = f"<p>{html.escape(figure.alt)}</p>{plots.table_of(figure.layout.meta or {})}"
     return {PLOTLY: fields, "text/html": words, "text/plain": figure.alt}
+
+
+def picture_uri(images: Tensor | ImageFiles, index: int, side: int = 96) -> str:
+    """One image as a data URI, at most `side` pixels high."""
+    picture = plots.squares(images, [index], side)[0]
+    return plots.data_uri(picture.permute(1, 2, 0).numpy(), quality=85)
 
 
 def thumbnail(images: Tensor | ImageFiles, index: int, side: int = 96, alt: str = "") -> str:

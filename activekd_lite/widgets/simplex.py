@@ -1,19 +1,26 @@
 """Explore probability space: a triangle of three classes beside a map of the same images."""
 
-import html
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import pairwise
 
-import ipywidgets as w
 import numpy as np
 import pandas as pd
 import torch
 from plotly.colors import sample_colorscale
 from torch import Tensor
 
-from activekd_lite.plots.base import MARKERS, NAMED, PALE, SEQUENTIAL, Figure, colour, marker
+from activekd_lite.plots.base import (
+    COLOURS,
+    MARKERS,
+    NAMED,
+    SEQUENTIAL,
+    Figure,
+    colour,
+    marker,
+)
 from activekd_lite.plots.maps import (
     HIDDEN,
     SIDE,
@@ -29,12 +36,16 @@ from activekd_lite.plots.maps import (
     triangle_lines,
 )
 from activekd_lite.pool import Dataset, LabelState
-from activekd_lite.widgets import base, scatter
 from activekd_lite.widgets.base import Explorer, Selection
+from activekd_lite.widgets.page import Page, groups, indices_of, mask_of, points
 
-RANGE = {"x": [-0.14 * SIDE, 1.14 * SIDE], "y": [-0.12 * SIDE, 1.0 * SIDE]}  # of the triangle
-STEPS = 21  # shades of confidence
-COMPONENTS = "main components"
+# Of the triangle, with room for a button at each corner.
+RANGE = {"x": [-0.08 * SIDE, 1.08 * SIDE], "y": [-0.19 * SIDE, 1.06 * SIDE]}
+STEPS = 10  # shades of confidence
+SUGGESTED = 6  # classes offered for a corner, the most confused first
+GALLERY = 24  # pictures of a selection's group
+MOST_UMAP = 20_000  # with more images, the map is a UMAP only when asked for
+COMPONENTS, UMAP = "main components", "UMAP"
 
 Look = tuple[str, str]  # colour, marker
 
@@ -43,7 +54,8 @@ class SimplexExplorer(Explorer):
     """`SimplexExplorer(data, {"teacher": probs, "student": its_probs})`: triangle and map, linked.
 
     Hovering over a point shows its image and its five most probable classes, and rings it in both
-    panels. A lasso in either panel selects in both; `explorer.selected` has the pool indices. True
+    panels. A lasso in either panel selects in both; `explorer.selected` has the pool indices. With
+    several sets of answers, a slider moves the points of the triangle from one to another. True
     labels are offered as a colour, for inspection only, if all of them are known.
 
     Parameters
@@ -80,7 +92,7 @@ class SimplexExplorer(Explorer):
         self.probs = {name: torch.as_tensor(p).float().cpu() for name, p in named.items()}
         self.layouts = {n: _numpy(xy).astype(np.float32) for n, xy in (layouts or {}).items()}
         self.selection = selection or Selection()
-        self.source = next(iter(self.probs))
+        self.source, self.beside = next(iter(self.probs)), next(reversed(self.probs))
         mixed_up = most_mixed_up(self.probs[self.source])
         self.corners = list(mixed_up if corners is None else corners)
         self._colourings = self._all_colourings(state, clusters)
@@ -112,7 +124,8 @@ class SimplexExplorer(Explorer):
         if not oracle.unknown_count:
             labels = oracle.label(torch.arange(len(self.data.pool)))
             colourings["true label"] = (labels.numpy(), classes)
-        steps = [f"{k / (STEPS - 1):.0%} confidence" for k in range(STEPS)]
+        edges = [f"{k / STEPS:.0%}" for k in range(STEPS + 1)]
+        steps = [f"{a} to {b} confidence" for a, b in pairwise(edges)]
         colourings |= {"prediction": (None, classes), "confidence": (None, steps)}
         colourings["cluster"] = (None if clusters is None else _numpy(clusters), None)
         if state is not None:
@@ -128,7 +141,7 @@ class SimplexExplorer(Explorer):
         if self.coloured_by == "prediction":
             groups = probs.argmax(dim=1).numpy()
         if self.coloured_by == "confidence":
-            groups = (probs.amax(dim=1).numpy() * (STEPS - 1)).round().astype(int)
+            groups = (probs.amax(dim=1).numpy() * STEPS).astype(int).clip(max=STEPS - 1)
         if self.coloured_by == "cluster":
             groups = self._clusters(probs) if groups is None else groups
             self._colourings["cluster"] = (groups, None)
@@ -141,18 +154,22 @@ class SimplexExplorer(Explorer):
         k_means = KMeans(self.data.pool.num_classes, n_init=1, random_state=self.seed)
         return k_means.fit_predict(probs.numpy())
 
-    def _looks(
-        self, groups: np.ndarray, names: list[str]
-    ) -> tuple[list[Look], list[tuple[str, Look]]]:
-        """Look of each group, and the legend, which is empty for more than NAMED groups."""
+    def _looks(self, groups: np.ndarray, names: Sequence[str]) -> tuple[list[Look], list[dict]]:
+        """Look of each group, and the legend of those that are there."""
+        families = _families(names)
+        looks = [(colour(k), marker(k)) for k in range(len(names))]
         if self.coloured_by == "confidence":
-            looks = [(c, MARKERS[0]) for c in sample_colorscale(SEQUENTIAL, STEPS, colortype="rgb")]
-            return looks, [(names[k], looks[k]) for k in range(0, STEPS, 5)]
-        present = np.unique(groups[groups >= 0]).tolist()
-        looks = [(PALE, MARKERS[0])] * len(names)
-        for place, group in enumerate(present):
-            looks[group] = (colour(place), marker(place))
-        return looks, [(str(names[g]), looks[g]) for g in present] if len(present) <= NAMED else []
+            shades = sample_colorscale(SEQUENTIAL, STEPS, colortype="rgb")
+            looks, families = [(shade, MARKERS[0]) for shade in shades], {}
+        elif families:
+            looks = _looks_of(names, families)
+        counts = np.bincount(groups[groups >= 0], minlength=len(names)).tolist()
+        present = sorted(np.flatnonzero(counts).tolist(), key=lambda g: (families.get(g, ""), g))
+        legend = [
+            dict(key=g, name=str(names[g]), look=looks[g], count=counts[g], group=families.get(g))
+            for g in present
+        ]
+        return looks, legend
 
     # The static twin.
 
@@ -196,16 +213,16 @@ class SimplexExplorer(Explorer):
     def _title(self) -> str:
         return f"three classes ({self.source})"
 
-    def _triangle(self) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        probs = self.probs[self.source].numpy()
+    def _triangle(self, source: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        probs = self.probs[source or self.source].numpy()
         return triangle(probs, self.corners, self.data.classnames)
 
-    def _in_triangle(self) -> tuple[np.ndarray, np.ndarray]:
+    def _in_triangle(self, source: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 2) in the triangle, and the indices of the images shown.
 
         Images with less than half of their probability on the corners are NaN.
         """
-        columns, xy, _ = self._triangle()
+        columns, xy, _ = self._triangle(source)
         shown = columns.sum(axis=1) >= 0.5
         return np.where(shown[:, None], xy, np.nan).astype(np.float32), np.flatnonzero(shown)
 
@@ -234,121 +251,177 @@ class SimplexExplorer(Explorer):
             f"{len(self.selection.indices)} selected."
         )
 
-    # The live widget.
+    # The page.
 
-    def _build(self) -> w.Widget:
+    def _build(self) -> Page:
         self._layout = next(iter(self.layouts), COMPONENTS)
-        triangle = dict(ranges=[RANGE, None], lines=[triangle_lines(), []])
-        self._points = scatter.linked_scatter(self.data.pool.images, **triangle)
-        self._points.observe(lambda change: self._show(change["new"]), "hovered")
-        self._points.observe(lambda change: self.selection.set(change["new"]), "selected")
-        controls = self._controls()
-        self._card, self._summary = base.html_box("card"), base.html_box("summary")
-        self._pictures = base.html_box("selection")
-        self._card.value = CARD.format("Hover over a point, or enter an image number.")
-        self._export = self._selection_field()
+        names = ("start", "end", "map", "groups")
+        page = self._page_of(
+            "simplex", self.data.pool.images, arrays=dict.fromkeys(names, b""), view=self._choices()
+        )
+        page.observe(lambda change: self._show(change["new"]), "hovered")
+        page.observe(lambda change: self.selection.set(indices_of(change["new"])), "chosen")
         self._observe(self.selection, self._show_selection, "indices")
         self._draw()
         self._show_selection()
-        if not self.layouts:
-            threading.Thread(target=self._make_umap, daemon=True).start()
-        below = base.row(self._card, self._pictures)
-        parts = [controls, self._points, self._summary, self._export, below]
-        return w.VBox(parts).add_class("activekd-simplex")
+        if not self.layouts and len(self.data.pool) <= MOST_UMAP:
+            self._start_umap()
+        return page
 
-    def _selection_field(self) -> w.Text:
-        field = w.Text(description="selected", continuous_update=False)
-        field.placeholder = "Draw a lasso, or enter indices such as 3, 17, 101"
-        field.layout.width = "98%"
-        field.observe(self._on_typed, "value")
-        return field
+    def _choices(self) -> dict:
+        """What the menus offer, and the geometry of the triangle."""
+        layouts = list(self.layouts) or [COMPONENTS, UMAP]
+        return dict(
+            size=len(self.data.pool),
+            data=self.data.name,
+            classnames=list(self.data.classnames),
+            sources=list(self.probs),
+            colourings=list(self._colourings),
+            layouts=layouts,
+            range=RANGE,
+            lines=triangle_lines(),
+        )
 
-    def _controls(self) -> w.Widget:
-        def menu(name: str, options: Sequence[str], value: str) -> w.Dropdown:
-            return base.menu(name, options, self._on_menu, 80, value=value)
+    def _on_choose(self, **chosen: str) -> None:
+        """Change source, beside, colour or map; unknown names are refused."""
+        known = dict(source=self.probs, beside=self.probs, colour=self._colourings)
+        known["map"] = self._page.view["layouts"]
+        for kind, name in chosen.items():
+            if name not in known[kind]:
+                raise ValueError(f"{kind} {name!r}: known are {', '.join(known[kind])}")
+        self.source = chosen.get("source", self.source)
+        self.beside = chosen.get("beside", self.beside)
+        self.coloured_by = chosen.get("colour", self.coloured_by)
+        layout = chosen.get("map", self._layout)
+        if layout == UMAP and UMAP not in self.layouts:
+            return self._start_umap()
+        self._layout = layout
+        self._draw()
+        self._show_selection()
 
-        layouts = list(self.layouts) or [self._layout]
-        self._menus = {
-            "source": menu("source", list(self.probs), self.source),
-            "colour": menu("colour", list(self._colourings), self.coloured_by),
-            "map": menu("map", layouts, self._layout),
-        }
-        sides = zip(("left", "right", "top"), self.corners, strict=True)
-        names = [*self.data.classnames, "rest"]
-        self._corner_menus = [menu(side, names, corner) for side, corner in sides]
-        image = w.BoundedIntText(description="image", min=0, max=len(self.data.pool) - 1)
-        image.layout.width, image.style.description_width = "180px", "80px"
-        image.observe(lambda change: self._points.set_trait("hovered", change["new"]), "value")
-        return base.row(*self._menus.values(), *self._corner_menus, image)
-
-    def _on_menu(self, change: dict) -> None:
-        menus = self._corner_menus
-        corners = [menu.value for menu in menus]
-        if len(set(corners)) < 3:  # the class is at another corner already: swap the two
-            others = [menu for menu in menus if menu is not change["owner"]]
-            twin = next(menu for menu in others if menu.value == change["new"])
-            twin.value = change["old"]  # calls this method again
-            return
+    def _on_corner(self, place: int, name: str) -> None:
+        """Put a class at a corner; one that is at another corner already changes places."""
+        corners = list(self.corners)
+        if name in corners:
+            corners[corners.index(name)] = corners[place]
+        corners[place] = name
+        triangle(self.probs[self.source][:1].numpy(), corners, self.data.classnames)  # checks them
         self.corners = corners
-        self.source, self.coloured_by, self._layout = (menu.value for menu in self._menus.values())
         self._draw()
 
+    def _on_find(self, name: str) -> None:
+        """Select all images that are predicted as a class."""
+        if name not in self.data.classnames:
+            raise ValueError(f"no class is called {name!r}")
+        predicted = self.probs[self.source].argmax(dim=1)
+        place = list(self.data.classnames).index(name)
+        self.selection.set(torch.nonzero(predicted == place).flatten().tolist())
+
+    def _on_typed(self, text: str) -> None:
+        typed = [int(i) for i in re.findall(r"\d+", text)]
+        self.selection.set(i for i in typed if i < len(self.data.pool))
+
     def _draw(self) -> None:
-        """Update the points to the current choices."""
-        xy, self._shown = self._in_triangle()
-        groups, names = self._groups()
-        looks, legend = self._looks(groups, names)
-        view = self._points
-        with view.hold_sync():
-            view.xys = scatter.points([xy, in_steps(self._map(self._layout))])
-            view.groups, view.looks, view.legend = scatter.groups([groups]), looks, legend
-            view.titles = [self._title(), self._layout]
-            view.labels = [corner_labels(self.corners), []]
-        self._show_summary()
+        """Send the current choices to the page."""
+        (start, self._shown), (end, _) = self._in_triangle(), self._in_triangle(self.beside)
+        numbers, names = self._groups()
+        looks, legend = self._looks(numbers, names)
+        page = self._page
+        with page.hold_sync():
+            page.start, page.end = points(start), points(end)
+            page.map = points(in_steps(self._map(self._layout)))
+            page.groups = groups(numbers)
+            page.update(
+                source=self.source,
+                beside=self.beside,
+                colour=self.coloured_by,
+                layout=self._layout,
+                corners=self.corners,
+                labels=corner_labels(self.corners),
+                suggestions=[self._suggested(corner) for corner in self.corners],
+                looks=looks,
+                legend=legend,
+                status=self._describe(self._shown, self._layout),
+            )
+
+    def _suggested(self, corner: str) -> list[tuple[str, float]]:
+        """The classes that images predicted as `corner` are most confused with, and their shares.
+
+        The share is the mean probability of the other class.
+        """
+        names, probs = list(self.data.classnames), self.probs[self.source]
+        if corner not in names:
+            return []
+        place = names.index(corner)
+        mean = probs[probs.argmax(dim=1) == place].mean(dim=0).nan_to_num(0)
+        mean[place] = -1
+        best = mean.topk(min(SUGGESTED, len(names) - 1))
+        return [
+            (names[i], share)
+            for i, share in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+    def _start_umap(self) -> None:
+        self._page.update(progress="UMAP")
+        threading.Thread(target=self._make_umap, daemon=True).start()
 
     def _make_umap(self) -> None:
         """Compute the UMAP in a thread, and show it unless the explorer was closed meanwhile."""
-        self.layouts["UMAP"] = self._umap()
+        try:
+            self.layouts[UMAP] = self._umap()
+        finally:
+            if self._widget is not None:
+                self._page.update(progress=None)
         if self._widget is not None:
-            menu = self._menus["map"]
-            menu.options, menu.value = ["UMAP", self._layout], "UMAP"
+            self._layout = UMAP
+            self._draw()
 
     def _show(self, index: int) -> None:
         """Show an image and its most probable classes in the card."""
-        if index < 0:
+        if not 0 <= index < len(self.data.pool):
             return
         names, truth = self.data.classnames, self._colourings.get("true label")
-        picture = base.thumbnail(self.data.pool.images, index, 112)
-        left = f"{picture}<br><b>image {index}</b>"
-        left += f"<br>true label: {html.escape(names[truth[0][index]])}" if truth else ""
-        content = f"<div>{left}</div>"
+        answers = []
         for name, probs in self.probs.items():
-            content += f"<div><b>{html.escape(name)}</b>{base.top(probs[index], names)}</div>"
-        self._card.value = CARD.format(content)
-
-    def _on_typed(self, change: dict) -> None:
-        typed = [int(i) for i in re.findall(r"\d+", change["new"])]
-        self.selection.set(i for i in typed if i < len(self.data.pool))
+            best = probs[index].topk(min(5, len(names)))
+            pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
+            answers.append((name, [(names[i], share) for i, share in pairs]))
+        label = names[truth[0][index]] if truth else None
+        self._page.update(card=dict(index=index, truth=label, answers=answers))
 
     def _show_selection(self, change: dict | None = None) -> None:
-        indices, names = self.selection.indices, self.data.classnames
-        predicted = self.probs[self.source].argmax(dim=1).tolist()
-        self._points.selected = list(indices)
-        self._show_summary()
-        self._export.value = ", ".join(map(str, indices))
-        images = self.data.pool.images
-        self._pictures.value = base.gallery(
-            images, indices, lambda i: f"{i}: {names[predicted[i]]}"
-        )
-
-    def _show_summary(self) -> None:
-        self._points.alt = summary = self._describe(self._shown, self._layout)
-        self._summary.value = base.status(html.escape(summary))
+        """Group the selection by predicted class, the largest group first."""
+        indices, names = np.array(self.selection.indices, dtype=np.int64), self.data.classnames
+        predicted = self.probs[self.source].argmax(dim=1).numpy()[indices]
+        chosen = []
+        for label in np.argsort(-np.bincount(predicted, minlength=len(names)), kind="stable"):
+            members = indices[predicted == label]
+            if not len(members) or len(chosen) == NAMED:
+                break
+            row = dict(name=names[label], count=len(members), images=members[:GALLERY].tolist())
+            chosen.append(row)
+        self._page.chosen = mask_of(indices, len(self.data.pool))
+        status = self._describe(self._shown, self._layout)
+        self._page.update(selection=chosen, selected=len(indices), status=status)
 
 
 def _numpy(array: Array) -> np.ndarray:
     return np.asarray(torch.as_tensor(array).cpu())
 
 
-CARD = """<div style="display:flex;flex-wrap:wrap;gap:16px;min-height:150px;margin-right:24px;
-font-size:14px;line-height:1.4">{}</div>"""
+def _families(names: Sequence[str]) -> dict[int, str]:
+    """Group -> last word of its name, if there are many names that share few last words."""
+    last = [str(name).split()[-1] for name in names]
+    shared = len(set(last)) <= max(NAMED, len(names) // 3)
+    return dict(enumerate(last)) if len(names) > NAMED and 1 < len(set(last)) and shared else {}
+
+
+def _looks_of(names: Sequence[str], families: Mapping[int, str]) -> list[Look]:
+    """One colour per family, one marker per member."""
+    order, seen, looks = list(dict.fromkeys(families.values())), {}, []
+    for place in range(len(names)):
+        family = order.index(families[place])
+        member = seen[family] = seen.get(family, -1) + 1
+        shift = member + 3 * (family // len(COLOURS))
+        looks.append((colour(family), MARKERS[shift % len(MARKERS)]))
+    return looks
