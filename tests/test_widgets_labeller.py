@@ -255,7 +255,8 @@ def hand(small, teacher, quick, tmp_path, monkeypatch):
     made = []
 
     def make(**settings):
-        settings = dict(rounds=2, query_size=4, train=quick, out=tmp_path / "run") | settings
+        usual = dict(rounds=2, query_size=4, train=quick, out=tmp_path / "run", rivals=())
+        settings = usual | settings
         made.append(Labeller(small, teacher, **settings))
         return made[-1]
 
@@ -265,16 +266,16 @@ def hand(small, teacher, quick, tmp_path, monkeypatch):
 
 
 def close(labeller):
-    thread = labeller._thread
+    threads = [labeller._thread, labeller.rivals.thread]
     labeller.close()
-    if thread:
+    for thread in filter(None, threads):
         thread.join(60)
 
 
 def asked(labeller):
     """The image on the page, once there is one; -1 at the end."""
-    until(lambda: labeller.widget.shown["index"] >= 0 or labeller._done or labeller._error)
-    return labeller.widget.shown["index"]
+    until(lambda: labeller.widget.view["index"] >= 0 or labeller._done or labeller._error)
+    return labeller.widget.view["index"]
 
 
 def send(labeller, kind, index=None, label=None, seconds=1.0):
@@ -295,7 +296,7 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     labeller = hand()
     assert not (tmp_path / "run").exists()  # nothing is begun before it is shown
     first = asked(labeller)
-    shown = labeller.widget.shown
+    shown = labeller.widget.view
     assert shown["title"] == "0 of 8 labelled, query 1 of 2."
     assert shown["image"].startswith("data:image/webp")
     assert (shown["feedback"], shown["undo"]) == (
@@ -308,11 +309,11 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     assert not labeller.done
     send(labeller, "answer", label=3, seconds=2.5)
     assert labeller.journal.labels == {first: 3}
-    said, best = labeller.widget.shown["feedback"], int(labeller.teacher.probs()[first].argmax())
+    said, best = labeller.widget.view["feedback"], int(labeller.teacher.probs()[first].argmax())
     assert said.startswith("Your label: 3. The teacher ")
     assert ("agrees" if best == 3 else f"says {best}") in said
-    assert "1 of 8 labelled" in labeller.widget.shown["title"]
-    assert "2.5 seconds per label" in labeller.widget.shown["title"]
+    assert "1 of 8 labelled" in labeller.widget.view["title"]
+    assert "2.5 seconds per label" in labeller.widget.view["title"]
     second = asked(labeller)
     send(labeller, "answer", first, 4)  # a double press: about the image before
     assert (labeller.journal.labels, asked(labeller)) == ({first: 3}, second)
@@ -330,8 +331,8 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
         labeller.records[0].query_indices[1] == second
     )  # skipping changes the order of the answers only
     assert list(labeller.journal.labels)[3] == second
-    assert labeller.widget.shown["index"] == -1
-    assert len(labeller.widget.shown["rounds"]) == 3
+    assert labeller.widget.view["index"] == -1
+    assert len(labeller.widget.view["rounds"]) == 3
     state = labeller.result.state
     assert {i: int(state.labels[i]) for i in labeller.journal.labels} == labeller.journal.labels
     assert (state.labels[state.labeled_round == 0].sort().values == torch.arange(10)).all()
@@ -348,9 +349,9 @@ def test_bad_messages_change_nothing(hand):
         {"kind": "eat", "index": index},
     )
     for message in ({}, answer | {"label": 10}, answer | {"label": None}, nowhere, unknown):
-        turn = labeller.widget.shown["revision"]
+        turn = labeller.widget.view["revision"]
         labeller._on_message(labeller.widget, message, None)
-        assert labeller.widget.shown["revision"] > turn  # the page hears of it and takes keys again
+        assert labeller.widget.view["revision"] > turn  # the page hears of it and takes keys again
     assert labeller.journal.path.read_bytes() == before
 
 
@@ -359,7 +360,7 @@ def test_a_full_disk_is_shown_and_the_same_image_is_asked_again(hand, full_disk)
     index = asked(labeller)
     with full_disk(0):
         send(labeller, "answer", label=1)
-    assert "No space left" in labeller.widget.shown["feedback"]
+    assert "No space left" in labeller.widget.view["feedback"]
     assert asked(labeller) == index
     assert labeller.journal.labels == {}
 
@@ -371,14 +372,14 @@ def test_it_goes_on_where_it_stopped_and_ends_as_if_undisturbed(hand, tmp_path):
     close(labeller)
     labeller = hand()  # in the first query
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("2 of 8 labelled, query 1 of 2.")
+    assert labeller.widget.view["title"].startswith("2 of 8 labelled, query 1 of 2.")
     for _ in range(3):
         send(labeller, "answer", label=1)
         until(lambda at=labeller: at.oracle.current is not None)
     close(labeller)
     labeller = hand()  # in the second
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("5 of 8 labelled, query 2 of 2.")
+    assert labeller.widget.view["title"].startswith("5 of 8 labelled, query 2 of 2.")
     assert len(labeller.records) == 1
     finish(labeller)
     undisturbed = hand(out=tmp_path / "other")
@@ -388,7 +389,7 @@ def test_it_goes_on_where_it_stopped_and_ends_as_if_undisturbed(hand, tmp_path):
     again.start()
     again._thread.join(30)
     assert again.done
-    assert again.widget.shown["title"].startswith("All 8 labels given")
+    assert again.widget.view["title"].startswith("All 8 labels given")
 
 
 def test_running_the_cell_again_takes_over(hand):
@@ -398,7 +399,7 @@ def test_running_the_cell_again_takes_over(hand):
     second = hand()
     assert asked(second) != index
     until(lambda: first._error)
-    assert "opened again" in first.widget.shown["error"]
+    assert "opened again" in first.widget.view["error"]
     send(first, "answer", asked(second), 1)
     assert second.journal.labels == {index: 1}
 
@@ -411,7 +412,7 @@ def test_running_the_cell_again_while_the_student_trains_waits_for_the_end_of_it
         until(lambda: first.oracle.current is not None or not first.oracle.asked)
     assert busy.wait(60)
     second = hand()
-    assert second.widget.shown["busy"]
+    assert second.widget.view["busy"]
     assert len(second.records) == 1
     enough.set()
     finish(second)
@@ -422,12 +423,12 @@ def test_running_the_cell_again_while_the_student_trains_waits_for_the_end_of_it
 def test_a_cold_start_asks_for_the_first_images_too(hand, small):
     labeller = hand(shots=0, strategy="random", rounds=1, truth=False)
     asked(labeller)
-    assert labeller.widget.shown["title"] == "0 of 8 labelled, query 1 of 2."
+    assert labeller.widget.view["title"] == "0 of 8 labelled, query 1 of 2."
     for _ in range(4):
         send(labeller, "answer", label=int(small.oracle.label(torch.tensor([asked(labeller)]))))
         until(lambda: labeller.oracle.current is not None)
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("4 of 8 labelled, query 2 of 2.")
+    assert labeller.widget.view["title"].startswith("4 of 8 labelled, query 2 of 2.")
     finish(labeller)
     assert labeller.done, labeller._error
     assert labeller.figure().alt.startswith("2 rows of images: query 1, 4; query 2, 4")
@@ -444,7 +445,7 @@ def test_an_error_of_the_run_is_shown(hand):
     labeller = hand(strategy=broken)
     labeller.start()
     labeller._thread.join(60)
-    assert "ZeroDivisionError: no choice" in labeller.widget.shown["error"]
+    assert "ZeroDivisionError: no choice" in labeller.widget.view["error"]
 
 
 def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp_path):

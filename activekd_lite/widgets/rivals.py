@@ -168,12 +168,12 @@ def teacher_level(
     `truth` knows the true ones. None if neither is possible.
     """
     answers = test_answers(teacher)
-    if answers is not None:
+    if answers is not None and len(answers) == len(data.test):
         return "teacher", accuracy_pct(answers, data.test.labels)
     fixed = isinstance(teacher, ZeroShotTeacher) or (
         isinstance(teacher, LogitsTeacher) and teacher.refit is None
     )
-    if not fixed or truth is None or truth.unknown_count:
+    if not fixed or truth is None or truth.unknown_count or len(teacher) != len(data.pool):
         return None
     labels = truth.label(torch.arange(len(data.pool)))
     return "teacher on pool", accuracy_pct(teacher.probs().cpu(), labels)

@@ -47,7 +47,6 @@ function question(S, parent, { names, digits, searching }) {
   let shown = {}, locked = false, timeout = 0, places = []; // places: class positions of the buttons, in order
   let spent = 0, since = null; // milliseconds spent on this image, and when its clock last started
   let drawn = false, onScreen = false, begun = false; // conditions of the clock: image decoded, in view, widget in use
-  let trainingSince = null;
 
   make("h3", "question", parent, { textContent: S.view("question") });
   const pictures = make("div", "pictures", parent), image = picture("its pixels"), smooth = picture("smoothed");
@@ -127,10 +126,6 @@ function question(S, parent, { names, digits, searching }) {
 
   function tell() {
     const now = spent + (since === null ? 0 : performance.now() - since), total = (shown.seconds || 0) + now / 1000;
-    if (trainingSince !== null) {
-      S.progress(`${shown.progress}: ${Math.round((performance.now() - trainingSince) / 1000)} s`);
-      waiting.textContent = shown.progress + " ...";
-    }
     clock.textContent = shown.index >= 0
       ? `${begun ? `this image ${shortTime(now / 1000)}` : "the clock starts with your first move here"} · all images ${shortTime(total)}`
       : `all images ${shortTime(shown.seconds || 0)}`;
@@ -151,11 +146,7 @@ function question(S, parent, { names, digits, searching }) {
     [done.value, done.max] = shown.given || [0, 1];
     feedback.textContent = shown.feedback || "";
     const open = shown.index >= 0;
-    if (open || shown.summary || shown.error) pictures.classList.remove("akd-away");
-    pictures.classList.toggle("akd-away", !open);
     waiting.hidden = !shown.busy;
-    trainingSince = shown.busy ? (trainingSince ?? performance.now()) : null;
-    if (!shown.busy) S.progress(null);
     enable();
     if (sameQuestion(before, shown)) return setClock(); // same question: its clock keeps running
     drawn = false;
@@ -237,16 +228,7 @@ function curves(S, parent) {
   let lines = [], rules = [], told = "", pictures = "";
 
   // The person's line comes first, and is drawn last, above the others.
-  const draw = (now) => drawn.set({ lines: now.filter((line) => !legend.hidden.has(line.name)).reverse(), rules, yRange: extent() });
-
-  // At least ten points of accuracy, so that small steps look small.
-  function extent() {
-    const ys = [...lines.flatMap((line) => line.ys), ...rules.map((rule) => rule.y)];
-    if (!ys.length) return [0, 100];
-    const low = Math.min(...ys), high = Math.max(...ys), room = Math.max(0.08 * (high - low), (10 - high + low) / 2);
-    const top = Math.min(100, high + room);
-    return [Math.max(0, Math.min(low - room, top - 10)), top];
-  }
+  const draw = (now) => drawn.set({ lines: now.filter((line) => !legend.hidden.has(line.name)).reverse(), rules, yRange: accuracyRange(lines, rules) });
 
   // A new point grows out of the one before it.
   function grow(next) {
@@ -254,7 +236,6 @@ function curves(S, parent) {
     lines = next;
     const grown = new Set(next.filter((l) => l.xs.length > 1 && before.get(l.name) === l.xs.length - 1).map((l) => l.name));
     if (!grown.size) return draw(lines);
-    const between = (v, t) => [...v.slice(0, -1), v.at(-2) + t * (v.at(-1) - v.at(-2))];
     S.animate(700, (t) => draw(next.map((l) => t < 1 && grown.has(l.name) ? { ...l, xs: between(l.xs, t), ys: between(l.ys, t) } : l)));
   }
 
