@@ -14,7 +14,8 @@ from ipywidgets.widgets.widget import _instances
 import activekd_lite as akd
 from activekd_lite.widgets import labeller as module
 from activekd_lite.widgets.journal import Journal, PersonOracle, Stopped
-from activekd_lite.widgets.labeller import Labeller
+from activekd_lite.widgets.labeller import Labeller, question_for
+from activekd_lite.widgets.pictures import Pictures
 
 
 @pytest.fixture
@@ -511,3 +512,183 @@ def test_closing_leaves_no_widget_and_no_thread(hand):
     asked(labeller)  # shown again, it goes on
     send(labeller, "answer", label=2)
     assert len(labeller.journal.labels) == 1
+
+
+def test_the_question_suits_the_classes(small):
+    def asked(names, *templates):
+        pool = dataclasses.replace(small.pool, classnames=names)
+        return question_for(dataclasses.replace(small, pool=pool, templates=templates))
+
+    words = [f"word {i}" for i in range(10)]
+    assert asked([str(i) for i in range(10)], "a photo of {}") == "Which digit is this?"
+    assert asked([*"abcdefghij"], "a photo of {}") == "Which letter is this?"
+    assert asked(words, "a photo of {}.", "a {}, a type of flower.").startswith(
+        "Which type of flow"
+    )
+    assert asked(words, "a photo of {}.") == "Which class is this?"
+
+
+def test_a_small_image_is_shown_smoothed_too_and_a_large_one_once(small):
+    both = Pictures(small.pool.images).large(3)
+    assert both["image"] != both["smooth"]
+    assert both["smooth"].startswith("data:image/webp")
+    large = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    assert Pictures(large).large(0)["smooth"] == ""
+
+
+@pytest.mark.slow
+def test_rivals_are_plain_runs_with_the_true_labels(hand, small, teacher, quick, tmp_path):
+    labeller = hand(rivals=None)
+    finish(labeller, label=1)
+    until(lambda: not labeller.rivals.thread.is_alive())
+    assert set(labeller.rivals.records) == {"pcoreset", "random"}
+    for name, records in labeller.rivals.records.items():
+        settings = dict(rounds=2, query_size=4, train=quick, strategy=name, progress=False)
+        plain = akd.run_active_learning(small, teacher, **settings)
+        assert [r.outcome() for r in records] == [r.outcome() for r in plain.records]
+    lines = {line["name"]: line for line in labeller.widget.view["lines"]}
+    assert [line["xs"] for line in lines.values()] == [[10, 14, 18]] * 3
+    assert lines["you"]["ys"][0] == lines["random"]["ys"][0]  # the same start
+    assert labeller.widget.view["status"] == ""
+    table = labeller.standings
+    assert table["run"].tolist() == ["you", "pcoreset", "random"]
+    assert table["labels"].tolist() == [18] * 3
+    assert table["gained_per_minute"][1] == pytest.approx(table["gained_pct"][1] * 60 / 8)
+    assert "pcoreset" in labeller.figure().alt
+    again, trained = hand(rivals=None), []
+    again.settings["on_round"] = trained.append
+    again.start()
+    until(lambda: not again.rivals.thread.is_alive())
+    assert [len(r) for r in again.rivals.records.values()] == [3, 3]
+    assert not trained  # they were on disk
+
+
+def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand, monkeypatch):
+    labeller = hand(rivals=("random",))
+    ready = threading.Event()
+    monkeypatch.setattr(labeller, "_is_idle", ready.is_set)
+    labeller.rivals.may_train = ready.is_set
+    asked(labeller)
+    assert labeller.rivals.records == {"random": []}
+    assert "random 0 of 3" in labeller.widget.view["status"]
+    ready.set()
+    until(lambda: labeller.rivals.records["random"])
+    ready.clear()
+    count = len(labeller.rivals.records["random"])
+    assert labeller.widget.view["lines"] == race_up_to(labeller, count=1)  # no further than you are
+    close(labeller)
+    assert not labeller.rivals.thread.is_alive()
+    left = len(module.finished_rounds(labeller.rivals.folders["random"]))
+    assert count <= left <= count + 1
+    ready.set()
+    asked(labeller)  # displayed again, they go on
+    until(lambda: len(labeller.rivals.records["random"]) == 3)
+
+
+def race_up_to(labeller, count):
+    """The page's lines of the person and its rivals, each cut after `count` rounds."""
+    runs = {"you": labeller.records[:count]}
+    runs |= {name: records[:count] for name, records in labeller.rivals.records.items()}
+    lines = module.race.lines_of(runs)
+    return [line | {"label": labeller._in_full(line["name"])} for line in lines]
+
+
+def test_a_rival_that_fails_is_named_and_the_person_goes_on(hand, tmp_path):
+    (tmp_path / "run" / "rivals" / "random").mkdir(parents=True)
+    (tmp_path / "run" / "rivals" / "random" / "rounds.jsonl").write_text("damaged\n")
+    labeller = hand(rivals=("random",))
+    asked(labeller)
+    until(lambda: labeller.rivals.note)
+    until(lambda: "random with true labels: ValueError" in labeller.widget.view["status"])
+    send(labeller, "answer", label=1)
+    assert len(labeller.journal.labels) == 1
+
+
+def test_rivals_need_true_labels_and_settings_they_can_run_with(small, teacher, tmp_path):
+    def rivals(**settings):
+        return set(Labeller(small, teacher, out=tmp_path, **settings).rivals.folders)
+
+    assert rivals() == set()  # no person here
+    assert rivals(rivals=("margin", "random", "margin")) == {"margin", "random"}
+    cold = dict(shots=0, strategy="random")
+    for settings, said in [
+        (cold | {"truth": False, "rivals": ("random",)}, "need true labels"),
+        (cold | {"rivals": ("pcoreset",)}, "starts from labelled images"),
+        ({"rivals": "random"}, "give a sequence"),
+        ({"rivals": ("randm",)}, "randm"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            rivals(**settings)
+
+
+def test_where_nobody_is_there_rivals_run_if_they_are_asked_for(small, teacher, quick, tmp_path):
+    settings = dict(rounds=1, query_size=4, train=quick, out=tmp_path / "run")
+    labeller = Labeller(small, teacher, rivals=("random",), **settings)
+    assert labeller.standings["run"].tolist() == ["true labels", "random"]
+    assert "random" in labeller.figure().alt
+    labeller.close()
+
+
+def test_the_end_of_the_game(hand, teacher, small):
+    labeller = hand()
+    assert labeller.widget.view["summary"] is None
+    finish(labeller, label=1)
+    given, view = labeller.answers, labeller.widget.view
+    wrong = given[given["true"] != "1"]
+    summary = view["summary"]
+    found = [i["index"] for pair in summary["confusions"] for i in pair["tiles"]]
+    assert set(found) == set(wrong["index"])
+    assert {pair["label"] for pair in summary["confusions"]} == {"1"}
+    corrected = given[(given["label"] == given["true"]) & (given["teacher"] != given["true"])]
+    assert {t["index"] for t in summary["teacher"]["corrected"]} == set(corrected["index"])
+    missed = given[(given["label"] != given["true"]) & (given["teacher"] == given["true"])]
+    assert {t["index"] for t in summary["teacher"]["missed"]} == set(missed["index"])
+    (person,) = summary["standings"]
+    gained = labeller.records[-1].accuracy_pct - labeller.records[0].accuracy_pct
+    assert person["gained_pct"] == pytest.approx(gained, abs=0.06)
+    assert person["gained_per_minute"] == pytest.approx(gained * 60 / 8, abs=0.06)  # 8 seconds
+    twin = labeller.figure()
+    for sentence in summary["words"].values():
+        assert sentence in twin.alt
+    assert twin.table["true"].tolist() == given["true"].tolist()
+
+
+def test_without_true_labels_the_end_names_only_disagreement(hand):
+    labeller = hand(shots=0, strategy="random", rounds=1, truth=False, rivals=None)
+    finish(labeller)
+    summary, given = labeller.widget.view["summary"], labeller.answers
+    assert summary["confusions"] == []
+    assert set(summary["teacher"]) == {"open"}
+    differ = given[given["label"] != given["teacher"]]["index"]
+    assert {tile["index"] for tile in summary["teacher"]["open"]} == set(differ)
+    assert "labels" not in summary["words"]
+    assert not labeller.rivals.folders
+
+
+def test_the_twin_of_a_closed_labeller_leaves_the_journal_to_the_next(hand):
+    class Handle:  # as IPython's
+        shown = ""
+
+        def update(self, bundle, raw):
+            self.shown = bundle["text/plain"]
+
+    first = hand()
+    first._twin = Handle()
+    send(first, "answer", label=1)
+    second = hand()
+    asked(second)
+    until(lambda: first._error and "opened again" in first.widget.view["error"])
+    first._thread.join(60)
+    assert "query 1, 1" in first._twin.shown
+    assert not second.journal.closed
+    send(second, "answer", asked(second), 1)
+    assert len(second.journal.labels) == 2
+
+
+def test_many_quick_answers_are_all_recorded_while_rivals_train(hand):
+    labeller = hand(rivals=("random",), query_size=20, rounds=1)
+    asked(labeller)
+    until(lambda: labeller.rivals.thread.is_alive())
+    for _ in range(19):
+        send(labeller, "answer", label=1)
+    assert len(labeller.journal.labels) == 19

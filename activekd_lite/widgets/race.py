@@ -33,11 +33,14 @@ def lines_of(runs: Runs, level: Level = None) -> list[dict]:
 
 
 def rules_of(level: Level = None) -> list[dict]:
-    """The horizontal line of a teacher whose accuracy is the same in all rounds."""
+    """The horizontal line of a teacher whose accuracy is the same in all rounds.
+
+    Fields: name (short), y (percent), title (name and what was measured).
+    """
     if level is None or len(level[1]) > 1:
         return []
-    name, (accuracy,) = level
-    return [dict(name=f"{name} {accuracy:.1f}", y=round(accuracy, 2))]
+    title, (accuracy,) = level
+    return [dict(name=f"teacher {accuracy:.1f}", y=round(accuracy, 2), title=title)]
 
 
 def rounds_of(runs: Runs, initial: int) -> list[dict]:
@@ -90,4 +93,4 @@ def draw(figure: Figure, runs: Runs, level: Level = None, x: str = "x", y: str =
         dotted = dict(line=dict(color=GREY, dash="dot"), xref=f"{x} domain", yref=y)
         figure.add_shape(type="line", x0=0, x1=1, y0=rule["y"], y1=rule["y"], **dotted)
         place = dict(xref=f"{x} domain", yref=y, x=0, y=rule["y"], yanchor="bottom")
-        figure.add_annotation(**place, text=rule["name"], xanchor="left", showarrow=False)
+        figure.add_annotation(**place, text=f"{rule['title']} {rule['y']:.1f}", xanchor="left", showarrow=False)

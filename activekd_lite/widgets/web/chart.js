@@ -125,3 +125,6 @@ function accuracyRange(lines, rules) {
 
 // The values of a line whose last point grows out of the one before: t from 0 to 1.
 const between = (values, t) => [...values.slice(0, -1), values.at(-2) + t * (values.at(-1) - values.at(-2))];
+
+// What a short name of a rule leaves out: "the teacher's accuracy is that on the pool".
+const rulesNote = (rules) => rules.filter((rule) => rule.title?.endsWith("on pool")).map(() => "The teacher's line is its accuracy on the pool.").join("");

@@ -4,7 +4,7 @@
 
 const MOST_BUTTONS = 60; // further classes are reached through the search field
 const KERNEL_TIMEOUT = 4000; // milliseconds
-const CHART_HEIGHT = 250;
+const CHART_HEIGHT = 270;
 
 const sameQuestion = (one, other) => one.index === other.index && one.events === other.events;
 const shortTime = (seconds) => seconds < 60 ? `${seconds.toFixed(1)} s` : `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
@@ -59,7 +59,7 @@ function question(S, parent, { names, digits, searching }) {
   const tools = make("div", "answer-tools", parent);
   const skip = tool("Skip", searching ? "→" : "s", () => send("skip")), undo = tool("Undo", searching ? "←" : "u", () => shown.undo && send("undo"));
   make("span", "hint", tools, { textContent: "Click here to use the keys" });
-  const feedback = make("p", "feedback", parent, { "aria-live": "polite" });
+  const feedback = make("p", "feedback", make("div", "feedback-room", parent), { "aria-live": "polite" });
 
   function picture(caption) {
     const figure = make("figure", "look", pictures), img = make("img", "", figure);
@@ -220,6 +220,7 @@ function question(S, parent, { names, digits, searching }) {
 // The learning curves, a table of them, and the images labelled last.
 function curves(S, parent) {
   make("h3", "", parent, { textContent: "Test accuracy of the student" });
+  const note = make("p", "note", parent);
   const plot = make("div", "plot", parent), counts = S.view("counts");
   const drawn = chart(S, plot, { height: CHART_HEIGHT, x: "labels", y: "accuracy (%)", xRange: counts });
   const legend = S.legend([], { onFilter: () => draw(lines) });
@@ -245,6 +246,7 @@ function curves(S, parent) {
     if (now !== told) {
       told = now;
       rules = view.rules || [];
+      note.textContent = rulesNote(rules);
       legend.set((view.lines || []).map((line) => ({ key: line.name, name: line.label || line.name, look: [S.theme[line.colour] || line.colour, line.marker] })));
       grow(view.lines || []);
       writeRounds(table, view.rounds || []);
@@ -263,7 +265,7 @@ function writeRounds(parent, rounds) {
   if (!rounds.length) return;
   const runs = Object.keys(rounds[0].accuracy);
   const rows = rounds.map((r) => [`round ${r.round}`, `${r.labels}`, ...runs.map((name) => r.accuracy[name] === undefined ? "" : r.accuracy[name].toFixed(1))]);
-  writeTable(parent, "", ["", "labels by hand", ...runs], rows);
+  writeTable(parent, "", ["", "your labels", ...runs], rows);
 }
 
 function writeTable(parent, caption, head, rows) {
@@ -298,7 +300,7 @@ function closing(S, parent) {
     make("p", "score", parent, { textContent: words.pace });
     make("p", "", parent, { textContent: words.gain });
     const rows = standings.map((r) => [r.run, r.accuracy_pct, r.gained_pct, r.gained_per_minute].map((v) => typeof v === "number" ? v.toFixed(1) : v ?? ""));
-    writeTable(parent, "What your seconds bought", ["", "accuracy (%)", "points gained", "points per minute"], rows);
+    writeTable(parent, "What your seconds bought", ["", "accuracy (%)", "points gained", "per minute"], rows);
     if (standings.length > 1) make("p", "note", parent, { textContent: "Same number of labels for all; the others are given your pace." });
     if (words.labels) {
       make("h3", "", parent, { textContent: words.labels });

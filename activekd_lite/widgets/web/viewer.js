@@ -8,6 +8,7 @@ function render({ model, el }) {
   });
   const left = S.side(3, 300), right = S.side(2, 260);
   make("h3", "", left, { textContent: "Test accuracy of the student" });
+  const note = make("p", "note", left);
   const plot = make("div", "plot", left);
   make("h3", "", right, { textContent: "Seconds per round" });
   const stages = make("div", "stages", right), seconds = make("div", "seconds", right, { tabIndex: 0, role: "region", "aria-label": "seconds per round" });
@@ -40,6 +41,7 @@ function render({ model, el }) {
   S.on(["lines", "rules"], () => {
     const next = S.view("lines"), grows = lines.length && next.length && next[0].xs.length === lines[0].xs.length + 1;
     legend.set(next.map((line) => ({ key: line.name, name: line.name, look: [S.theme[line.colour] || line.colour, line.marker] })));
+    note.textContent = rulesNote(S.view("rules"));
     lines = next;
     if (!grows) return curve();
     S.animate(600, (t) => { lines = t < 1 ? next.map((line) => ({ ...line, xs: between(line.xs, t), ys: between(line.ys, t) })) : next; curve(); });
