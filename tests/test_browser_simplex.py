@@ -48,6 +48,12 @@ def inside(left, bottom, right, top):
     ]
 
 
+def choose_corner(out, side, name):
+    out.get_by_role("button", name=f"{side} corner").click()
+    out.get_by_role("searchbox", name="search the classes").fill(name)
+    out.get_by_role("dialog").get_by_role("button", name=name, exact=True).click()
+
+
 def test_simplex_explorer(browser):
     shared = 'layouts={"grid": grid}, selection=selection'
     explorer = f'akd.widgets.SimplexExplorer(data, {{"teacher": probs}}, {shared})'
@@ -64,50 +70,55 @@ def test_simplex_explorer(browser):
     grid = Map(notebook, 1)
     grid.hover(7, 3)
     first.locator(".akd-tip").wait_for(state="visible")
-    first.locator(".activekd-card").get_by_text("image 67", exact=True).wait_for()
-    assert first.locator(".activekd-card tr").count() == 5
-    assert first.locator(".activekd-card img[alt='image 67']").count() == 1
+    card = first.locator(".akd-detail")
+    card.get_by_text("image 67", exact=True).wait_for()
+    assert card.locator(".akd-bars i").count() == 5
+    assert card.locator("img[alt='image 67']").count() == 1
 
     # lasso on the map, seen by both explorers and the kernel
     grid.lasso(2, 4, 5, 6)
     said = "12 selected."
-    first.locator(".activekd-summary").get_by_text(said).wait_for()
+    first.locator(".akd-status").get_by_text(said).wait_for()
     notebook.screenshot("simplex-lasso", 1)
-    second.locator(".activekd-summary").get_by_text(said).wait_for()
+    second.locator(".akd-status").get_by_text(said).wait_for()
     assert notebook.ask(3, "first.selected.tolist()") == inside(2, 4, 5, 6)
     assert notebook.ask(3, "second.selected.tolist()") == inside(2, 4, 5, 6)
-    assert (
-        first.get_by_role("textbox", name="selected")
-        .input_value()
-        .startswith("82, 83, 84, 85, 102")
-    )
-    assert first.locator(".activekd-selection img").count() == 12
+    grouped = first.locator(".akd-selection")
+    assert grouped.get_by_text("12 selected, by answer").is_visible()
+    predicted = notebook.ask(3, "[CLASSNAMES[k] for k in probs[first.selected].argmax(1)]")
+    for name in set(predicted):
+        assert grouped.get_by_text(f"{name}: {predicted.count(name)}").is_visible()
+    assert notebook.ask(3, "first.widget.chosen == second.widget.chosen")
 
     # from the keyboard: type indices; arrows, space and Escape on the map
-    typed = second.get_by_role("textbox", name="selected")
+    typed = second.get_by_role("textbox", name="select images by number")
     typed.fill("3, 17")
     typed.press("Enter")
-    first.locator(".activekd-summary").get_by_text("2 selected.").wait_for()
+    first.locator(".akd-status").get_by_text("2 selected.").wait_for()
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Space")
-    first.locator(".activekd-summary").get_by_text("3 selected.").wait_for()
+    first.locator(".akd-status").get_by_text("3 selected.").wait_for()
     assert {3, 17} < set(notebook.ask(3, "first.selected.tolist()"))
     first.locator(".akd-field").nth(1).focus()
     page.keyboard.press("Escape")
-    first.locator(".activekd-summary").get_by_text("0 selected.").wait_for()
+    first.locator(".akd-status").get_by_text("0 selected.").wait_for()
 
-    # choose corners and colours; a class that stands elsewhere changes places
-    first.get_by_role("combobox", name="left").select_option("rest")
-    first.locator(".activekd-summary").get_by_text("all 300 images between rest").wait_for()
+    # choose corners and colours; a class that is at another corner changes places with it
+    choose_corner(first, "left", "rest")
+    first.locator(".akd-status").get_by_text("all 300 images between rest").wait_for()
     before = notebook.ask(3, "first.corners")
-    first.get_by_role("combobox", name="right").select_option("rest")
-    first.locator(".activekd-summary").get_by_text(f"between {before[1]}, rest").wait_for()
+    choose_corner(first, "right", "rest")
+    first.locator(".akd-status").get_by_text(f"between {before[1]}, rest").wait_for()
     assert notebook.ask(3, "first.corners") == [before[1], "rest", before[2]]
-    for colour, shown in (("confidence", "100% confidence"), ("prediction", ""), ("cluster", "")):
+    for colour, shown in (
+        ("confidence", "to 100% confidence"),
+        ("prediction", ""),
+        ("cluster", ""),
+    ):
         first.get_by_role("combobox", name="colour").select_option(colour)
-        first.locator(".activekd-summary").get_by_text(f"Colour: {colour}.").wait_for()
-        assert shown in first.locator(".akd-key").inner_text()
+        first.locator(".akd-status").get_by_text(f"Colour: {colour}.").wait_for()
+        assert shown in first.locator(".akd-legend").inner_text()
 
     page.set_viewport_size({"width": 800, "height": 1300})
     notebook.screenshot("simplex-800", 1)

@@ -45,7 +45,7 @@ class Selection(traitlets.HasTraits):
     indices = traitlets.Tuple()
 
     def set(self, indices: Iterable[int]) -> None:
-        self.indices = tuple(sorted({int(i) for i in indices}))
+        self.indices = tuple(np.unique(np.fromiter(indices, dtype=np.int64)).tolist())
 
 
 class Explorer(ABC):

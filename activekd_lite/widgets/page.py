@@ -26,7 +26,7 @@ class Page(anywidget.AnyWidget):
     sheet = traitlets.Dict().tag(sync=True)  # result of `picture_sheet`
     hovered = traitlets.Int(-1).tag(sync=True)  # pool index, -1: none; set by browser or kernel
     # Bit mask of the selected pool indices, b"" for none; set by browser or kernel.
-    chosen = traitlets.Bytes().tag(sync=True)
+    chosen = traitlets.Bytes().tag(sync=True, from_json=lambda value, page: bytes(value))
 
     def update(self, **fields: object) -> None:
         """Replace some fields of `view`."""
@@ -91,7 +91,7 @@ def groups(numbers: np.ndarray) -> bytes:
 def mask_of(indices: Iterable[int], size: int) -> bytes:
     """A bit mask of `size` bits; b"" if there are no indices."""
     mask = np.zeros(size, dtype=bool)
-    mask[np.fromiter(indices, dtype=np.int64)] = True
+    mask[np.asarray(list(indices), dtype=np.int64)] = True
     return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
 
 

@@ -98,7 +98,7 @@ class SimplexExplorer(Explorer):
         self._colourings = self._all_colourings(state, clusters)
         self.coloured_by = next(iter(self._colourings))
         self._check()
-        *_, self.corners = self._triangle()
+        self.corners = self._checked(self.corners)
 
     def _check(self) -> None:
         pool, classes = len(self.data.pool), self.data.pool.num_classes
@@ -213,16 +213,17 @@ class SimplexExplorer(Explorer):
     def _title(self) -> str:
         return f"three classes ({self.source})"
 
-    def _triangle(self, source: str | None = None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        probs = self.probs[source or self.source].numpy()
-        return triangle(probs, self.corners, self.data.classnames)
+    def _checked(self, corners: Sequence[str | int]) -> list[str]:
+        """The names of the corners; ValueError unless they are three different known ones."""
+        return triangle(self.probs[self.source][:1].numpy(), corners, self.data.classnames)[2]
 
     def _in_triangle(self, source: str | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Positions (N, 2) in the triangle, and the indices of the images shown.
 
         Images with less than half of their probability on the corners are NaN.
         """
-        columns, xy, _ = self._triangle(source)
+        probs = self.probs[source or self.source].numpy()
+        columns, xy, _ = triangle(probs, self.corners, self.data.classnames)
         shown = columns.sum(axis=1) >= 0.5
         return np.where(shown[:, None], xy, np.nan).astype(np.float32), np.flatnonzero(shown)
 
@@ -305,8 +306,7 @@ class SimplexExplorer(Explorer):
         if name in corners:
             corners[corners.index(name)] = corners[place]
         corners[place] = name
-        triangle(self.probs[self.source][:1].numpy(), corners, self.data.classnames)  # checks them
-        self.corners = corners
+        self.corners = self._checked(corners)
         self._draw()
 
     def _on_find(self, name: str) -> None:
@@ -323,7 +323,8 @@ class SimplexExplorer(Explorer):
 
     def _draw(self) -> None:
         """Send the current choices to the page."""
-        (start, self._shown), (end, _) = self._in_triangle(), self._in_triangle(self.beside)
+        start, self._shown = self._in_triangle()
+        end = start if self.beside == self.source else self._in_triangle(self.beside)[0]
         numbers, names = self._groups()
         looks, legend = self._looks(numbers, names)
         page = self._page

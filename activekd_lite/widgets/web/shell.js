@@ -368,7 +368,7 @@ function bars(parent, rows, { colour } = {}) {
   parent.replaceChildren(box);
 }
 
-function tiles(S, parent, entries, { side = 48, most = 60, onClick } = {}) {
+function tiles(S, parent, entries, { side = 48, most = 60, total = entries.length, onClick } = {}) {
   const box = make("div", "tiles", null);
   for (const { index, caption, src, badge } of entries.slice(0, most)) {
     const tile = make(onClick ? "button" : "figure", "tile", box, onClick ? { type: "button", onclick: () => onClick(index) } : {});
@@ -378,7 +378,8 @@ function tiles(S, parent, entries, { side = 48, most = 60, onClick } = {}) {
     if (badge !== undefined) make("b", "", tile, { textContent: badge });
     if (caption) make(onClick ? "span" : "figcaption", "", tile, { textContent: caption });
   }
-  if (entries.length > most) make("span", "", box, { textContent: `and ${(entries.length - most).toLocaleString("en")} more` });
+  const more = total - Math.min(most, entries.length);
+  if (more) make("span", "", box, { textContent: `and ${more.toLocaleString("en")} more` });
   parent.replaceChildren(box);
 }
 

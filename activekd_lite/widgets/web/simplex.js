@@ -29,7 +29,9 @@ function render({ model, el }) {
 
   const left = L.panel(S.side(3, 280), { height: 400, label: "triangle of three classes" });
   const right = L.panel(S.side(3, 280), { height: 400, label: "map of the same images" });
-  const detail = S.side(2, 220), card = make("div", "detail", detail), selection = make("div", "selection", detail);
+  const detail = S.side(2, 240), card = make("div", "detail", detail), selection = make("div", "selection", detail);
+  detail.classList.add("akd-facts");
+  Object.assign(selection, { tabIndex: 0, role: "group", ariaLabel: "selected images by answer" });
   const corners = addCorners(S, left);
   const key = S.legend(S.view("legend"), { onFilter: (hidden) => L.hidden(hidden) });
   let from = null, to = null;
@@ -82,7 +84,7 @@ function render({ model, el }) {
     selection.replaceChildren(make("h3", "", null, { textContent: shown ? `${shown.toLocaleString("en")} selected, by answer` : "" }));
     for (const { name, count: size, images } of rows) {
       make("div", "", selection, { textContent: `${name}: ${size.toLocaleString("en")}` });
-      tiles(S, make("div", "", selection), images.map((index) => ({ index })), { side: 32, most: rows.length > 3 ? 6 : 18, onClick: (i) => { L.hover(i); } });
+      tiles(S, make("div", "", selection), images.map((index) => ({ index })), { side: 32, most: rows.length > 3 ? 6 : 18, total: size, onClick: (i) => { L.hover(i); } });
     }
     place();
   });
