@@ -563,10 +563,9 @@ def test_rivals_are_plain_runs_with_the_true_labels(hand, small, teacher, quick,
     assert not trained  # they were on disk
 
 
-def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand, monkeypatch):
+def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand):
     labeller = hand(rivals=("random",))
     ready = threading.Event()
-    monkeypatch.setattr(labeller, "_is_idle", ready.is_set)
     labeller.rivals.may_train = ready.is_set
     asked(labeller)
     assert labeller.rivals.records == {"random": []}
@@ -575,7 +574,8 @@ def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand, mo
     until(lambda: labeller.rivals.records["random"])
     ready.clear()
     count = len(labeller.rivals.records["random"])
-    assert labeller.widget.view["lines"] == race_up_to(labeller, count=1)  # no further than you are
+    drawn = lambda: {line["name"]: line["xs"] for line in labeller.widget.view["lines"]}  # noqa: E731
+    until(lambda: drawn() == {"you": [10], "random": [10]})  # no further than the person is
     close(labeller)
     assert not labeller.rivals.thread.is_alive()
     left = len(module.finished_rounds(labeller.rivals.folders["random"]))
@@ -583,14 +583,6 @@ def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand, mo
     ready.set()
     asked(labeller)  # displayed again, they go on
     until(lambda: len(labeller.rivals.records["random"]) == 3)
-
-
-def race_up_to(labeller, count):
-    """The page's lines of the person and its rivals, each cut after `count` rounds."""
-    runs = {"you": labeller.records[:count]}
-    runs |= {name: records[:count] for name, records in labeller.rivals.records.items()}
-    lines = module.race.lines_of(runs)
-    return [line | {"label": labeller._in_full(line["name"])} for line in lines]
 
 
 def test_a_rival_that_fails_is_named_and_the_person_goes_on(hand, tmp_path):
@@ -633,9 +625,9 @@ def test_the_end_of_the_game(hand, teacher, small):
     labeller = hand()
     assert labeller.widget.view["summary"] is None
     finish(labeller, label=1)
-    given, view = labeller.answers, labeller.widget.view
+    until(lambda: labeller.widget.view["summary"])
+    given, summary = labeller.answers, labeller.widget.view["summary"]
     wrong = given[given["true"] != "1"]
-    summary = view["summary"]
     found = [i["index"] for pair in summary["confusions"] for i in pair["tiles"]]
     assert set(found) == set(wrong["index"])
     assert {pair["label"] for pair in summary["confusions"]} == {"1"}
@@ -656,6 +648,7 @@ def test_the_end_of_the_game(hand, teacher, small):
 def test_without_true_labels_the_end_names_only_disagreement(hand):
     labeller = hand(shots=0, strategy="random", rounds=1, truth=False, rivals=None)
     finish(labeller)
+    until(lambda: labeller.widget.view["summary"])
     summary, given = labeller.widget.view["summary"], labeller.answers
     assert summary["confusions"] == []
     assert set(summary["teacher"]) == {"open"}
@@ -692,3 +685,18 @@ def test_many_quick_answers_are_all_recorded_while_rivals_train(hand):
     for _ in range(19):
         send(labeller, "answer", label=1)
     assert len(labeller.journal.labels) == 19
+
+
+def test_the_newest_student_is_shown_before_its_query_is_answered(hand):
+    labeller = hand()
+    asked(labeller)
+    (line,) = labeller.widget.view["lines"]
+    assert (line["xs"], labeller.records) == ([10], [])
+    shown = line["ys"][0]
+    for _ in range(4):
+        send(labeller, "answer", label=1)
+    until(lambda: labeller.oracle.current is not None and labeller.records)
+    assert shown == round(labeller.records[0].accuracy_pct, 2)
+    asked(labeller)
+    until(lambda: labeller.widget.view["lines"][0]["xs"] == [10, 14])
+    assert [row["labels"] for row in labeller.widget.view["rounds"]] == [0, 4]

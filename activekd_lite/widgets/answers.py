@@ -189,7 +189,7 @@ def closing_words(given: pd.DataFrame, table: pd.DataFrame, seconds: float) -> d
     given: a labeller's answers; table: see `standings`, the person first; seconds: spent in all.
     Keys: pace, gain; labels, if the true ones are known; teacher, if there is one.
     """
-    count, each = len(given), seconds / len(given)
+    count, each = len(given), seconds / max(1, len(given))
     words = {"pace": f"{count_of(count, 'label')} in {seconds:.0f} s, {each:.1f} s each."}
     words["gain"] = _gain_words(table)
     if "true" in given:

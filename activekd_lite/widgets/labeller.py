@@ -93,6 +93,7 @@ class Labeller(Explorer):
         self.oracle: PersonOracle | None = None
         self._thread: threading.Thread | None = None
         self._done: RunResult | None = None
+        self._newest: RoundRecord | None = None  # of the newest student, before its query
         self._lock, self._revision = threading.RLock(), 0
         self._feedback = self._error = ""
         self._pictures = Pictures(data.pool.images)
@@ -220,7 +221,11 @@ class Labeller(Explorer):
             on_round(record)
             self._refresh()
 
+        def show_student(record: RoundRecord) -> None:
+            self._newest = record  # the page is told when the query opens
+
         settings = dict(out=self.folder, progress=False, on_round=show_round)
+        settings |= dict(on_student=show_student)
         return run_active_learning(data, self.teacher, **self.settings | settings)
 
     def _run(self, oracle: PersonOracle) -> None:
@@ -347,8 +352,13 @@ class Labeller(Explorer):
         return f"{run} with the true labels" if run in self.rivals.records else run
 
     def _runs(self) -> dict[str, list[RoundRecord]]:
-        """The person's finished rounds and its rivals', these up to as many labels."""
+        """The person's rounds and its rivals', these up to as many labels.
+
+        The last round may be one whose query is still open.
+        """
         own = self.records
+        if self._newest and self._newest.round == len(own):
+            own = [*own, self._newest]
         count = own[-1].labeled_count if own else 0
         rivals = {n: answers.until(r, count) for n, r in self.rivals.records.items()}
         return {self._player: own} | rivals
@@ -373,10 +383,10 @@ class Labeller(Explorer):
     def _on_answer(self, index=None, label=None, seconds=0) -> None:
         self._handle("answer", index, seconds, label)
 
-    def _on_skip(self, index=None, seconds=0) -> None:
+    def _on_skip(self, index=None, label=None, seconds=0) -> None:
         self._handle("skip", index, seconds)
 
-    def _on_undo(self, index=None, seconds=0) -> None:
+    def _on_undo(self, index=None, label=None, seconds=0) -> None:
         self._handle("undo", index, seconds)
 
     def _handle(self, kind: str, shown: int, seconds: float, label: int | None = None) -> None:
@@ -450,23 +460,25 @@ class Labeller(Explorer):
         return answers.summary(given, table, self.journal.seconds, self._pictures)
 
     def figure(self) -> Figure:
-        """The learning curves above the labelled images, one row of pictures per query."""
+        """The learning curves above the labelled images, one row per query, as labelled."""
         self._prepare()
         return self._figure()
 
     def _figure(self) -> Figure:
         given = self._given()
         labels = given.set_index("index")["label"]
-        title = f"Queried images in the order of labelling (by {self._annotator})"
+        title = f"Test accuracy, and the queried images (labelled by {self._annotator})"
         if labels.empty:
             return answers.text_figure(f"Nothing to show yet: {self._missing}.", title)
-        rows, runs = self._query_rows(), self._runs()
-        figure = answers.labelled_rows(rows, self.data.pool.images, labels, title=title)
-        words = [race.words_of(runs, self._level(runs))]
+        runs = self._runs()
+        level, named = self._level(runs), {self._in_full(name): r for name, r in runs.items()}
+        images = self.data.pool.images
+        figure = answers.labelled_rows(self._query_rows(), images, labels, title=title)
+        words = [race.words_of(named, level)]
         if self._done:
             table = self._standings(self._done)
             words += answers.closing_words(given, table, self.journal.seconds).values()
-        return answers.with_curves(figure, runs, self._level(runs), given, " ".join(words))
+        return answers.with_curves(figure, named, level, given, " ".join(words))
 
     def _update_twin(self) -> None:
         if self._twin is not None:  # without opening the journal: another cell may have it

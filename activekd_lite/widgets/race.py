@@ -93,4 +93,6 @@ def draw(figure: Figure, runs: Runs, level: Level = None, x: str = "x", y: str =
         dotted = dict(line=dict(color=GREY, dash="dot"), xref=f"{x} domain", yref=y)
         figure.add_shape(type="line", x0=0, x1=1, y0=rule["y"], y1=rule["y"], **dotted)
         place = dict(xref=f"{x} domain", yref=y, x=0, y=rule["y"], yanchor="bottom")
-        figure.add_annotation(**place, text=f"{rule['title']} {rule['y']:.1f}", xanchor="left", showarrow=False)
+        figure.add_annotation(
+            **place, text=f"{rule['title']} {rule['y']:.1f}", xanchor="left", showarrow=False
+        )

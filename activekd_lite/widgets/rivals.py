@@ -70,8 +70,8 @@ class Rivals:
         """Train in a background thread of low priority, unless one does already."""
         if not self.folders or (self.thread and not self._stop.is_set()):
             return
-        self._stop = threading.Event()
-        self.thread = threading.Thread(target=self._work, args=[self._stop], daemon=True)
+        earlier, self._stop = self.thread, threading.Event()
+        self.thread = threading.Thread(target=self._work, args=[self._stop, earlier], daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
@@ -93,10 +93,12 @@ class Rivals:
         """Train here and now."""
         self._run(threading.Event())
 
-    def _work(self, stop: threading.Event) -> None:
+    def _work(self, stop: threading.Event, earlier: threading.Thread | None) -> None:
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        if earlier:
+            earlier.join()  # it was stopped, and ends after its round
         with contextlib.suppress(_Pause):
             self._run(stop)
 
@@ -113,9 +115,9 @@ class Rivals:
     def _train_round(self, name: str) -> bool:
         """Train the next round of a rival; returns whether there are no more."""
         folder = self.folders[name]
-        settings = self.settings | dict(strategy=name, out=folder, progress=False)
+        own = dict(strategy=name, out=folder, progress=False, on_round=_pause, on_student=None)
         try:
-            run_active_learning(self.data, self.teacher, **settings | dict(on_round=_pause))
+            run_active_learning(self.data, self.teacher, **self.settings | own)
         except _Pause:
             pass
         except Exception as error:  # the person's own run must go on

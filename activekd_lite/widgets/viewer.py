@@ -1,6 +1,7 @@
 """Watch a run: its queries, its growing learning curve, the seconds of each stage."""
 
 import inspect
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -45,14 +46,17 @@ class RunViewer(Explorer):
         self.name, self.status = "", "No round yet."
         self._pictures, self._teacher_alone = Pictures(data.pool.images), None
         self._runs_here = False  # whether a run goes on that `run` started
+        self._counts: list[int] | None = None  # labels of the first student and of the last
 
     def run(self, teacher: Teacher | None = None, **settings) -> RunResult:
         """Run `run_active_learning(data, teacher, **settings)` on display.
 
         Rounds that `out` already holds are shown at once.
         """
-        default = inspect.signature(run_active_learning).parameters["rounds"].default
-        self.rounds, self.result = settings.get("rounds", default), None
+        parameters = inspect.signature(run_active_learning).parameters
+        chosen = {name: p.default for name, p in parameters.items()} | settings
+        self.rounds, self.result = chosen["rounds"], None
+        self._counts = self._label_counts(chosen)
         self.records = finished_rounds(settings.get("out"))
         self._teacher_alone = teacher_level(self.data, teacher, _truth(self.data))
         self._runs_here, live = True, is_interactive()
@@ -83,7 +87,16 @@ class RunViewer(Explorer):
         """Show a finished run, or one that `load_run` returned."""
         self.result, self.rounds, self.name = result, result.config["rounds"], result.name
         self.records, self._runs_here = list(result.records), False
+        self._counts = self._label_counts(result.config)
         self._draw(self._describe_state())
+
+    def _label_counts(self, settings: Mapping) -> list[int] | None:
+        """Labels of the first student and of the last; None for settings that make no sense."""
+        try:
+            first = settings["shots"] * len(self.data.classnames) or settings["query_size"]
+            return [first, first + settings["rounds"] * settings["query_size"]]
+        except TypeError:  # the run itself says what is wrong
+            return None
 
     def _describe_state(self) -> str:
         count, total = len(self.records), "" if self.rounds is None else f" of {self.rounds}"
@@ -191,7 +204,7 @@ class RunViewer(Explorer):
         return {
             "status": self.status,
             "progress": f"round {count}" if self._runs_here else "",
-            "total": self.rounds,
+            "counts": self._counts,
             "lines": race.lines_of(self._curves(), level),
             "rules": race.rules_of(level),
             "rounds": rounds,

@@ -34,11 +34,11 @@ function render({ model, el }) {
   function curve() {
     const rules = S.view("rules"), shown = lines.filter((line) => !legend.hidden.has(line.name));
     const round = S.view("rounds").find((r) => r.round === at);
-    drawn.set({ lines: shown, rules, yRange: accuracyRange(lines, rules), at: round ? round.labels : null });
+    drawn.set({ lines: shown, rules, xRange: S.view("counts"), yRange: accuracyRange(lines, rules), at: round ? round.labels : null });
   }
 
   // A new point grows out of the one before it.
-  S.on(["lines", "rules"], () => {
+  S.on(["lines", "rules", "counts"], () => {
     const next = S.view("lines"), grows = lines.length && next.length && next[0].xs.length === lines[0].xs.length + 1;
     legend.set(next.map((line) => ({ key: line.name, name: line.name, look: [S.theme[line.colour] || line.colour, line.marker] })));
     note.textContent = rulesNote(S.view("rules"));
@@ -58,7 +58,7 @@ function render({ model, el }) {
       r.seconds.forEach((value, k) => {
         const part = patch(S.view("stages")[k][1]);
         part.style.width = `${100 * value / most}%`;
-        if (value > 0) bar.append(part);
+        if (value > 0.003 * most) bar.append(part); // else thinner than its border
       });
       make("span", "", row, { textContent: `${total.toFixed(1)} s` });
       return row;
