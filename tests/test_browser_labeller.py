@@ -112,6 +112,7 @@ def test_label_with_keys_undo_kill_the_kernel_and_go_on(browser):
     last = page.shown()
     page.press(str((truth[last] + 1) % 10))  # wrong, to be found below
     page.says(page.rounds, "round 0")
+    page.says(page.rounds, "round 1")  # the student of the labels just given
     page.says("task", "10 of 20 labelled, query 2 of 2")
     assert notebook.ask(2, "len(labeller.records)") == 1
     answers = notebook.ask(2, "labeller.answers[['index', 'label', 'true']].values.tolist()")
