@@ -258,7 +258,7 @@ def test_the_page_fits_and_names_its_controls(stage, tmp_path):
             number = len(labeller.journal.labels)
             tab.page.get_by_role("button", name="1", exact=True).click()
             until(tab, lambda n=number: len(labeller.journal.labels) > n)  # noqa: B023
-        until(tab, lambda: labeller._done)  # noqa: B023
+        until(tab, lambda: labeller.widget.view["summary"])  # noqa: B023
         tab.page.get_by_role("region", name="summary").wait_for()
         fits(tab, frame)
 

@@ -3,6 +3,10 @@
 import lab
 import pytest
 from lab import DIGITS
+from stage import Stage
+
+import activekd_lite as akd
+from activekd_lite.widgets import RunViewer
 
 PATIENT = """
 import pathlib, time
@@ -55,3 +59,34 @@ def test_a_run_is_watched(browser):
     assert rounds.get_by_role("img", name="train ").count() == 3
     notebook.screenshot("viewer", 1)
     notebook.close()
+
+
+def test_keys_and_the_curve_choose_a_query(browser, small, teacher, quick):
+    settings = dict(rounds=3, query_size=4, train=quick, progress=False)
+    viewer = RunViewer(small)
+    viewer.show(akd.run_active_learning(small, teacher, **settings))
+    tab = Stage(browser.context, viewer)
+    chosen = tab.page.locator(".akd-at")
+    queried = tab.page.get_by_role("region", name="queries, newest first")
+    assert chosen.count() == 0
+    tab.page.get_by_role("region", name="A run as it happens", exact=True).focus()
+    for key, round in (("ArrowLeft", 2), ("ArrowLeft", 1), ("Home", 0), ("ArrowRight", 1)):
+        tab.page.keyboard.press(key)
+        tab.wait(100)
+        assert chosen.get_by_role("heading").all_inner_texts() == [
+            f"queried after round {round}: 4 images"
+        ]
+    curve = tab.page.get_by_role("img", name="accuracy (%) against labels")
+    last = curve.locator("path").nth(2).bounding_box()  # the student that asked last
+    tab.page.mouse.click(last["x"] + last["width"] / 2, last["y"] + last["height"] / 2)
+    tab.wait(100)
+    assert "after round 2" in chosen.inner_text()
+    assert queried.get_by_role("img", name="image ").count() == 12
+    for width in (1000, 800, 390):
+        tab.page.set_viewport_size({"width": width, "height": 900})
+        tab.wait(200)
+        frame = tab.page.locator(".akd-shell")
+        assert frame.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
+        assert frame.bounding_box()["height"] <= (700 if width == 1000 else 1500)
+    viewer.close()
+    tab.close()
