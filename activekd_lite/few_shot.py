@@ -23,13 +23,19 @@ CLAP_SAMPLING = ("pass", "chained", "replacement")
 class ClapConfig:
     """How the prototypes are fitted to L labelled images, by SGD with momentum.
 
-    passes, batch_size, sampling: "pass" cuts each pass into ceil(L / batch_size) batches, "chained"
-    all passes together into ceil(passes * L / batch_size), and "replacement" draws
-    floor(passes * L / batch_size) whole batches with replacement.
-    schedule, warmup: see `schedules.lr_factor`.
-    constraint: weight of the penalty that holds each prototype near its start (0: none).
-    lag: 1 leaves out the newest round's labels, so the student learns from a teacher one round old;
-    the first teacher is fitted to the initial labels in any case.
+    passes, batch_size
+        Passes over the labelled images, and images per step.
+    sampling
+        "pass": each pass is shuffled and cut into ceil(L / batch_size) batches. "chained": the
+        passes are joined first, and cut into ceil(passes * L / batch_size). "replacement":
+        floor(passes * L / batch_size) whole batches are drawn with replacement.
+    schedule, warmup
+        See `schedules.lr_factor`.
+    constraint
+        Weight of the penalty that holds each prototype near its start; 0 for none.
+    lag
+        1 leaves out the labels of the newest round, so the student learns from a teacher that is
+        one round old. The first teacher is always fitted to the initial labels.
 
     The code of arXiv:2506.00910 uses "replacement" and lag 1 on ten data sets, "chained" and lag 0
     on ImageNet.
@@ -94,8 +100,10 @@ class ClapTeacher:
     c (0 if there are none): classes that the VLM already knows stay near their start.
 
     text_weights: (D, C) from `VLM.text_weights(..., unit=False)`; the longer they are, the less a
-    step turns a prototype. test: see `ZeroShotTeacher`. It is fitted on the cached views (the paper
-    augments more, with crops of 8 to 100 % of the area); before that it is the zero-shot teacher.
+    step turns a prototype. test: see `ZeroShotTeacher`.
+
+    Until it is fitted, it predicts what the zero-shot teacher predicts. It is fitted on the cached
+    views; the paper's crops, 8 to 100 % of the area, vary more.
     """
 
     def __init__(

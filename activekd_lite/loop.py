@@ -93,13 +93,13 @@ def run_active_learning(
     -------
     RunResult
         Identical on the same device with the same number of threads, whether or not the run was
-        interrupted. Elsewhere the last digits may differ, and with them a pick.
+        interrupted. On another machine the last digits may differ, and occasionally a pick.
 
     Raises
     ------
     ValueError
-        For settings that cannot work, a teacher of other images, an `out` that holds a run with
-        other settings or data, and damaged files there.
+        For settings that cannot work, a teacher made from other images, an `out` that holds a run
+        with other settings or data, and damaged files there.
     OSError
         If `out` cannot be written.
     """
@@ -122,9 +122,9 @@ def run_active_learning(
     if finished := folder.finished(config, device):  # without the lock: `out` may be read-only
         return finished
     with folder.lock():
-        if finished := folder.finished(config, device):  # by the process that was waited for
-            return finished
         _, records, state = folder.read(config)
+        if finished := folder.result(config, records, state, device):  # by another process
+            return finished
         folder.clean(keep_students)
         choose = get_strategy(strategy)
         if not records:

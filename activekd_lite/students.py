@@ -1,7 +1,7 @@
 """Students: a backbone and two linear heads, one for labels and one for the teacher (DHO,
 arXiv:2505.07675).
 
-A student's name is one of STUDENTS or any model of timm, with "@size" for another input size:
+A student's name is one of STUDENTS, or that of any timm model. "@size" sets its input size:
 "resnet18@64".
 """
 
@@ -92,7 +92,7 @@ def build_student(
     device: str | torch.device = "auto",
     input_dim: int | None = None,
 ) -> DualHeadStudent:
-    """Return a fresh student: random heads, and a backbone, pretrained if it has weights.
+    """Return a new student: random heads on a backbone, which is pretrained if it has weights.
 
     seed: the same one gives the same weights. pretrained: False for random weights, or a file of
     backbone weights (safetensors, or a checkpoint of tensors). input_dim: D, for ON_FEATURES.
@@ -122,7 +122,7 @@ def _image_student(
     except (AssertionError, RuntimeError) as error:
         raise ValueError(
             f"student {name!r} cannot take images of {size} pixels: {error}; leave out the @, or "
-            "see timm"
+            "see timm for the sizes it accepts"
         ) from error
     if len(shape) != 2:
         raise ValueError(

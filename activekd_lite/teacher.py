@@ -25,9 +25,9 @@ Refit = Callable[[LabelState], Logits | tuple[Logits, Logits]]
 
 
 class Teacher(Protocol):
-    """What a run asks of a teacher of N pool images.
+    """What a run needs from a teacher of N pool images.
 
-    views: the views it has seen; None if its outputs are the same for all views.
+    views: the views that it was made from; None if its outputs are the same for all views.
     """
 
     num_classes: int
@@ -155,7 +155,7 @@ class ZeroShotTeacher:
 
 
 class LogitsTeacher:
-    """Outputs of any teacher; made by `from_logits`."""
+    """The outputs of any other model as a teacher; `from_logits` makes one."""
 
     def __init__(
         self,

@@ -18,12 +18,12 @@ POSITIVE = (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training by AdamW.
+    """How a student is trained, with AdamW.
 
     Length of a round
-        One of: steps; passes (over the labelled images); pool_passes (over the unlabelled ones,
-        last_round_pool_passes in the last round). padded: repeat the first labelled images until
-        they make whole batches, before passes are counted.
+        Set by one of steps, passes (over the labelled images) and pool_passes (over the unlabelled
+        images; last_round_pool_passes in the last round). padded: before passes are counted, repeat
+        the first labelled images until they make whole batches.
     Batches
         batch_size: labelled images per step; with a teacher, as many unlabelled ones go with them.
         labeled_sampling, unlabeled_sampling: "replacement" draws from all images at each step,
@@ -109,7 +109,7 @@ class TrainConfig:
         return math.ceil(self.passes * labeled_count / self.batch_size)
 
     def lr_factor(self, step: int, steps: int) -> float:
-        """Return the share of `lr` used at a step of `steps`."""
+        """Return the fraction of `lr` that is used at `step` of `steps`."""
         return lr_factor(self.schedule, step, steps, self.warmup)
 
     def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class TrainConfig:
 
 
 def with_length(changes: Mapping) -> dict:
-    """Return changes of a `TrainConfig`; a length among them replaces the one it had."""
+    """Return `changes` to a `TrainConfig`; if they set a length, it replaces the old one."""
     if not any(changes.get(name) is not None for name in LENGTHS):
         return dict(changes)
     return {"passes": None, "pool_passes": None, "last_round_pool_passes": None} | dict(changes)

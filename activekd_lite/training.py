@@ -35,7 +35,7 @@ def train_student(
     device: str | torch.device = "auto",
     progress: bool = False,
 ) -> DualHeadStudent:
-    """Train a fresh student on the labels; if there is a teacher, distil it on the whole pool.
+    """Train a new student on the labels and, with a teacher, by distillation on the whole pool.
 
     bank: what `make_bank` rendered, to share it between rounds.
     seed: decides weights and batches; labelled batches are the same with and without a teacher.

@@ -94,7 +94,7 @@ class VLM:
         return F.normalize(self.model.encode_text(tokens).float(), dim=1)
 
     def unknown_words(self, sentences: Sequence[str]) -> list[str]:
-        """Return the words that the model never saw, sorted; none if that is unknown."""
+        """Return the words that the model never saw, sorted; [] if its vocabulary is unknown."""
         if self.known_words is None:
             return []
         words = {word for s in sentences for word in re.findall(r"[^\W_]+", s.lower())}
@@ -135,7 +135,7 @@ class VLM:
             )
         check_templates(templates)
         if average not in ("normalized", "raw"):
-            raise ValueError(f"average = {average!r}; 'normalized' and 'raw' are known")
+            raise ValueError(f"average = {average!r}; choose 'normalized' or 'raw'")
         self._warn_of_unknown_words([t.format(c) for c in classnames for t in templates])
         normalize = average == "normalized"
         with torch.inference_mode():

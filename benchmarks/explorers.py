@@ -1,9 +1,10 @@
 """Response times of `SimplexExplorer` and `PromptExplorer` in JupyterLab with headless Chromium.
 
-    python benchmarks/explorers.py --points 5000
+    python benchmarks/explorers.py --points 5000 200000 1000000
 
 Playwright moves the mouse.
 First paint: from Ctrl+Enter in the cell to the first pixel of a point.
+Redraw: both panels drawn again in the page, after a click in the legend.
 Hover: from the mouse move to the image next to the pointer, and to the card of the most likely
 classes, which the kernel writes.
 Lasso: from releasing the button to the kernel's count on the page.
@@ -26,22 +27,28 @@ import torch
 import activekd_lite as akd
 from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 akd.widgets
-images, labels = make_shapes({points}, 0)
+images, labels = make_shapes(1000, 0)
+images = torch.nn.functional.avg_pool2d(images.float(), 2).byte()  # a million fit into memory
+images, labels = (x[torch.arange({points}) % 1000] for x in (images, labels))
 data = akd.make_dataset("benchmark", images, labels, images[:40], labels[:40], CLASSNAMES)
 chance = torch.Generator().manual_seed(0)
 noise = torch.randn({points}, 36, generator=chance)
 probs = (1.5 * noise + 4 * torch.nn.functional.one_hot(labels, 36)).softmax(1)
 cloud = torch.randn({points}, 2, generator=chance)
-"""
-SHOW = """
-explorer = akd.widgets.SimplexExplorer(data, {"teacher": probs}, layouts={"cloud": cloud})
-explorer
+explorer = akd.widgets.SimplexExplorer(data, {{"teacher": probs}}, layouts={{"cloud": cloud}})
 """
 PAINTED = """() => {
   const c = document.querySelectorAll('.akd-field canvas')[2];
   if (!c || !c.width) return false;
-  return c.getContext('2d').getImageData(0, 0, c.width, c.height).data.some(v => v);
+  const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+  return data.filter((v, k) => k % 4 === 3 && v).length > 500;
 }"""
+REDRAWN = """() => new Promise((done) => {
+  const start = performance.now();
+  document.querySelector('.akd-legend [aria-pressed]').click();
+  const drawn = () => done((performance.now() - start) / 1000);
+  requestAnimationFrame(() => requestAnimationFrame(drawn));
+})"""
 TIP_SHOWN = "() => getComputedStyle(document.querySelector('.akd-tip')).display === 'block'"
 CHANGED = "([where, before]) => document.querySelector(where).innerText !== before"
 
@@ -63,7 +70,7 @@ def hover(page, x: float, y: float) -> tuple[float, float]:
         page.wait_for_function(TIP_SHOWN)
         shown.append(time.perf_counter() - start)
 
-    return seconds_to_change(page, ".activekd-card", move), shown[0]
+    return seconds_to_change(page, ".akd-detail", move), shown[0]
 
 
 def lasso(page, x: float, y: float, reach: float) -> float:
@@ -71,21 +78,22 @@ def lasso(page, x: float, y: float, reach: float) -> float:
     page.mouse.down()
     for u, v in ((reach, -reach), (reach, reach), (-reach, reach), (-reach, -reach)):
         page.mouse.move(x + u, y + v, steps=5)
-    return seconds_to_change(page, ".activekd-summary", page.mouse.up)
+    return seconds_to_change(page, ".akd-status", page.mouse.up)
 
 
 def measure(points: int) -> dict[str, list[float]]:
     from playwright.sync_api import sync_playwright
 
     root = Path(tempfile.mkdtemp())
-    path = lab.written(root, "benchmark", [SETUP.format(points=points), SHOW])
+    path = lab.written(root, "benchmark", [SETUP.format(points=points), "explorer"])
     with lab.jupyterlab(root) as (address, token), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
         context = browser.new_context(viewport={"width": 1280, "height": 1200})
         notebook = lab.Notebook(context, address, token, path, root)
-        notebook.run(0)
-        first_paint = paint(notebook)
-        seconds = {"first paint": [first_paint]} | pointer_times(notebook.page)
+        notebook.run(0, 300)
+        seconds = {"first paint": [paint(notebook)]}
+        seconds |= {"redraw": [notebook.page.evaluate(REDRAWN) for _ in range(6)]}
+        seconds |= pointer_times(notebook.page)
         browser.close()
     return seconds
 
@@ -93,7 +101,7 @@ def measure(points: int) -> dict[str, list[float]]:
 def paint(notebook) -> float:
     start = time.perf_counter()
     notebook.start(1)
-    notebook.page.wait_for_function(PAINTED, timeout=60_000)
+    notebook.page.wait_for_function(PAINTED, timeout=120_000)
     spent = time.perf_counter() - start
     notebook.finished(1)
     notebook.page.wait_for_timeout(1000)
@@ -133,16 +141,23 @@ def prompts(points: int) -> list[float]:
     return seconds
 
 
+def show(name: str, seconds: list[float]) -> None:
+    ms, count = 1000 * torch.tensor(seconds), len(seconds)
+    print(f"{name:20} median {ms.median():.0f} ms, largest {ms.max():.0f} ms (n = {count})")
+
+
 def main(arguments=None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--points", type=int, default=5000, help="images in the pool (5000)")
+    sizes = dict(type=int, nargs="+", default=[5000], help="images in the pool (5000)")
+    parser.add_argument("--points", **sizes)
     args = parser.parse_args(arguments)
-    measured = measure(args.points) if lab.CHROMIUM else {}
-    if not measured:
+    if not lab.CHROMIUM:
         print("no Chromium on this machine: browser times are not measured")
-    for name, seconds in (measured | {"prompts: recompute": prompts(args.points)}).items():
-        ms, count = 1000 * torch.tensor(seconds), len(seconds)
-        print(f"{name:20} median {ms.median():.0f} ms, largest {ms.max():.0f} ms (n = {count})")
+    for points in args.points:
+        print(f"{points:,} points")
+        for name, seconds in (measure(points) if lab.CHROMIUM else {}).items():
+            show(name, seconds)
+    show("prompts: recompute", prompts(min(args.points)))
 
 
 if __name__ == "__main__":

@@ -149,13 +149,15 @@ def row(name, repeats, device):
     algorithms = {
         "k_center_greedy": lambda: k_center_greedy(points, centers, k)[0].tolist(),
         "running minimum": lambda: running_minimum(points, centers, k),
-        "all centres, float64": lambda: all_centres_again(points.double(), centers.double(), k),
-        "all centres, float32": lambda: all_centres_again(points, centers, k),
+        "all centres again, float64": lambda: all_centres_again(
+            points.double(), centers.double(), k
+        ),
+        "all centres again, float32": lambda: all_centres_again(points, centers, k),
         "scikit-activeml": lambda: coreset_of_scikit_activeml(points, centers, k),
     }
     names = ["k_center_greedy", "running minimum"]
     if name not in UNCLUSTERED:
-        names += ["all centres, float64", "all centres, float32"]
+        names += ["all centres again, float64", "all centres again, float32"]
     if name == "20000x100" and device == "cpu":
         names += ["scikit-activeml"]
     return compare({name: algorithms[name] for name in names}, repeats, device)

@@ -140,7 +140,7 @@ def short(study: Study) -> str:
     d, s = "digits, zero-shot", "shapes, zero-shot"
     text = f"""
 With a teacher every strategy gains: {study.gain_range("digits")} points on `digits` and
-{study.gain_range("shapes")} on `shapes`, more than any choice of strategy is worth. PCoreSet then
+{study.gain_range("shapes")} on `shapes`, more than strategies differ from each other. PCoreSet then
 wins on `shapes`, ahead of the second-best strategy, classbalanced, by
 {study.gap(s, "pcoreset", "classbalanced", sign="")} points, but on `digits` it is only level with
 coreset ({study.gap(d, "pcoreset", "coreset")}) and badge ({study.gap(d, "pcoreset", "badge")}).
@@ -184,7 +184,7 @@ def findings(study: Study) -> str:
     """docs/results.md and data/study/README.md: what the study shows, and what it does not."""
     d, s, plain = "digits, zero-shot", "shapes, zero-shot", {"distill": False}
     return _wrapped(f"""
-- **The teacher is worth more than any choice of strategy.** It adds
+- **The teacher matters more than the choice of strategy.** It adds
   {study.gain(d, "random", "first_pct")} points to the first student on `digits` (10 labels) and
   {study.gain(s, "random", "first_pct")} on `shapes` (36); averaged over all rounds,
   {study.gain_range("digits")} and {study.gain_range("shapes")} points. Every strategy gains. On
@@ -192,7 +192,7 @@ def findings(study: Study) -> str:
 - **On `digits` the gain shrinks to nothing for the best strategies.** After 90 labels it is
   {study.gain(d, "random", "last_pct")} points for random choice, but
   {study.gain(d, "pcoreset", "last_pct")} for PCoreSet, {study.gain(d, "coreset", "last_pct")} for
-  coreset and {study.gain(d, "badge", "last_pct")} for badge, which chance explains as well. Labels
+  coreset and {study.gain(d, "badge", "last_pct")} for badge, which may be chance. Labels
   correct what the teacher gets wrong.
 - **With a teacher, PCoreSet wins on one of two data sets.** `shapes`, with 36 classes and a student
   that stays far below its teacher, is closer to the paper's case. There PCoreSet is ahead of all
@@ -213,8 +213,8 @@ def findings(study: Study) -> str:
   random choice (PCoreSet {study.gap(s, "pcoreset", "random", **plain)}, not significant); the only
   significant differences ({study.significant(s, **plain)}) are that uncertainty is behind every
   other strategy.
-- **Counted as the paper counts**, PCoreSet is first in {study.first("pcoreset")} comparisons with a
-  teacher and in {study.first("pcoreset", **plain)} without.
+- **By the paper's way of counting**, PCoreSet is first in {study.first("pcoreset")} comparisons
+  with a teacher and in {study.first("pcoreset", **plain)} without.
 - **The few-shot teacher makes hardly any difference here.** Initialised as in its paper, CLAP
   learns slowly from the long text features of `tiny-clip`, and its students are as good as those
   of the zero-shot teacher.
@@ -222,14 +222,14 @@ def findings(study: Study) -> str:
   PCoreSet, its accuracy after the last round is {study.last(d, "pcoreset")} % and
   {study.last(s, "pcoreset")} %. On `shapes`, a network of 0.16 million parameters does not get
   there in 150 steps; longer training was not tried.
-- **The teacher makes calibration worse** by the end, because the distilled student's answer is the
-  mean of two heads and underconfident. The expected calibration error after the last round,
-  averaged per strategy, is {study.calibration("digits", "zero-shot")} % with the teacher and
-  {study.calibration("digits", "none")} % without on `digits`,
+- **The teacher makes calibration worse** by the end, because the distilled student's prediction is
+  the mean of two heads and therefore underconfident. The expected calibration error after the
+  last round, averaged per strategy, is {study.calibration("digits", "zero-shot")} % with the
+  teacher and {study.calibration("digits", "none")} % without on `digits`,
   {study.calibration("shapes", "zero-shot")} % and {study.calibration("shapes", "none")} % on
   `shapes`.
-- **Two small data sets, one teacher and one small student for each say nothing about others.**
-  Seeds vary the run, not the task.
+- **This is two small data sets with one teacher and one small student each; it says nothing about
+  others.** More seeds vary the run, not the task.
 """)
 
 
@@ -237,8 +237,8 @@ def random_choice(study: Study) -> str:
     """docs/questions.md: how far PCoreSet is ahead of random choice."""
     lead = study.gap("digits, zero-shot", "pcoreset", "random", sign="")
     return _wrapped(f"""
-Often it is better, but by less than one would like. With the teacher the first student is good
-already and the curves lie close together: on `digits` PCoreSet is ahead of random choice by {lead}
+Often it is better, but not by much. With the teacher the first student is already good, and the
+curves lie close together: on `digits` PCoreSet is ahead of random choice by {lead}
 points and not ahead of coreset at all. Without a teacher, no strategy is ahead of random choice on
 `shapes`.
 """)

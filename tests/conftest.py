@@ -8,6 +8,7 @@ import tracemalloc
 import lab
 import pytest
 import torch
+from stage import Stage
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import activekd_lite as akd
@@ -139,15 +140,22 @@ def largest_allocation():
     return LargestAllocation()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """JupyterLab on an empty folder, and a browser: `open_notebook(name, cells)`."""
+@pytest.fixture(scope="session")
+def chromium():
     lab.needs_chromium()
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium, tmp_path_factory):
+    """JupyterLab on an empty folder, and a browser: `open_notebook(name, cells)`."""
     root = tmp_path_factory.mktemp("lab")
-    with lab.jupyterlab(root) as (address, token), sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
+    with lab.jupyterlab(root) as (address, token):
         context = chromium.new_context(viewport={"width": 1280, "height": 1300})
 
         def open_notebook(name, cells=None):
@@ -155,6 +163,20 @@ def browser(tmp_path_factory):
             return lab.Notebook(context, address, token, path, root)
 
         open_notebook.root, open_notebook.context = root, context
-
         yield open_notebook
-        chromium.close()
+        context.close()
+
+
+@pytest.fixture
+def stage(chromium):
+    """`stage(explorer, width=1280, dark=False)`: its page in a plain tab; closed after the test."""
+    opened = []
+
+    def show(explorer, *, width=1280, height=900, dark=False, **context):
+        context = chromium.new_context(viewport=dict(width=width, height=height), **context)
+        opened.append(Stage(context, explorer, dark=dark))
+        return opened[-1]
+
+    yield show
+    for page in opened:
+        page.close()

@@ -109,8 +109,11 @@ class Stage:
 
     def close(self) -> None:
         self.page.evaluate("() => closePage()")
-        self.page.close()
+        left = self.page.evaluate("() => listeners()")
+        self.page.context.close()
+        self.explorer.close()
         assert not self.troubles, self.troubles
+        assert not left, "the closed page still listens to its model"
 
 
 def _pack(value):

@@ -148,7 +148,7 @@ def test_features_are_those_of_transformers(weights):
 @pytest.mark.parametrize(
     ("tag", "quick_gelu"), [("quick", True), ("slow", False), ("silent", False)]
 )
-def test_a_tag_is_built_as_it_was_trained(weights, tag, quick_gelu):
+def test_a_tag_is_built_with_the_activation_it_was_trained_with(weights, tag, quick_gelu):
     vlm = akd.load_vlm("mini", tag, "cpu")
     assert vlm.quick_gelu is quick_gelu
     assert (vlm.pretrained, vlm.interpolation) == (tag, "bilinear")
@@ -191,7 +191,7 @@ def test_a_file_needs_the_setting_if_the_tags_of_its_model_disagree(weights):
         match = rf"was it trained with QuickGELU\? {name} .* quick_gelu=True or False"
         with pytest.raises(ValueError, match=match):
             akd.load_vlm(name, weights, "cpu")
-    with pytest.raises(ValueError, match="quick_gelu = 'yes'; True, False and None are known"):
+    with pytest.raises(ValueError, match="quick_gelu = 'yes'; choose True, False or None"):
         akd.load_vlm("mini", weights, "cpu", quick_gelu="yes")
 
 
@@ -206,7 +206,7 @@ def test_quickgelu_can_be_switched_off_in_a_configuration(weights):
     assert akd.load_vlm("mini-quickgelu", weights, "cpu").quick_gelu
 
 
-def test_the_embedded_model_and_a_folder_know_it_themselves(weights, vlm, tmp_path):
+def test_the_embedded_model_and_a_folder_state_their_activation(weights, vlm, tmp_path):
     assert vlm.quick_gelu is False
     match = "quick_gelu = True, but the embedded weights of tiny-clip were trained without"
     with pytest.raises(ValueError, match=match):
@@ -223,7 +223,7 @@ def test_the_embedded_model_and_a_folder_know_it_themselves(weights, vlm, tmp_pa
         akd.load_vlm(folder, "openai", "cpu")
 
 
-def test_a_cache_of_the_other_activation_is_refused_with_that_reason(weights, small, tmp_path):
+def test_a_cache_with_the_other_activation_is_refused_with_the_reason(weights, small, tmp_path):
     quick, other = (akd.load_vlm("mini", weights, "cpu", quick_gelu=q) for q in (True, False))
     a, b = (
         akd.TeacherCache.build(vlm, small.pool, 1, tmp_path, progress=False)
@@ -261,7 +261,7 @@ def test_the_setting_on_the_command_line_and_in_grids(weights, tmp_path, capsys)
 
 
 class TestWeightsThatDoNotFit:
-    def test_are_named_as_such_whether_tag_or_file(self, tmp_path, monkeypatch):
+    def test_the_error_names_the_weights_of_a_tag_or_a_file(self, tmp_path, monkeypatch):
         path = tmp_path / "w.safetensors"
         save_file({"visual.conv1.weight": torch.zeros(2, 2)}, path)
         tags = {"tag": TAG | {"file": str(path)}}
@@ -274,7 +274,7 @@ class TestWeightsThatDoNotFit:
     @pytest.mark.parametrize(
         "content", [{}, [1, 2], {"a": 1}, torch.zeros(3), b"", b"hello world\n"]
     )
-    def test_whatever_is_in_the_file(self, tmp_path, content):
+    def test_any_content_of_the_file_gives_a_clear_error(self, tmp_path, content):
         path = tmp_path / "w.pt"
         path.write_bytes(content) if isinstance(content, bytes) else torch.save(content, path)
         match = r"the weights '.*w\.pt'.* (cannot be read|do not fit)"

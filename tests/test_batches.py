@@ -13,7 +13,7 @@ KNOWN = ["dataset", "vlm", "pretrained", "student", "strategy", "rounds", "seed"
 KNOWN += ["data_root", "device"]
 
 
-def test_a_notebook_gets_its_parameters_of_each_run():
+def test_a_notebook_gets_its_parameters_from_each_run():
     model = {"vlm": "RN50", "pretrained": "openai", "rounds": 2}
     grid = Grid(strategies=("random", "badge"), seeds=(3,), **model)
     assert batches.parameters(grid, KNOWN) == {
@@ -28,7 +28,7 @@ def test_a_notebook_gets_its_parameters_of_each_run():
     assert plural["digits-badge-plain-seed3"]["distill"] is False
 
 
-def test_what_a_notebook_does_not_know_is_refused():
+def test_a_setting_that_is_no_parameter_of_the_notebook_is_refused():
     one = {"strategies": ("pcoreset",), "seeds": (0,)}
     assert batches.parameters(Grid(**one), ["dataset"]) == {
         "digits-pcoreset-seed0": {"dataset": "digits"}
@@ -67,9 +67,7 @@ def notebook(tmp_path):
     return path
 
 
-def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
-    notebook, tmp_path, capsys
-):
+def test_each_run_has_a_notebook_and_a_page_and_failures_are_named(notebook, tmp_path, capsys):
     out = tmp_path / "batch"
     words = ["--strategy", "random", "badge", "--seeds", "1"]
     words += ["--out", str(out), "--notebook", str(notebook)]
@@ -77,7 +75,7 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     printed = capsys.readouterr().out
     where = "digits-badge-seed1: cell [4] under “The part that fails”"
     assert f"FAILED {where}: AssertionError: not that one" in printed
-    assert f"1 of 2 notebooks ran through; open {out / 'index.html'}" in printed
+    assert f"1 of 2 notebooks ran without an error; open {out / 'index.html'}" in printed
     texts = {}
     for name in ("digits-random-seed1", "digits-badge-seed1"):
         executed = nbformat.read(out / f"{name}.ipynb", 4)
@@ -93,10 +91,10 @@ def test_each_run_leaves_a_notebook_and_a_page_and_a_failed_one_is_named(
     assert "dataset digits, seed 1, strategy badge" in index
     assert 'href="digits-random-seed1.html"' in index
     assert index.count("failed</b> in cell [4] under “The part that fails”") == 1
-    assert index.count("ran through") == 1
+    assert index.count(">finished<") == 1
 
 
-def test_what_ran_through_is_not_run_again(notebook, tmp_path, monkeypatch):
+def test_a_finished_notebook_is_not_run_again(notebook, tmp_path, monkeypatch):
     grid, out = Grid(strategies=("random", "badge"), seeds=(1,)), tmp_path / "batch"
     done = batches.run(grid, notebook, out, workers=0, progress=False)
     assert [name for name, why in done.items() if why] == ["digits-badge-seed1"]

@@ -19,7 +19,7 @@ def scripts(monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_the_online_teacher_says_what_the_cached_one_does(scripts, vlm, small, teacher, quick):
+def test_the_online_teacher_agrees_with_the_cached_one(scripts, vlm, small, teacher, quick):
     from online import OnlineTeacher
 
     online = OnlineTeacher(vlm, small.pool, teacher.text_weights, teacher.views, batch=64)

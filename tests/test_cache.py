@@ -166,7 +166,7 @@ def test_other_weights_images_or_views_are_encoded_anew(vlm, small, tmp_path, co
     assert len(list(tmp_path.iterdir())) == 4
 
 
-def test_opening_another_models_or_pools_cache_is_refused(vlm, small, tmp_path):
+def test_opening_the_cache_of_another_model_or_pool_is_refused(vlm, small, tmp_path):
     path = build(vlm, small.pool, tmp_path).path
     assert TeacherCache.open(path, vlm=vlm, pool=small.pool).path == path
     with pytest.raises(ValueError, match=r"vlm\.weights"):
@@ -211,7 +211,7 @@ def test_the_cache_predicts_as_the_model_run_directly(vlm, digits, tmp_path):
         assert (cached == direct).float().mean() >= 0.999
 
 
-def test_features_are_mapped_not_read(vlm, small, tmp_path, largest_allocation):
+def test_features_are_memory_mapped(vlm, small, tmp_path, largest_allocation):
     pool = replace(small.pool, images=small.pool.images.repeat(20, 1, 1, 1))
     path = build(vlm, pool, tmp_path).path
     with largest_allocation as seen:
@@ -229,7 +229,7 @@ def test_a_row_can_be_gathered_wherever_the_features_are(vlm, small, tmp_path):
         assert torch.equal(way.gather(index, 1), cache.features[1, index].float())
 
 
-def test_checksums_can_be_left_for_later(vlm, small, tmp_path):
+def test_checksums_need_not_be_verified_on_opening(vlm, small, tmp_path):
     path = build(vlm, small.pool, tmp_path).path
     raw = bytearray((path / "features.f16").read_bytes())
     raw[0] ^= 1
@@ -274,7 +274,7 @@ def start_build(root, seconds):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
 
 
-def test_two_processes_do_the_work_once(tmp_path):
+def test_of_two_processes_only_one_encodes(tmp_path):
     both = [start_build(tmp_path, 0.2) for _ in range(2)]
     texts = [process.communicate(timeout=120)[0] for process in both]
     assert sorted(int(text.splitlines()[-1]) for text in texts) == [0, 1200]
@@ -294,7 +294,7 @@ def test_a_killed_process_leaves_its_shards_and_no_lock(tmp_path):
 
 
 class TestKeepingHouse:
-    def test_info_tells_what_there_is(self, vlm, small, tmp_path):
+    def test_info_lists_the_caches(self, vlm, small, tmp_path):
         build(vlm, small.pool, tmp_path)
         half = build(vlm, small.pool, tmp_path, views=3).path
         rewrite(half, lambda manifest: manifest["shards"].clear())
@@ -305,7 +305,7 @@ class TestKeepingHouse:
         assert table.loc[2, "mib"] == pytest.approx(2 * 150 * 128 * 2 / 2**20, rel=0.1)
         assert table["unused_days"].between(0, 0.1).all()
 
-    def test_prune_takes_what_is_of_no_use_and_only_when_told(self, vlm, small, tmp_path):
+    def test_prune_finds_useless_caches_and_deletes_only_on_request(self, vlm, small, tmp_path):
         good, unfinished, damaged, stale = (
             build(vlm, small.pool, tmp_path, views=v).path for v in (1, 2, 3, 4)
         )
@@ -327,14 +327,14 @@ class TestKeepingHouse:
         TeacherCache.open(path)
         assert store.prune(tmp_path, unused_days=30) == {}
 
-    def test_a_cache_that_is_being_built_stays(self, vlm, small, tmp_path):
+    def test_a_cache_that_is_being_built_is_not_pruned(self, vlm, small, tmp_path):
         path = build(vlm, small.pool, tmp_path).path
         (path / "manifest.json").unlink()
         with files.folder_lock(path):
             assert store.prune(tmp_path, delete=True) == {}
         assert set(store.prune(tmp_path, delete=True)) == {path}
 
-    def test_nothing_but_caches_is_ever_touched(self, tmp_path):
+    def test_only_caches_are_ever_deleted(self, tmp_path):
         """Not the root, nor a folder with other files that is named like a cache."""
         (tmp_path / "manifest.json").write_text("{}")
         others = {"tiny-clip": "weights.safetensors", "thesis-0123456789ab": "thesis.txt"}
@@ -347,7 +347,7 @@ class TestKeepingHouse:
         assert store.prune(tmp_path, unused_days=0, delete=True) == {}
         assert sorted(tmp_path.rglob("*")) == before
 
-    def test_what_an_older_version_left_can_go(self, vlm, small, tmp_path):
+    def test_caches_of_an_older_version_can_be_pruned(self, vlm, small, tmp_path):
         path = build(vlm, small.pool, tmp_path).path
         rewrite(path, lambda manifest: manifest["fingerprint"].update(format=1))
         (path / ".manifest.json.1.partial").write_text("half")
@@ -355,7 +355,7 @@ class TestKeepingHouse:
         assert list(store.prune(tmp_path, delete=True)) == [path]
         assert not path.exists()
 
-    def test_no_folder_is_an_error(self, tmp_path):
+    def test_a_missing_folder_is_an_error(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no folder .*nowhere with teacher caches"):
             store.info(tmp_path / "nowhere")
 
@@ -372,7 +372,7 @@ class TestFrozenFeatures:
             expected, again = result.predict(features.test), akd.load_run(tmp_path / student)
             assert torch.equal(again.predict(features.test).probs, expected.probs)
 
-    def test_what_does_not_fit_is_refused(self, vlm, small, teacher, quick, tmp_path):
+    def test_features_that_do_not_fit_are_refused(self, vlm, small, teacher, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
         with pytest.raises(
             ValueError,
@@ -385,7 +385,7 @@ class TestFrozenFeatures:
                 other, None, student="linear", rounds=0, train=quick, features=features
             )
 
-    def test_they_are_part_of_the_configuration(self, vlm, small, quick, tmp_path):
+    def test_features_are_part_of_the_configuration(self, vlm, small, quick, tmp_path):
         features = akd.FrozenFeatures.build(vlm, small, 3, tmp_path, progress=False)
         options = {"student": "linear", "rounds": 0, "train": quick, "progress": False}
         options["out"] = tmp_path / "run"

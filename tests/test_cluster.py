@@ -69,7 +69,7 @@ def test_a_task_is_tried_once_more_in_this_process(tmp_path):
     ) == {"n": 3}
 
 
-def test_workers_do_not_give_memory_back_at_once_but_allocate_as_this_process_does(monkeypatch):
+def test_workers_have_the_malloc_settings_of_this_process_not_dasks(monkeypatch):
     monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
     [(_, found)] = run_tasks(
         [Task("environment", os.environ.get, ("MALLOC_TRIM_THRESHOLD_", "as here"))], workers=1
@@ -124,7 +124,7 @@ def test_a_cluster_that_runs_is_used_and_left_running(scheduler, tmp_path):
     assert again == {"at once": 10}  # not what an earlier call has left under this name
 
 
-def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blamed(monkeypatch):
+def test_only_the_task_that_kills_its_workers_is_reported_as_failed(monkeypatch):
     monkeypatch.setattr(cluster, "ALLOWED_DEATHS", 0)
     tasks = [
         Task("deadly", die, ()),
@@ -137,7 +137,7 @@ def test_a_task_that_kills_its_workers_is_noted_and_its_neighbours_are_not_blame
     assert done["after"].error == done["deadly"].error
 
 
-def test_no_worker_left_is_an_error_and_not_waited_for(monkeypatch):
+def test_losing_all_workers_is_an_error_not_a_wait(monkeypatch):
     started, instantiate = [], distributed.Nanny.instantiate
 
     async def once(self):
@@ -157,7 +157,7 @@ def test_no_worker_left_is_an_error_and_not_waited_for(monkeypatch):
         list(run_tasks([Task("deadly", die, ())], workers=1))
 
 
-def test_a_scheduler_that_is_not_there_is_named(monkeypatch):
+def test_an_unreachable_scheduler_is_named(monkeypatch):
     monkeypatch.setattr(cluster, "CONNECT_SECONDS", 0.3)
     with pytest.raises(
         ConnectionError, match=r"no Dask scheduler at tcp://127.0.0.1:9 .*dask scheduler"

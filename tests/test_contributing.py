@@ -12,7 +12,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parent.parent
-BLOCK = re.compile(r"^```(python|diff)\n(.*?)^```$", re.M | re.S)
+FILE = re.compile(r"(?:#|//) file: (\S+)\n")
+BLOCK = re.compile(r"^```(python|js|diff)\n(.*?)^```$", re.M | re.S)
 
 
 def walk_throughs() -> dict[str, list[tuple[str, str]]]:
@@ -57,11 +58,10 @@ def copy(tmp_path_factory) -> Path:
     for language, text in blocks():
         if language == "diff":
             apply_diff(root, text)
-        elif text.startswith("# file: "):
-            name, code = text.split("\n", 1)
-            path = root / name.removeprefix("# file: ")
+        elif named := FILE.match(text):
+            path = root / named[1]
             assert not path.exists(), f"{path.name} is part of the package: choose another example"
-            path.write_text(code, encoding="utf-8")
+            path.write_text(text[named.end() :], encoding="utf-8")
     return root
 
 
@@ -84,9 +84,7 @@ def failures(copy) -> dict[str, str]:
     """The sections whose checks fail in the copy, with their tracebacks."""
     checks = {
         title: "\n".join(
-            text
-            for language, text in section
-            if language == "python" and not text.startswith("# file: ")
+            text for language, text in section if language == "python" and not FILE.match(text)
         )
         for title, section in walk_throughs().items()
     }
@@ -108,11 +106,8 @@ def test_a_walk_through_works_as_it_stands(title, failures):
 
 def test_the_code_of_the_walk_throughs_keeps_the_rules_of_the_project(copy):
     """ruff, with the project's settings, on every file that a walk-through makes."""
-    files = [
-        copy / text.split("\n", 1)[0].removeprefix("# file: ")
-        for _, text in blocks()
-        if text.startswith("# file: ")
-    ]
+    named = [FILE.match(text) for language, text in blocks() if language == "python"]
+    files = [copy / match[1] for match in named if match]
     config = ["--config", str(ROOT / "pyproject.toml"), "--no-cache"]
     for command in (["check"], ["format", "--check"]):
         done = subprocess.run(

@@ -137,7 +137,7 @@ def test_a_figure_of_plotly_express_keeps_its_data_and_takes_the_template():
     assert list(figure.data[0].x) == [1]
 
 
-def test_fewer_colours_is_the_same_picture_to_the_eye():
+def test_fewer_colours_look_the_same():
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[:20], picture[20:, :30] = (255, 0, 0), (10, 200, 30)
     smaller = figures.fewer_colours(figures.data_uri(picture).split(",")[1])
@@ -179,7 +179,7 @@ def test_pictures_of_files_are_those_of_tensors(tmp_path):
     assert small[:, :, 4, 4].tolist() == [[160, 10, 200], [0, 10, 200]]
 
 
-def test_the_corners_of_the_simplex_are_certainty():
+def test_certain_predictions_lie_in_the_corners_of_the_simplex():
     probs = torch.tensor(
         [
             [1.0, 0, 0, 0],

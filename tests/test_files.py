@@ -53,7 +53,7 @@ def truncate(path):
 
 @pytest.fixture
 def tree(tmp_path):
-    """Two classes, 10 pictures each, the colour telling the class."""
+    """Two classes of 10 pictures each, told apart by their colour."""
     for label, colour in (("red_thing", RED), ("green", GREEN)):
         for i in range(10):
             save(tmp_path / "pics" / label / f"{i:02}.png", picture((40 + i, 30), colour))
@@ -148,7 +148,7 @@ class TestReading:
         with pytest.raises(ValueError, match="1 of 20 images cannot be read"):
             read_images(sorted(tree.rglob("*.png")), 16, budget_bytes=0)
 
-    def test_files_are_indexed_and_split_as_a_tensor(self, tree):
+    def test_files_are_indexed_and_split_like_a_tensor(self, tree):
         paths = sorted(tree.rglob("*.png"))
         files, held = read_images(paths, 16, budget_bytes=1000), read_images(paths, 16)[:]
         assert files.held is None
@@ -168,7 +168,7 @@ class TestReading:
         with pytest.raises(ValueError, match="1 of 7 images cannot be read, first .*05.png"):
             list(files.split(7))
 
-    def test_the_fingerprint_follows_the_files(self, tree):
+    def test_the_fingerprint_changes_with_the_files(self, tree):
         paths = sorted(tree.rglob("*.png"))
         first = ImageFiles(paths, 16).fingerprint()
         assert ImageFiles(paths, 16).fingerprint() == first
@@ -265,7 +265,7 @@ class TestWorkers:
             files[:]
         assert set(sent) == {np.ndarray, str}
 
-    def test_a_reason_arrives_that_could_not_be_sent_as_an_exception(self, files, monkeypatch):
+    def test_the_reason_of_an_unpicklable_exception_arrives(self, files, monkeypatch):
         class Broken(Exception):
             def __init__(self, code, text):
                 super().__init__(f"{code}: {text}")
@@ -286,7 +286,7 @@ class TestWorkers:
             list(stream)
 
     @pytest.mark.parametrize("why", ["few", "macos", "in a worker"])
-    def test_no_process_is_started_where_it_does_not_pay_or_work(self, files, why, monkeypatch):
+    def test_no_process_is_started_where_it_is_useless_or_impossible(self, files, why, monkeypatch):
         if why == "few":
             monkeypatch.setattr(images, "FEW", 20)
         elif why == "macos":
@@ -321,7 +321,7 @@ def test_the_cache_decodes_each_file_once_for_all_views(tree, vlm, tmp_path, mon
 
 
 class TestFolder:
-    def test_a_fifth_is_held_out_where_there_is_no_test(self, tree):
+    def test_a_fifth_is_held_out_without_a_test_folder(self, tree):
         data = akd.load_dataset(f"folder:{tree}", side=16)
         assert (data.name, data.classnames) == ("pics", ("green", "red thing"))
         assert (len(data.pool), len(data.test)) == (16, 4)
@@ -332,13 +332,13 @@ class TestFolder:
             akd.load_dataset(f"folder:{tree}", side=16).pool.images[:], data.pool.images[:]
         )
 
-    def test_train_and_test_folders_are_taken_as_they_are(self, tree):
+    def test_train_and_test_folders_are_used_as_they_are(self, tree):
         shutil.copytree(tree, tree.parent / "split" / "train")
         shutil.copytree(tree, tree.parent / "split" / "test")
         data = akd.load_dataset(f"folder:{tree.parent / 'split'}", side=16, pool_size=7)
         assert (len(data.pool), len(data.test)) == (7, 20)
 
-    def test_hidden_files_folders_and_both_held_out_parts_are_no_classes(self, tree):
+    def test_hidden_files_and_test_folders_are_not_classes(self, tree):
         save(tree / "green" / "._00.png")
         save(tree / "green" / ".ipynb_checkpoints" / "00.png")
         save(tree / ".hidden" / "00.png")
@@ -353,7 +353,7 @@ class TestFolder:
         (tree / "green").rename(tree / "train")
         assert akd.load_dataset(f"folder:{tree}", side=16).classnames == ("red thing", "train")
 
-    def test_what_is_wrong_is_named(self, tree, tmp_path):
+    def test_the_error_names_what_is_wrong(self, tree, tmp_path):
         (tree.parent / "bare" / "test" / "a").mkdir(parents=True)
         for c in "ab":
             save(tree.parent / "bare" / "train" / c / "1.png")
@@ -474,9 +474,7 @@ class TestCsv:
             len(akd.run_active_learning(data, rounds=0, train=quick, progress=False).records) == 1
         )
 
-    def test_white_space_is_no_part_of_a_value_and_a_row_that_is_there_twice_counts_once(
-        self, tree
-    ):
+    def test_white_space_is_stripped_and_a_repeated_row_counts_once(self, tree):
         rows = [
             "pics/green/00.png,green ,train ",
             "pics/green/01.png , green, train",
@@ -516,7 +514,7 @@ class TestCsv:
             with pytest.raises(ValueError, match=re.escape(said)):
                 sources.find(self.write(tree, [*good, row]), "")
 
-    def test_what_is_wrong_is_named(self, tree):
+    def test_the_error_names_what_is_wrong(self, tree):
         (tree.parent / "empty.csv").write_text("")
         with pytest.raises(ValueError, match="empty.csv cannot be read as CSV"):
             akd.load_dataset(f"csv:{tree.parent / 'empty.csv'}")
@@ -566,7 +564,7 @@ def table(count=10, label=None, first=0, **columns):
 class TestHuggingFace:
     @pytest.fixture(autouse=True)
     def cache(self, tmp_path, monkeypatch):
-        """Its cache, empty; no network whatever happens."""
+        """An empty Hugging Face cache, and no network."""
         monkeypatch.setattr(hf.config, "HF_DATASETS_CACHE", tmp_path / "hf-cache")
         monkeypatch.setattr(
             "socket.getaddrinfo", lambda *_, **__: pytest.fail("reached for the network")
@@ -605,14 +603,14 @@ class TestHuggingFace:
         assert first.pool.fingerprint() == again.pool.fingerprint()
 
     @pytest.mark.parametrize("part", ["validation", "valid", "val"])
-    def test_validation_stands_in_for_a_test(self, tmp_path, part):
+    def test_validation_is_the_test_set_if_there_is_no_test(self, tmp_path, part):
         self.check(
             akd.load_dataset(self.saved(tmp_path, train=table(10), **{part: table(6)}), side=16),
             10,
             6,
         )
 
-    def test_a_fifth_of_what_has_a_label_is_held_out(self, tmp_path):
+    def test_a_fifth_of_the_labelled_rows_is_held_out(self, tmp_path):
         table(20).save_to_disk(tmp_path / "one")
         self.check(akd.load_dataset(f"hf:{tmp_path / 'one'}", side=16), 16, 4)
         some = (
@@ -647,7 +645,7 @@ class TestHuggingFace:
             tree.rglob("*.png")
         )
 
-    def test_text_called_label_will_do(self, tmp_path):
+    def test_a_text_column_called_label_is_accepted(self, tmp_path):
         data = akd.load_dataset(
             self.saved(
                 tmp_path, train=table(10, hf.Value("string")), test=table(4, hf.Value("string"))
@@ -657,7 +655,7 @@ class TestHuggingFace:
         assert data.classnames == ("green", "red")
         assert data.oracle.label(torch.arange(3)).tolist() == [1, 0, 1]
 
-    def test_it_comes_from_the_cache_or_says_how_to_fetch_it(self, tmp_path):
+    def test_a_data_set_is_read_from_the_cache_or_the_error_says_how_to_download_it(self, tmp_path):
         with pytest.raises(
             FileNotFoundError,
             match=r"download it once: `datasets.load_dataset\('org/cats', 'big'\)`",
@@ -691,7 +689,7 @@ class TestHuggingFace:
         with pytest.raises(ImportError, match=r"hf:org/name needs .*pip install -e '.\[hf\]'"):
             akd.load_dataset("hf:org/name")
 
-    def test_what_is_wrong_is_named(self, tmp_path):
+    def test_the_error_names_what_is_wrong(self, tmp_path):
         second = {
             "fine": (hf.ClassLabel(names=["a", "b"]), [0, 1] * 2),
             "mask": (hf.Image(), [picture()] * 4),
@@ -812,8 +810,8 @@ class TestCoop:
 
     @pytest.mark.filterwarnings("ignore:tiny-clip never saw", "ignore:pool exhausted")
     @pytest.mark.parametrize("name", sources.LAYOUTS)
-    def test_a_round_of_the_papers_protocol_through_each(self, name, tmp_path):
-        """All of it but the size: the embedded models, and 3 labels asked for."""
+    def test_a_round_of_the_papers_protocol_on_each(self, name, tmp_path):
+        """The whole protocol at a small size: the embedded models, and 3 queried labels."""
         coop(tmp_path, name)
         config = akd.RunConfig.paper(
             name,
@@ -833,7 +831,7 @@ class TestCoop:
         assert result.config["dataset"] == name
         assert result.config["pool_size"] == 11
 
-    def test_a_split_file_cannot_reach_outside_or_be_nonsense(self, tmp_path):
+    def test_a_split_file_with_outside_paths_or_nonsense_is_refused(self, tmp_path):
         file = coop(tmp_path, "dtd") / sources.LAYOUTS["dtd"].split
         good = json.loads(file.read_text())
         for change, why in (
@@ -866,7 +864,7 @@ class TestCoop:
         ):
             akd.load_dataset(name, tmp_path)
 
-    def test_what_is_missing_is_listed(self, tmp_path, capsys):
+    def test_missing_files_are_listed(self, tmp_path, capsys):
         with pytest.raises(
             FileNotFoundError,
             match=r"split_zhou_DescribableTextures.json, .*images; data/README.md",
@@ -932,7 +930,7 @@ class TestJson:
             (b'{"a":' * 101 + b"1" + b"}" * 101, "100 levels"),
         ],
     )
-    def test_what_cannot_be_read_is_named_with_the_remedy(self, tmp_path, text, why):
+    def test_unreadable_json_is_named_with_a_remedy(self, tmp_path, text, why):
         path = tmp_path / "facts.json"
         path.write_bytes(text)
         with pytest.raises(
@@ -940,7 +938,7 @@ class TestJson:
         ):
             files.read_json(path, "fetch it again")
 
-    def test_the_rest_is_what_json_gives(self, tmp_path):
+    def test_valid_json_is_what_the_json_module_gives(self, tmp_path):
         path = tmp_path / "facts.json"
         for value in (
             None,

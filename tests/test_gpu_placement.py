@@ -14,6 +14,10 @@ def fake_gpu(monkeypatch):
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (10**9, 10**9))
     with FakeTensorMode(allow_non_fake_inputs=True):
+        try:
+            torch.zeros(1).to("cuda")
+        except RuntimeError:  # torch 2.6
+            pytest.skip("this version of torch needs a GPU driver even for fake tensors")
         yield
 
 
@@ -29,7 +33,7 @@ INDEX, VIEW = torch.arange(8), torch.tensor([0, 1, 2, 0, 1, 2, 1, 1])
 
 
 @pytest.mark.parametrize("budget", [None, 0])
-def test_cached_features_arrive_on_the_gpu_whether_they_fit_or_not(cache, fake_gpu, budget):
+def test_cached_features_arrive_on_the_gpu_whether_or_not_they_fit(cache, fake_gpu, budget):
     there = cache.to("cuda", budget_bytes=budget)
     assert there.features.device.type == ("cpu" if budget == 0 else "cuda")
     for view in (VIEW, 1):

@@ -11,7 +11,7 @@ from activekd_lite.experiments.grid import Grid, run_folder
 from activekd_lite.train_config import TrainConfig
 
 
-def test_the_product_with_plain_runs_once():
+def test_a_grid_is_the_product_with_plain_runs_once():
     grid = Grid(
         datasets=("digits", "shapes"),
         teachers=("zero-shot", "clap"),
@@ -28,7 +28,7 @@ def test_the_product_with_plain_runs_once():
     assert next(iter(runs)) == "digits/random-activekd/seed0"
 
 
-def test_what_belongs_together_is_run_together():
+def test_runs_that_share_inputs_are_neighbours():
     runs = list(
         Grid(datasets=("digits", "shapes"), teachers=("zero-shot", "clap"), seeds=(0, 1))
         .runs()
@@ -119,12 +119,12 @@ def test_the_papers_protocol_for_each_data_set():
         ({"pool_per_seed": 1}, "true or false"),
     ],
 )
-def test_more_that_a_grid_cannot_say(fields, complaint):
+def test_other_invalid_grids_are_refused(fields, complaint):
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(**fields)
 
 
-def test_a_teacher_may_leave_its_model_open():
+def test_the_model_of_a_teacher_may_be_left_unset():
     assert list(Grid(teachers=[{"vlm": None}], distill=[True], strategies=["random"]).runs()) == [
         "digits/random-activekd/seed0"
     ]
@@ -143,7 +143,7 @@ def test_the_papers_seeds_and_strategies_unless_others_are_named():
     assert list(few) == ["imagenet/badge-activekd/seed7"]
 
 
-def test_a_student_of_features_without_a_teacher_depends_on_the_model():
+def test_a_feature_student_without_a_teacher_depends_on_the_model():
     grid = Grid(
         teachers=({"vlm": "RN50"}, {"vlm": "ViT-B-32"}),
         students=("linear", "tiny-cnn"),
@@ -170,14 +170,14 @@ def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
     alone = Grid(strategies=("pcoreset",), selection_sources=("teacher",), distill=(False,)).runs()
     assert [p.config.selection_source for p in alone.values()] == ["mixed"]
     with pytest.raises(
-        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+        ValueError, match="selection_source = 'both'; choose one of 'mixed', 'ce', 'kd', 'teacher'"
     ):
         Grid(selection_sources=("both",))
     with pytest.raises(ValueError, match="selection_source = 'kd' .* run with a teacher"):
         RunConfig(teacher=None, selection_source="kd")
 
 
-def test_what_only_a_teacher_makes_possible_is_left_out_without_one():
+def test_runs_that_need_a_teacher_are_left_out_without_one():
     assert list(Grid(strategies=("pcoreset_teacher",)).runs()) == [
         "digits/pcoreset_teacher-activekd/seed0"
     ]
@@ -280,7 +280,7 @@ def test_yaml_that_grows_or_is_too_deep_is_refused(tmp_path):
             Grid.read(path)
 
 
-def test_a_number_in_yaml_may_have_an_exponent_alone(tmp_path):
+def test_yaml_numbers_may_have_an_exponent_and_no_point(tmp_path):
     (tmp_path / "grid.yaml").write_text(
         "train: {lr: 1e-3, weight_decay: 0.0}\nteachers: [{name: 1e3x}]\n"
     )
@@ -289,7 +289,7 @@ def test_a_number_in_yaml_may_have_an_exponent_alone(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc", "..", "a\\..\\b", "x\0y", "."])
-def test_no_name_leads_a_run_out_of_the_folder(name):
+def test_no_name_puts_a_run_outside_the_folder(name):
     made = [
         run_folder("out", "digits", "random", True, 0, teacher=name),
         run_folder("out", "digits", "random", True, 0, student=name),
@@ -309,7 +309,7 @@ def test_no_name_leads_a_run_out_of_the_folder(name):
     assert run_folder("out", "torchvision:../x", "random", True, 0).parts[1] == "..-x"
 
 
-def test_lists_in_a_teacher_become_what_a_run_can_be_told_apart_by(tmp_path):
+def test_lists_in_a_teacher_become_hashable(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text(
         "teachers: [{teacher: zero-shot, name: two, "
@@ -348,7 +348,7 @@ def test_a_grid_is_read_from_yaml(tmp_path):
         Grid.read(tmp_path / "none.yaml")
 
 
-def test_the_grid_in_the_docs_is_one(tmp_path):
+def test_the_grid_in_the_docs_is_valid(tmp_path):
     docs = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
     text = re.search(r"```yaml\n(.*?)```", docs, re.S)[1]
     (tmp_path / "grid.yaml").write_text(text)
@@ -358,7 +358,7 @@ def test_the_grid_in_the_docs_is_one(tmp_path):
     assert len(runs) == taught + plain
 
 
-def test_the_folder_of_a_run_is_a_name_that_any_system_takes():
+def test_the_folder_of_a_run_has_a_name_that_every_system_accepts():
     folder = run_folder(
         "out",
         "hf:org/cats",

@@ -74,7 +74,7 @@ def test_exercises_are_open(path, copies):
 
 
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
-def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies):
+def test_the_solution_copy_has_the_code_in_the_cell_and_the_explanation_visible(path, copies):
     original, given = read(path), read(copies[1] / path.name)
     assert [cell.source for cell in tagged(given, "exercise")] == [
         code.strip() for code in solutions(original)
@@ -93,7 +93,7 @@ def test_the_other_copy_has_the_code_in_the_cell_and_the_words_open(path, copies
 
 @pytest.mark.parametrize("which", [0, 1], ids=["student", "solutions"])
 @pytest.mark.parametrize("path", REAL, ids=lambda path: path.stem[:2])
-def test_copies_are_whole_bare_and_at_home_anywhere(path, which, copies):
+def test_copies_are_complete_without_outputs_and_run_anywhere(path, which, copies):
     given = read(copies[which] / path.name)
     nbformat.validate(given)
     assert set(given.metadata) == {"kernelspec", "language_info"}
@@ -116,7 +116,7 @@ def test_copies_are_whole_bare_and_at_home_anywhere(path, which, copies):
         assert link.startswith("https://") or (copies[which] / link).exists(), link
 
 
-def test_their_readme_lists_them_and_says_how(copies):
+def test_the_readme_lists_the_copies_and_how_to_open_them(copies):
     for folder, words in zip(copies, ("check themselves", "with the solutions"), strict=True):
         text = (folder / "README.md").read_text()
         assert re.findall(r"^\| \[\w+\]\((.+?)\) \| .+\? \| ", text, re.M) == [
@@ -169,7 +169,7 @@ def hand_out(course, *names, **to):
     return handouts.hand_out(names, folder=course, **to)
 
 
-def test_the_solutions_run_beside_nothing(course, tmp_path):
+def test_the_solutions_run_in_an_otherwise_empty_folder(course, tmp_path):
     usb = tmp_path / "usb"
     hand_out(course, "00", solutions=usb)
     outcome = notebooks.run([], tmp_path / "pages", folder=usb, progress=False)[0]
@@ -178,7 +178,7 @@ def test_the_solutions_run_beside_nothing(course, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
-def test_links_follow_what_is_there(course, tmp_path):
+def test_links_point_only_to_files_that_exist(course, tmp_path):
     usb = tmp_path / "usb"
     front = lambda number: read(usb / f"{number}_small.ipynb").cells[0].source.splitlines()[-1]  # noqa: E731
     hand_out(course, "00", student=usb)
@@ -224,7 +224,7 @@ def test_an_unrelated_readme_is_kept(course, tmp_path):
     ).read_text() == "# My course\n<!-- notebooks -->\n<!-- /notebooks -->\n"
 
 
-def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
+def test_the_source_folder_is_refused_as_a_target(course, tmp_path, monkeypatch):
     before = (course / "00_small.ipynb").read_bytes()
     monkeypatch.chdir(tmp_path)
     for kind in ("student", "solutions"):
@@ -246,7 +246,7 @@ def test_the_folder_they_come_from_is_refused(course, tmp_path, monkeypatch):
         ('"exercise"', '"other"'),
     ],
 )
-def test_a_solution_that_is_not_found_is_not_given_away(course, tmp_path, old, new):
+def test_a_notebook_whose_solutions_are_not_found_is_refused(course, tmp_path, old, new):
     path = course / "01_small.ipynb"
     path.write_text(path.read_text().replace(old, new))
     json.loads(path.read_text())
@@ -258,9 +258,9 @@ def test_a_solution_that_is_not_found_is_not_given_away(course, tmp_path, old, n
     assert not (tmp_path / "usb").exists()
 
 
-def test_one_job_at_a_time(course, tmp_path, capsys):
+def test_options_for_different_jobs_are_refused(course, tmp_path, capsys):
     for more in (["--refresh"], ["-p", "seed", "1"]):
         words = ["notebooks", "--from", str(course), "--student", str(tmp_path / "usb"), *more]
         assert cli.main(words) == 2
-        assert "are for different jobs; give one of them" in capsys.readouterr().err
+        assert "do different things; give one of them" in capsys.readouterr().err
     assert not (tmp_path / "usb").exists()

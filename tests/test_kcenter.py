@@ -155,7 +155,7 @@ def test_grids_full_of_ties_and_the_first_q_of_more(data, c, labelled):
     assert (radii[1:] <= radii[:-1]).all()
 
 
-def test_large_clustered_pools_and_where_bounds_save_nothing():
+def test_large_pools_clustered_or_not():
     for points, k in (
         (clusters(6000, 40, noise=1), 60),
         (np.random.default_rng(1).random((4000, 2)), 60),
@@ -164,7 +164,7 @@ def test_large_clustered_pools_and_where_bounds_save_nothing():
         assert picks == brute_force(points, points[:30], k)[0]
 
 
-def test_a_sweep_follows_where_turns_do_not_pay(monkeypatch):
+def test_the_engine_sweeps_where_turns_do_not_pay(monkeypatch):
     """On a line one pick uses up a front, and a distance costs no more than a bound."""
     sweeps, original = [], kcenter._Nearest.sweep
 
@@ -182,7 +182,7 @@ def test_a_sweep_follows_where_turns_do_not_pay(monkeypatch):
     assert len(sweeps) == 1
 
 
-def test_clustered_points_are_left_out(monkeypatch):
+def test_most_clustered_points_are_skipped(monkeypatch):
     """The reason for the speed: of 100,000 points hardly any needs a distance to the 40 picks."""
     numbers, products = [], kcenter._products
 
@@ -244,7 +244,7 @@ def test_float16_values_whose_squares_overflow():
     assert radii.tolist() == [60000.0, 30000.0]
 
 
-def test_an_exhausted_pool_says_so_and_goes_on_in_order(sizes):
+def test_an_exhausted_pool_warns_and_continues_in_order(sizes):
     points = np.array([[0.0], [1.0], [0.0], [2.0], [1.0], [0.0], [0.0], [0.0], [0.0]])
     with pytest.warns(UserWarning, match="pool exhausted at pick 2 of 7"):
         picks, radii = k_center_greedy(points, points[:1], 7)
@@ -255,7 +255,7 @@ def test_an_exhausted_pool_says_so_and_goes_on_in_order(sizes):
         k_center_greedy(points, points[:1], 2)
 
 
-def test_numpy_and_torch_agree_and_the_global_random_state_rests():
+def test_numpy_and_torch_agree_and_leave_the_global_random_state():
     points, centers = clusters(50, 4, 6), clusters(2, 4, 7)
     torch.manual_seed(0)
     before = torch.random.get_rng_state()
@@ -266,7 +266,7 @@ def test_numpy_and_torch_agree_and_the_global_random_state_rests():
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_memory_is_that_of_the_pool_not_of_a_distance_matrix(largest_allocation):
+def test_no_distance_matrix_is_held_in_memory(largest_allocation):
     """100,000 points, 600 centres: all distances in float32 take 240 MB, float64 points 40 MB."""
     points = torch.rand(100_000, 50, generator=torch.Generator().manual_seed(0))
     with largest_allocation as seen:
@@ -274,7 +274,7 @@ def test_memory_is_that_of_the_pool_not_of_a_distance_matrix(largest_allocation)
     assert seen.bytes < 20 * 2**20
 
 
-def test_products_that_torch_rounds_are_not_relied_on(monkeypatch):
+def test_products_of_rounded_factors_are_not_trusted(monkeypatch):
     """If torch rounds float32 factors to fewer bits, float64 is used; a wrong bound is an error."""
     points = torch.from_numpy(clusters(300, 20))
     before = torch.get_float32_matmul_precision()

@@ -32,7 +32,7 @@ def outcomes(result):
     return [record.outcome() for record in result.records]
 
 
-def test_r_query_rounds_are_r_plus_1_trainings(small, teacher, quick, monkeypatch):
+def test_r_rounds_of_queries_are_r_plus_1_trainings(small, teacher, quick, monkeypatch):
     trainings = []
     original = loop.train_student
     monkeypatch.setattr(
@@ -149,9 +149,7 @@ def test_without_a_teacher_every_step_draws_a_fresh_crop_unless_told(small, teac
     assert run(small, teacher, quick, rounds=0).config["views"]["count"] == 3
 
 
-def test_numbers_of_numpy_and_callables_of_any_kind_are_written_down(
-    small, teacher, quick, tmp_path
-):
+def test_numpy_numbers_and_any_callable_can_be_recorded(small, teacher, quick, tmp_path):
     class Firsts:
         def __call__(self, predictions, state, query_size, *, generator, start=0):
             return state.unlabeled_indices[start : start + query_size]
@@ -206,12 +204,12 @@ def test_an_out_with_another_configuration_is_refused(
 ):
     run(small, teacher, quick, out=tmp_path)
     before = (tmp_path / "rounds.jsonl").read_text()
-    with pytest.raises(ValueError, match=rf"{field}: .*; take another `out`"):
+    with pytest.raises(ValueError, match=rf"{field}: .*; choose another `out`"):
         run(small, teacher, quick, out=tmp_path, **change)
     assert (tmp_path / "rounds.jsonl").read_text() == before
 
 
-def test_an_out_of_other_prompts_data_or_without_teacher_is_refused(
+def test_an_out_with_other_prompts_data_or_no_teacher_is_refused(
     small, vlm, teacher, quick, tmp_path
 ):
     run(small, teacher, quick, out=tmp_path)
@@ -247,7 +245,7 @@ def test_requests_that_cannot_work_are_refused_before_training(
         ):
             run(small, None, quick, selection_source=source)
     with pytest.raises(
-        ValueError, match="selection_source = 'both'; 'mixed', 'ce', 'kd', 'teacher' are known"
+        ValueError, match="selection_source = 'both'; choose one of 'mixed', 'ce', 'kd', 'teacher'"
     ):
         run(small, teacher, quick, selection_source="both")
     with pytest.raises(ValueError, match="nothing is labelled.*pcoreset_teacher"):
@@ -264,7 +262,7 @@ def test_requests_that_cannot_work_are_refused_before_training(
         run(small, akd.ZeroShotTeacher(teacher.cache, torch.eye(128)[:, :3]), quick)
 
 
-def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(
+def test_a_cold_start_begins_with_the_strategys_choice_by_the_teacher(
     small, teacher, quick, tmp_path
 ):
     cold = {"shots": 0, "strategy": "pcoreset_teacher", "rounds": 1, "out": tmp_path}
@@ -278,7 +276,7 @@ def test_a_cold_start_begins_with_what_the_strategy_chooses_by_the_teacher(
     assert outcomes(run(small, teacher, quick, **cold)) == outcomes(result)
 
 
-def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, quick):
+def test_any_callable_is_a_strategy_and_must_keep_the_contract(small, teacher, quick):
     def lowest(predictions, state, query_size, *, generator):
         return state.unlabeled_indices[:query_size]
 
@@ -295,12 +293,12 @@ def test_any_callable_is_a_strategy_and_is_held_to_the_contract(small, teacher, 
     refuse(
         lambda s, q: s.unlabeled_indices[:q].numpy(), r"returned ndarray; .* torch tensor \(5,\)"
     )
-    with pytest.raises(ValueError, match="None is no strategy"):
+    with pytest.raises(ValueError, match="None is not a strategy"):
         run(small, teacher, quick, strategy=None)
 
 
 @pytest.mark.parametrize(("index", "shots"), [(-1, 1), (150, 1), (-1, 0)])
-def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_anything_is_written(
+def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked(
     small, teacher, quick, tmp_path, index, shots
 ):
     class Asked(akd.Oracle):
@@ -312,7 +310,7 @@ def test_an_index_outside_the_pool_is_refused_before_the_oracle_is_asked_and_any
         return torch.cat([state.unlabeled_indices[: query_size - 1], torch.tensor([index])])
 
     asked, data = [], replace(small, oracle=Asked(small.oracle.label(torch.arange(150)), 10))
-    message = f"lost chose {index}, which is no pool index: the pool has 150 images, 0 to 149"
+    message = f"lost chose {index}, which is not a pool index: the pool has 150 images, 0 to 149"
     with pytest.raises(ValueError, match=message):
         run(data, teacher, quick, strategy=lost, rounds=1, shots=shots, out=tmp_path)
     assert [len(indices) for indices in asked] == [10] * shots  # the initial set alone
@@ -328,14 +326,14 @@ def test_a_record_says_how_many_threads_computed_it(small, quick, threads):
 
 
 @pytest.mark.parametrize("name", ["config.json", "labels.csv", "student-01.safetensors"])
-def test_files_that_no_run_has_written_are_not_replaced(small, teacher, quick, tmp_path, name):
+def test_files_that_no_run_wrote_are_not_replaced(small, teacher, quick, tmp_path, name):
     (tmp_path / name).write_text('{"mine": 1}')
-    with pytest.raises(ValueError, match=rf"{name} is no file of a run, .* take another `out`"):
+    with pytest.raises(ValueError, match=rf"{name} was not written by a run, .*another `out`"):
         run(small, teacher, quick, rounds=1, out=tmp_path)
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, '{"mine": 1}')]
 
 
-def test_a_refused_run_leaves_its_folder_free(small, teacher, quick, tmp_path):
+def test_a_refused_run_leaves_no_lock(small, teacher, quick, tmp_path):
     with pytest.raises(ValueError, match="fewer than shots = 14"):
         run(small, teacher, quick, shots=14, rounds=0, out=tmp_path)
     assert len(run(small, teacher, quick, rounds=0, out=tmp_path).records) == 1
@@ -383,7 +381,7 @@ def test_a_zero_shot_teachers_accuracy_is_recorded_and_changes_nothing_else(
     assert run(small, measured, quick, out=tmp_path / "a").records == first.records  # the same run
 
 
-def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(
+def test_the_accuracy_of_a_learning_teacher_is_that_of_its_prototypes(
     small, vlm, teacher, held_out, quick
 ):
     weights = vlm.text_weights(small.classnames, small.templates, "raw", unit=False)
@@ -401,7 +399,7 @@ def test_a_learning_teachers_accuracy_is_that_of_its_prototypes(
     assert len({r.teacher_accuracy_pct for r in result.records}) > 1
 
 
-def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick):
+def test_given_logits_may_include_those_of_the_test_images(small, quick):
     names, wrong = torch.eye(10), (small.test.labels + 1) % 10
     half = torch.where(torch.arange(100) < 50, small.test.labels, wrong)
     pool = names[small.oracle.label(torch.arange(150))]
@@ -416,7 +414,7 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
         assert [r.teacher_accuracy_pct for r in records] == expected
     with pytest.raises(ValueError, match=r"test logits are \(100, 9\); finite numbers \(M, 10\)"):
         akd.teacher.from_logits(pool, test=names[half][:, :9])
-    message = r"test answers \(7 images\) are of other images than small's test set \(100\)"
+    message = r"test predictions \(7 images\) are of other images than small's test set \(100\)"
     with pytest.raises(ValueError, match=message):
         run(small, akd.teacher.from_logits(pool, test=names[:7]), quick)
 
@@ -424,9 +422,7 @@ def test_logits_that_are_brought_may_have_those_of_the_test_images(small, quick)
 def test_test_answers_of_other_images_or_another_model_are_refused(small, teacher, held_out, quick):
     other = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=held_out)
     dark = replace(small, test=replace(small.test, images=small.test.images // 2))
-    with pytest.raises(
-        ValueError, match=r"test answers \(100 images\) are of other images than small's test set"
-    ):
+    with pytest.raises(ValueError, match=r"test predictions \(100 images\) are of other images"):
         run(dark, other, quick)
     foreign = replace(held_out, fingerprint=held_out.fingerprint | {"vlm": {"name": "other"}})
     with pytest.raises(ValueError, match="made by another VLM than the pool's"):
@@ -473,9 +469,7 @@ def test_class_counts_are_those_of_the_labels(small, teacher, quick):
     assert set(frame["selection_source"]) == {"mixed"}
 
 
-def test_a_selection_source_hands_its_probabilities_to_the_strategy(
-    small, teacher, quick, tmp_path
-):
+def test_a_strategy_sees_the_probabilities_of_the_selection_source(small, teacher, quick, tmp_path):
     seen = {}
 
     def spy(predictions, state, query_size, *, generator):
@@ -550,7 +544,7 @@ def test_a_run_of_version_0_1_is_read(old):
     assert result.to_frame()["label_imbalance"].isna().all()
 
 
-def test_a_run_of_version_0_1_goes_on(old):
+def test_a_run_of_version_0_1_is_resumed(old):
     before = akd.load_run(old, "cpu").records
     result = resume(old)
     assert result.records[:2] == before
@@ -562,7 +556,7 @@ def test_a_run_of_version_0_1_goes_on(old):
 
 def test_a_run_of_version_0_1_is_refused_for_other_settings_and_damage(old):
     with pytest.raises(
-        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; take another `out`'
+        ValueError, match='selection_source: "mixed" stored, "kd" requested.*; choose another `out`'
     ):
         resume(old, selection_source="kd")
     text = (old / "rounds.jsonl").read_text()

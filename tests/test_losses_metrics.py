@@ -53,7 +53,7 @@ def test_a_calibrated_predictor_has_no_calibration_error():
 
 
 @given(st.lists(st.integers(0, 50), min_size=2, max_size=30).filter(any))
-def test_class_imbalance_is_what_normalised_entropy_lacks(counts):
+def test_class_imbalance_is_1_minus_the_normalised_entropy(counts):
     found = metrics.class_imbalance(counts)
     assert found == pytest.approx(1 - stats.entropy(counts, base=len(counts)), abs=1e-9)
     assert 0 <= found <= 1

@@ -382,7 +382,7 @@ IDS = [f"{i}-{name}" for i, (name, _) in enumerate(CASES)]
 
 
 @pytest.mark.parametrize(("name", "change"), CASES, ids=IDS)
-def test_a_rule_that_is_broken_is_noticed(name, change, model):
+def test_a_broken_rule_is_detected(name, change, model):
     path = FOLDER / "04_active_learning_run.ipynb"
     RULES[name](path, model)
     change(model)
@@ -476,7 +476,7 @@ def test_an_unknown_parameter_fails_with_the_known_ones(course, tmp_path, capsys
         ([], None),
     ],
 )
-def test_check_parameters_raises_after_papermill_only(cells, unknown, monkeypatch):
+def test_check_parameters_raises_only_under_papermill(cells, unknown, monkeypatch):
     notebooks.check_parameters()  # in a script
     shell = SimpleNamespace(user_ns={"_ih": cells})
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
@@ -487,14 +487,14 @@ def test_check_parameters_raises_after_papermill_only(cells, unknown, monkeypatc
         notebooks.check_parameters()
 
 
-def test_values_on_the_command_line_are_read_as_literals():
+def test_command_line_values_are_read_as_literals():
     read = {"3": 3, "1e-3": 1e-3, "true": True, "True": True, "null": None, "None": None}
     read |= {"[0, 1]": [0, 1], '{"a": 1}': {"a": 1}, "'3'": "3"}
     read |= {text: text for text in ("shapes", "folder:/my/images", "0,1", "{", "no")}
     assert {text: parse_value(text) for text in read} == read
 
 
-def test_paths_are_meant_as_seen_from_here(tmp_path, monkeypatch):
+def test_paths_are_relative_to_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "weights.pt").touch()
     (tmp_path / "digits").mkdir()
@@ -514,7 +514,7 @@ figure = {"data": [{"x": [1, 2], "y": [3, 4]}], "layout": {"meta": {"alt": alt}}
 display({"application/vnd.plotly.v1+json": figure, "text/plain": alt}, raw=True)"""
 
 
-def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, capsys):
+def test_notebooks_become_pages_and_a_failed_one_says_where(course, tmp_path, capsys):
     good = course("00_good", "import os\n\nprint('seed', seed, 'in', os.getcwd())", FIGURE)
     course(
         "01_bad",
@@ -534,7 +534,7 @@ def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, 
     index = (out / "index.html").read_text()
     failed = "failed</b> in cell [3] under “A &lt;turn&gt;”<br><code>"
     assert f"{failed}ZeroDivisionError: division by zero</code>" in index
-    assert index.count("ran through") == 1
+    assert index.count(">finished<") == 1
     assert '<a href="00_good.html">00 · Does it run?</a>' in index
     assert "<li><code>b</code>;</li>" in index
     partial = nbformat.read(out / "01_bad.ipynb", 4)
@@ -562,8 +562,8 @@ def test_notebooks_become_pages_and_one_that_fails_says_where(course, tmp_path, 
     )  # with parameters, trainings go where the pages are
 
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
-    assert cli.main(words) == 1  # again: the good one is there already
-    assert "there already" in capsys.readouterr().out
+    assert cli.main(words) == 1  # again: the good one is kept
+    assert ", kept from an earlier run" in capsys.readouterr().out
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.ipynb")}
     assert [name for name in before if before[name] != after[name]] == [
         "01_bad.ipynb",
@@ -580,7 +580,7 @@ def network_requests(page):
     )
 
 
-def test_network_requests_are_seen():
+def test_network_requests_are_detected():
     for text in (
         '<script src="https://cdn.x/y.js">',
         "<link href='//cdn/x.css'>",
@@ -593,7 +593,7 @@ def test_network_requests_are_seen():
     )
 
 
-def test_what_is_there_is_run_again_when_its_source_parameters_or_page_change(course, tmp_path):
+def test_a_notebook_is_run_again_if_its_source_parameters_or_page_changed(course, tmp_path):
     path = course("00_good", "print(seed)")
     read = lambda: notebooks._fingerprint(nbformat.read(path, 4), {"seed": 1})  # noqa: E731
     first_time, notebook = read(), nbformat.read(path, 4)
@@ -727,7 +727,7 @@ def test_a_table_without_its_end_is_refused(tmp_path):
     ("seconds", "text"),
     [(0.3, "5 seconds"), (43, "45 seconds"), (97, "95 seconds"), (98, "1.6 minutes")],
 )
-def test_time_is_written_and_read(seconds, text):
+def test_time_text_is_read_back(seconds, text):
     assert notebooks.time_text(seconds) == text
     read, memory = notebooks.read_measured(f"| {text} | {notebooks.memory_text(1.23e9)} |")
     assert read == pytest.approx(seconds, abs=5)
@@ -769,7 +769,7 @@ check(answer)"""
     ]
 
 
-def test_solutions_are_tried(course, tmp_path, pytester):
+def test_solutions_are_executed(course, tmp_path, pytester):
     folder = course(
         "00_right", *exercise("answer = 42", "answer == 42"), "assert answer is None"
     ).parent
@@ -826,7 +826,7 @@ def turn_by_hand(read_output, teacher, small, **record):
     return read_output().out
 
 
-def test_the_turn_by_hand_is_compared_with_what_was_computed_alike(teacher, small, capsys):
+def test_the_manual_round_is_compared_only_with_a_run_of_the_same_kind(teacher, small, capsys):
     assert "by hand: True" in turn_by_hand(capsys.readouterr, teacher, small)
     other = {"query_indices": list(range(10))}
     assert "64 threads" in turn_by_hand(

@@ -111,5 +111,5 @@ def test_half_precision_is_close_and_named(vlm, small, tmp_path):
     assert (features["float32"] * features["bfloat16"]).sum(dim=1).min() > 0.99
     same = [(f @ weights).argmax(dim=1) for f in features.values()]
     assert (same[0] == same[1]).float().mean() > 0.9
-    with pytest.raises(ValueError, match="precision = 'int8'; 'auto', 'float32'"):
+    with pytest.raises(ValueError, match="precision = 'int8'; choose 'auto', 'float32'"):
         akd.load_vlm(precision="int8")

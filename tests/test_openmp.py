@@ -33,7 +33,7 @@ def test_libgomp_reads_what_the_import_sets():
 
 
 @linux
-def test_what_the_user_set_stays(monkeypatch):
+def test_settings_of_the_user_are_kept(monkeypatch):
     for name, value in (("GOMP_SPINCOUNT", "77"), ("OMP_WAIT_POLICY", "active")):
         for other in READ:
             monkeypatch.delenv(other, raising=False)
@@ -51,6 +51,6 @@ def test_other_systems_are_left_alone(platform, monkeypatch):
     assert not set(READ) & os.environ.keys()
 
 
-def test_kernels_of_make_lab_get_the_same():
+def test_kernels_of_make_lab_get_the_same_setting():
     makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text()
     assert f"export GOMP_SPINCOUNT ?= {openmp.SPINS}\n" in makefile

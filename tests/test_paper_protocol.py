@@ -49,7 +49,7 @@ FIELDS = {  # field: (the ten, ImageNet)
 }  # fmt: skip
 
 
-def test_the_eleven_are_all_there():
+def test_all_eleven_data_sets_are_there():
     assert {*TEN, "imagenet"} == set(LAYOUTS)
 
 
@@ -63,7 +63,7 @@ def test_every_field_of_the_preset(name):
     }
 
 
-def test_the_few_shot_teacher_changes_imagenet_only():
+def test_the_few_shot_teacher_changes_only_imagenet():
     config = akd.RunConfig.paper("imagenet", teacher="clap")
     assert (config.average, config.train.eval_kd_weight) == ("raw", 0.8)
     assert akd.RunConfig.paper("dtd", teacher="clap").train == akd.RunConfig.paper("dtd").train

@@ -150,7 +150,7 @@ def test_the_zero_shot_teacher_sees_the_files_as_open_clip_does(album, vlm):
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_held_or_not_a_student_gets_the_same_pixels(album, monkeypatch):
+def test_a_student_gets_the_same_pixels_whether_or_not_images_are_held(album, monkeypatch):
     held, files = read_images(album, 64), read_images(album, 64, budget_bytes=1000)
     assert held.held is not None
     assert files.held is None
@@ -218,7 +218,7 @@ def test_pictures_are_reduced_but_never_enlarged(album, tmp_path):
         assert math.isclose(ratio, whole[0] / whole[1], rel_tol=0.01)
 
 
-def test_a_picture_that_is_too_long_loses_its_ends_and_no_memory(tmp_path, largest_allocation):
+def test_a_picture_that_is_too_long_loses_its_ends(tmp_path, largest_allocation):
     path = tmp_path / "thread.png"
     row = np.arange(6000, dtype=np.uint16).astype(np.uint8)
     Image.fromarray(row[None, :].repeat(2, axis=0)).save(path)
@@ -237,7 +237,7 @@ def test_a_picture_that_is_too_long_loses_its_ends_and_no_memory(tmp_path, large
     assert crop(spec, 0, 1, LONGEST * h, h)[:4] == (top, left, height, width)
 
 
-def test_what_is_held_is_counted_as_it_is_read(album, monkeypatch):
+def test_held_pictures_are_counted_while_they_are_read(album, monkeypatch):
     need = sum(3 * math.prod(read_photo(path, 64).image.size) for path in album)
     assert ImageFiles(album, 64).hold(need)
     assert not ImageFiles(album, 64).hold(need - 1)
@@ -278,7 +278,7 @@ def test_a_picture_is_decoded_once_for_all_of_its_views_in_a_batch(album, monkey
     assert torch.equal(other, together[shuffled])
 
 
-def test_a_cache_of_other_pixels_is_refused_with_its_reason(album, vlm, tmp_path):
+def test_a_cache_of_other_pixels_is_refused_with_the_reason(album, vlm, tmp_path):
     """A cache of centre squares, as older versions made: a tensor of the same files."""
     files = akd.Pool(read_images(album, 64), ("a", "b"))
     squares = akd.Pool(files.images[:], ("a", "b"))
@@ -368,7 +368,7 @@ PIXELS = {
 # fmt: on
 
 
-def test_views_of_tensors_are_what_they_were(digits):
+def test_views_of_tensors_have_not_changed(digits):
     """Published runs depend on them."""
     spec, ids = Views(4, seed=3, augmentation=digits.pool.augmentation), torch.arange(12)
     weights = torch.arange(3 * 20 * 20).double().mul(0.7).cos().reshape(3, 20, 20)

@@ -16,7 +16,7 @@ def tiny(labels=(0, 1, 0, 1), names=("a", "b")):
     return akd.make_dataset("tiny", x, labels, x[:2], [0, 1], names)
 
 
-def test_digits_are_all_of_scikit_learns_split_once(digits):
+def test_digits_are_all_of_scikit_learns_in_a_fixed_split(digits):
     assert (len(digits.pool), len(digits.test)) == (1100, 697)
     raw = load_digits()
     both = torch.cat([digits.pool.images, digits.test.images])[:, 0].numpy()
@@ -40,14 +40,14 @@ def test_shapes_are_generated_once_and_balanced(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_half_written_shapes_file_is_made_again(tmp_path):
+def test_an_incomplete_shapes_file_is_rewritten(tmp_path):
     whole = akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint()
     path = tmp_path / "shapes-v1.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     assert akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint() == whole
 
 
-def test_every_figure_can_be_told_from_every_other():
+def test_all_figures_differ():
     g = torch.Generator().manual_seed(0)
     u, v, _ = shapes.frames(1, shapes.Domain(0, 0, 0, (0.9, 0.9), 0.2), g)
     masks = [
@@ -90,7 +90,7 @@ def test_label_state_is_never_changed():
 
 
 @pytest.mark.parametrize("wrong", [[-1], [1, 5], [2.0], [True, False, True, False, True]])
-def test_what_is_no_pool_index_is_refused_and_nothing_is_labelled(wrong):
+def test_indices_outside_the_pool_are_refused_and_label_nothing(wrong):
     oracle, state = akd.Oracle(torch.tensor([0, 1, 0, 1, 0]), 2), akd.LabelState.empty(5)
     with pytest.raises(ValueError, match="pool ind"):
         oracle.label(torch.tensor(wrong))
@@ -107,7 +107,7 @@ def test_a_test_set_without_images_is_refused():
         akd.make_dataset("x", x, [0, 1, 0, 1], x[:0], [], ["a", "b"])
 
 
-def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeypatch):
+def test_an_unknown_name_is_refused_and_a_path_gets_a_suggestion(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for name in ("/photos", "../../evil", "photos", "~/photos", "C:\\photos"):
@@ -142,7 +142,7 @@ def test_a_name_of_no_kind_is_refused_and_a_path_gets_its_kind(tmp_path, monkeyp
         datasets.check_name(name)
 
 
-def test_what_does_not_fit_is_refused_by_value():
+def test_inputs_that_do_not_fit_are_refused_by_value():
     with pytest.raises(ValueError, match="unknown data set 'digit'; choose digits, shapes"):
         akd.load_dataset("digit")
     with pytest.raises(ValueError, match="class 1 has 2 pool images, fewer than shots = 3"):
@@ -180,11 +180,11 @@ def test_predictions_must_be_probabilities_in_rows():
     akd.Predictions(good[:0], features[:0])
     bad = good.clone()
     bad[2] = torch.tensor([0.5, 0.7])
-    complaint = "probs of 1 images are no probabilities, first at pool index 2: they sum to 1.2"
+    complaint = "probs of 1 images are not probabilities, first at pool index 2: they sum to 1.2"
     with pytest.raises(ValueError, match=complaint):
         akd.Predictions(bad, features)
     with pytest.raises(
-        ValueError, match="teacher_probs of 1 images are no probabilities, first at pool index 2"
+        ValueError, match="teacher_probs of 1 images are not probabilities, first at pool index 2"
     ):
         akd.Predictions(good, features, bad)
     bad[2] = torch.tensor([-0.1, 1.1])
@@ -227,7 +227,7 @@ def test_labels_are_whole_class_numbers(labels, complaint):
         akd.LabelState.empty(5).with_labels(torch.arange(3), labels, 0)
 
 
-def test_labels_of_any_whole_kind_and_one_for_each_image():
+def test_labels_of_any_integer_type_one_per_image():
     index = torch.arange(3)
     for labels in (
         [0, 1, 2],
@@ -264,12 +264,12 @@ def test_seeds_and_shots_are_whole(digits, value):
         assert type(getattr(akd.RunConfig(**{name: np.int64(2)}), name)) is int
 
 
-def test_a_teacher_is_not_made_of_words():
+def test_a_teacher_is_not_made_from_text():
     with pytest.raises(ValueError, match="logits = 'x' are not numbers"):
         akd.teacher.from_logits("x")
 
 
-def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
+def test_a_subset_of_the_pool_is_the_same_every_time(digits):
     part, again = (akd.load_dataset("digits", pool_size=200) for _ in range(2))
     assert part.pool.fingerprint() == again.pool.fingerprint()
     rows = [
@@ -282,7 +282,7 @@ def test_a_part_of_the_pool_is_the_same_part_every_time(digits):
         akd.load_dataset("digits", pool_size=1101)
 
 
-def test_a_pool_for_each_seed_lies_beside_the_first_labels():
+def test_a_pool_per_seed_is_added_to_the_first_labels():
     first, again, other = (
         akd.load_dataset("digits", pool_size=30, pool_seed=seed, pool_shots=2) for seed in (1, 1, 2)
     )

@@ -22,7 +22,7 @@ def names(requirements):
     return {re.split(r"[<>=\[;]", r)[0].strip().lower().replace("_", "-") for r in requirements}
 
 
-def test_pyproject_constraints_and_environment_hold_together():
+def test_pyproject_constraints_and_environment_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     wanted = names([*project["dependencies"], *extras["notebooks"], *extras["test"]])
@@ -108,11 +108,11 @@ def test_embedded_weights_are_small_and_have_a_card(name, most):
     folder = ROOT / "data" / name
     assert (folder / "weights.safetensors").stat().st_size <= most
     card = (folder / "README.md").read_text()
-    for part in ("What it saw", "Figures", "Remake it"):
+    for part in ("Training data", "Accuracy", "Reproduce it"):
         assert part in card
 
 
-def test_the_readme_tree_has_not_drifted():
+def test_the_readme_tree_is_up_to_date():
     """Its folders and the files of the method are those of the package, and of the repository."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tree = readme.split("## What is where\n")[1].split("\n## ")[0]
@@ -206,7 +206,7 @@ def test_spelling():
 
 
 @pytest.mark.slow
-def test_wheel_and_sdist_are_whole(tmp_path):
+def test_wheel_and_sdist_are_complete(tmp_path):
     """Built, checked as PyPI does, and imported from an empty folder outside the repository."""
     tracked = subprocess.run(
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True

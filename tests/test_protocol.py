@@ -7,7 +7,7 @@ from activekd_lite import cli
 from activekd_lite.experiments import config as protocol
 
 
-def test_changes_go_before_the_preset():
+def test_changes_override_the_preset():
     config = akd.RunConfig.paper("dtd", strategy="badge", seed=4, vlm="ViT-B-32", rounds=2)
     assert (config.strategy, config.seed, config.vlm, config.rounds, config.student) == (
         "badge",
@@ -63,7 +63,7 @@ def test_every_field_changes_the_run(tmp_path_factory, quick, change):
     assert [r.outcome() for r in first.records] != [r.outcome() for r in other.records]
 
 
-def test_prototypes_start_as_long_as_the_text_features_unless_told(vlm, digits, tmp_path):
+def test_prototypes_start_as_long_as_the_text_features_by_default(vlm, digits, tmp_path):
     norms = [
         protocol.make_teacher("clap", vlm, digits, 1, tmp_path, average, progress=False)
         .start.norm(dim=0)
@@ -75,7 +75,7 @@ def test_prototypes_start_as_long_as_the_text_features_unless_told(vlm, digits, 
 
 
 @pytest.mark.parametrize(("views", "taught", "plain"), [(None, 1, akd.views.FRESH), (4, 4, 4)])
-def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(
+def test_views_are_one_with_a_teacher_and_fresh_without_by_default(
     views, taught, plain, tmp_path, quick
 ):
     options = {"cache_root": tmp_path, "device": "cpu", "progress": False}
@@ -100,19 +100,19 @@ def test_views_are_one_with_a_teacher_and_fresh_without_unless_told(
         {"train": akd.TrainConfig(pretrained="nowhere.pt")},
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_encoded(wrong, tmp_path):
+def test_impossible_settings_are_refused_before_anything_is_encoded(wrong, tmp_path):
     with pytest.raises((ValueError, FileNotFoundError)):
         akd.RunConfig(**wrong).run(cache_root=tmp_path / "cache", device="cpu", progress=False)
     assert not (tmp_path / "cache").exists()
 
 
-def test_another_model_does_not_get_the_presets_weights():
+def test_another_model_does_not_get_the_weights_of_the_preset():
     assert akd.RunConfig.paper("dtd", vlm="tiny-clip").pretrained is None
     assert akd.RunConfig.paper("dtd", vlm="ViT-B-32", pretrained="openai").pretrained == "openai"
     assert akd.RunConfig.paper("dtd", vlm="RN50").pretrained == "openai"
 
 
-def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):
+def test_a_pool_per_seed_differs_between_seeds(tmp_path):
     configs = [
         akd.RunConfig(teacher=None, rounds=1, pool_size=40, pool_per_seed=per, seed=s)
         for per in (True, False)
@@ -131,7 +131,7 @@ def test_a_pool_per_seed_is_another_for_each_seed(tmp_path):
     assert len({akd.sweep._inputs_of(planned.config) for planned in grid.runs().values()}) == 2
 
 
-def test_query_size_is_the_number_of_classes_where_none_is_given(tmp_path, quick):
+def test_query_size_defaults_to_the_number_of_classes(tmp_path, quick):
     config = akd.RunConfig(rounds=1, teacher=None, train=quick)
     assert (
         len(config.run(cache_root=tmp_path, device="cpu", progress=False).records[0].query_indices)

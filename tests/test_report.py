@@ -45,7 +45,7 @@ def test_significant_pairs_are_listed_with_the_better_strategy_first():
     assert "Only one seed" in describe(a=a[:1], b=a[:1])
 
 
-def test_ranks_state_their_blocks_and_when_these_are_too_few():
+def test_ranks_state_their_blocks_and_whether_they_are_too_few():
     def describe(ranks, blocks):
         frame = pd.DataFrame(ranks, columns=list("abcd"))
         return report.describe_ranks(statistics.Ranking(frame, blocks, 1))
@@ -240,7 +240,7 @@ def test_the_page_covers_teacher_class_balance_and_seconds(measured, tmp_path):
     )
 
 
-def test_another_selection_source_is_another_setting(measured):
+def test_a_selection_source_makes_a_setting_of_its_own(measured):
     both = table(
         measured.assign(selection_source=None),
         measured[measured["distill"]].assign(selection_source="kd"),

@@ -44,7 +44,7 @@ def pick(name, predictions, state, q, seed=0):
 
 
 @pytest.mark.parametrize("name", WORKING)
-def test_their_strategies_keep_the_contract(name):
+def test_scikit_activemls_strategies_keep_the_contract(name):
     """Picks are unique, unlabelled and seeded; two classes, for EpistemicUncertaintySampling."""
     predictions, state = situation()
     picks = pick(name, predictions, state, 5)
@@ -56,7 +56,7 @@ def test_their_strategies_keep_the_contract(name):
     assert torch.equal(picks, pick(name, predictions, state, 5))
 
 
-def test_most_of_the_library_is_there():
+def test_most_of_scikit_activemls_strategies_are_available():
     assert len(WORKING) >= 20
     assert {
         "TypiClust",
@@ -69,7 +69,7 @@ def test_most_of_the_library_is_there():
     } <= set(WORKING)
 
 
-def test_the_classifier_asked_for_is_the_student():
+def test_a_strategy_gets_the_student_as_its_classifier():
     predictions, state = situation(classes=5)
     picks = pick("UncertaintySampling", predictions, state, 10)  # least confident by default
     assert set(picks.tolist()) == set(
@@ -77,7 +77,7 @@ def test_the_classifier_asked_for_is_the_student():
     )
 
 
-def test_their_core_set_and_ours_agree():
+def test_scikit_activemls_core_set_agrees_with_this_one():
     predictions, state = situation(classes=5)
     unit = akd.Predictions(
         predictions.probs, torch.nn.functional.normalize(predictions.features.double(), dim=1)
@@ -86,7 +86,9 @@ def test_their_core_set_and_ours_agree():
     assert torch.equal(pick("CoreSet", unit, state, 20), ours)
 
 
-def test_one_of_theirs_through_the_loop_and_a_cold_start(small, teacher, quick, tmp_path):
+def test_a_strategy_of_scikit_activeml_in_the_loop_and_in_a_cold_start(
+    small, teacher, quick, tmp_path
+):
     settings = {
         "rounds": 1,
         "query_size": 5,
@@ -100,7 +102,7 @@ def test_one_of_theirs_through_the_loop_and_a_cold_start(small, teacher, quick, 
     assert len(akd.load_run(tmp_path).records) == 2
 
 
-def test_what_cannot_choose_labels_is_refused_by_name():
+def test_classes_that_cannot_choose_labels_are_refused_by_name():
     for name, why in (
         ("ExpectedModelOutputChange", "is for regression.* Choose from RandomSampling, "),
         ("SubSamplingWrapper", "is a base of other strategies"),
@@ -113,7 +115,7 @@ def test_what_cannot_choose_labels_is_refused_by_name():
 
 
 @pytest.mark.slow
-def test_without_the_extra_it_is_named_when_needed_and_not_before():
+def test_the_missing_extra_is_named_only_when_it_is_needed():
     program = """
 import sys
 sys.modules["skactiveml"] = None

@@ -56,7 +56,7 @@ def test_view_0_is_the_centre_crop_and_others_keep_to_the_augmentation():
 
 
 @pytest.mark.parametrize("change", [{"seed": 2}, {"augmentation": Augmentation((0.9, 1.0))}])
-def test_views_depend_on_every_field(change):
+def test_every_field_changes_the_views(change):
     ids, view = torch.arange(8), torch.ones(8)
     base = Views(count=2, seed=1)
     other = Views(**{"count": 2, "seed": 1} | change)

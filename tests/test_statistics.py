@@ -74,7 +74,7 @@ def test_areas_and_gains_by_hand(two_seeds):
     assert statistics.summary(two_seeds[two_seeds["seed"] == 0])["gain"][0] == "+20.0"
 
 
-def test_curves_are_means_over_the_seeds(two_seeds):
+def test_curves_are_means_over_seeds(two_seeds):
     curves = statistics.curves_frame(two_seeds).set_index(["strategy", "distill", "labeled_count"])
     assert curves.loc[("random", True, 30), ["mean", "n"]].tolist() == [82, 2]
     assert curves.loc[("random", True, 30), "half_width"] == pytest.approx(

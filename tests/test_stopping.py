@@ -33,7 +33,7 @@ LONG = [
     "--cache",
     "cache",
 ]
-COMMANDS = {  # what may be stopped in the middle: its words, and a file that is there when it is
+COMMANDS = {  # commands to stop in the middle: arguments, and a file that exists by then
     "run": (["run", *LONG, "--out", "out"], "out/rounds.jsonl"),
     "sweep": (
         ["sweep", *LONG, "--strategy", "random", "--workers", "1", "--out", "out"],
@@ -80,7 +80,7 @@ def wait(true, process):
 
 
 def catches_signals(process):
-    """Python has taken the place of what the system does on SIGTERM."""
+    """Return whether the process handles SIGTERM itself."""
     caught = re.search(r"SigCgt:\s*(\w+)", Path(f"/proc/{process.pid}/status").read_text())[1]
     return int(caught, 16) >> (signal.SIGTERM - 1) & 1
 
@@ -108,7 +108,7 @@ def check_stopped(process, number):
     ],
     ids=["run", "sweep", "notebooks", "cache"],
 )
-def test_in_the_first_seconds(words, seconds, number, program, tmp_path):
+def test_stopping_in_the_first_seconds(words, seconds, number, program, tmp_path):
     process = begin(words, tmp_path, program)
     wait(lambda: catches_signals(process), process)
     time.sleep(seconds)
@@ -116,7 +116,7 @@ def test_in_the_first_seconds(words, seconds, number, program, tmp_path):
     check_stopped(process, number)
 
 
-def test_who_is_told_to_ignore_a_signal_ignores_it(tmp_path):
+def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path):
     process = begin(["run", *LONG, "--out", "out"], tmp_path, ignored=[signal.SIGHUP])  # nohup
     wait(lambda: catches_signals(process), process)
     process.send_signal(signal.SIGHUP)
@@ -155,7 +155,7 @@ def at_work(tmp_path_factory):
     ("name", "number"),
     [("notebooks", signal.SIGHUP), ("run", signal.SIGTERM), ("sweep", signal.SIGINT)],
 )
-def test_in_the_middle(at_work, name, number):
+def test_stopping_in_the_middle(at_work, name, number):
     process, folder = at_work[name]
     wait(lambda: list(folder.glob(COMMANDS[name][1])), process)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -184,7 +184,7 @@ def photographs(tmp_path_factory):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_while_worker_processes_decode_files(photographs, number):
+def test_stopping_while_worker_processes_decode_files(photographs, number):
     process = begin(["doctor", "--data", "folder:all"], photographs)
     parent = psutil.Process(process.pid)
     wait(lambda: len(parent.children()) >= min(2, os.cpu_count()), process)
@@ -204,7 +204,7 @@ def test_the_module_is_the_command(tmp_path):
     assert process.returncode == code == 2
 
 
-def test_the_package_imports_its_parts_when_they_are_asked_for():
+def test_parts_of_the_package_are_imported_on_use():
     loaded = "print('torch' in sys.modules)"
     code = f"import activekd_lite, sys; {loaded}; activekd_lite.Pool; {loaded}"
     assert subprocess.check_output([sys.executable, "-c", code], cwd=ROOT, text=True).split() == [

@@ -50,7 +50,7 @@ class TestContract:
         assert len(picks.unique()) == q
         assert (state.labels[picks] < 0).all()
 
-    def test_the_seed_alone_decides(self, name):
+    def test_picks_depend_only_on_the_seed(self, name):
         predictions, state = situation()
         first = pick(name, predictions, state, 10)
         torch.manual_seed(123)
@@ -97,7 +97,7 @@ def test_the_first_q_of_q_plus_1_picks_are_the_q_picks(name, q):
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_memory_is_that_of_the_predictions(name, largest_allocation):
+def test_memory_stays_near_that_of_the_predictions(name, largest_allocation):
     """No strategy builds all pairs (144 MB here) or full gradient embeddings (154 MB).
 
     The predictions themselves take 5 MB.
@@ -109,7 +109,7 @@ def test_memory_is_that_of_the_predictions(name, largest_allocation):
 
 
 @pytest.mark.slow
-def test_another_process_chooses_the_same():
+def test_another_process_makes_the_same_choice():
     """Hashes, and so the order of sets, differ between processes; selections must not."""
     program = """
 import json, sys
@@ -159,7 +159,7 @@ def blobs(sizes, spread=0.05, seed=0):
     return akd.Predictions((4 * eye).softmax(1), features), axis
 
 
-def test_typiclust_goes_to_the_largest_unlabelled_blob_and_takes_its_middle():
+def test_typiclust_picks_the_middle_of_the_largest_unlabelled_cluster():
     predictions, axis = blobs([20, 50, 30, 10])
     # all in the blob of 50: with the first pick there are as many clusters as blobs
     known = torch.tensor([25, 40, 60])
@@ -205,7 +205,7 @@ def test_probcover_equals_the_matrix_of_all_balls(seed, monkeypatch):
     assert pick("probcover", near, state, 12).tolist() == expected
 
 
-def test_coreset_names_images_whose_features_died():
+def test_coreset_names_images_whose_features_are_zero():
     predictions, state = situation()
     predictions.features[41] = 0
     with pytest.raises(
@@ -214,7 +214,7 @@ def test_coreset_names_images_whose_features_died():
         pick("coreset", predictions, state, 5)
 
 
-def test_probcover_begins_a_next_layer_when_all_is_covered():
+def test_probcover_starts_again_once_everything_is_covered():
     predictions, axis = blobs([20, 50, 30])
     picks = pick("probcover", predictions, akd.LabelState.empty(100), 6)
     assert axis[picks].tolist() == [1, 2, 0, 1, 2, 0]
@@ -259,7 +259,7 @@ def test_pcoreset_by_hand():
     assert pick("pcoreset", predictions, state, 4).tolist() == [1, 3, 2, 4]
 
 
-def test_coreset_looks_at_features_by_angle_and_pcoreset_at_probabilities():
+def test_coreset_compares_features_by_angle_and_pcoreset_probabilities():
     predictions, state = situation()
     scaled = akd.Predictions(predictions.probs, predictions.features * torch.rand(60, 1).add(0.5))
     assert torch.equal(pick("coreset", scaled, state, 10), pick("coreset", predictions, state, 10))
@@ -314,7 +314,7 @@ def test_random_is_uniform():
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
-def test_a_cold_start_works_or_names_the_strategies_that_do(name):
+def test_a_cold_start_works_or_names_strategies_for_it(name):
     predictions, _ = situation()
     nothing = akd.LabelState.empty(60)
     if not strategies.needs_labels(STRATEGIES[name]):
@@ -329,7 +329,7 @@ def test_a_cold_start_works_or_names_the_strategies_that_do(name):
             pick(name, predictions, nothing, 5)
 
 
-def test_an_unknown_strategy_never_becomes_another():
+def test_an_unknown_strategy_is_refused():
     with pytest.raises(
         ValueError,
         match="unknown strategy 'pcore'; known are random, uncertainty, margin, least_confidence",

@@ -15,7 +15,7 @@ from activekd_lite.utils.backbones import STUDENTS, Backbone, find_backbone, tin
 
 @pytest.fixture(autouse=True)
 def nothing_is_fetched(monkeypatch, tmp_path):
-    """No network, known to the hub at once, and an empty cache of torch."""
+    """No network, which the hub client knows at once, and an empty torch cache."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
 
@@ -76,7 +76,7 @@ def test_a_whole_run_with_a_custom_student_and_one_of_timm(
 
 
 class TestWeights:
-    def test_torchvisions_own_are_found_where_torch_keeps_them(self, tmp_path):
+    def test_weights_of_torchvision_are_found_in_torchs_cache(self, tmp_path):
         torch.manual_seed(0)
         net = torchvision.models.resnet18()
         folder = tmp_path / "torch/hub/checkpoints"
@@ -85,7 +85,7 @@ class TestWeights:
         student = build_student("resnet18@64", 5, device="cpu")
         assert torch.equal(student.backbone.layer4[1].conv2.weight, net.layer4[1].conv2.weight)
 
-    def test_dino_goes_into_torchvisions_resnet50(self, tmp_path):
+    def test_dino_weights_fit_torchvisions_resnet50(self, tmp_path):
         state = torchvision.models.resnet50().state_dict()
         state = {k: v for k, v in state.items() if not k.startswith("fc.")}
         folder = tmp_path / "torch/hub/checkpoints"
@@ -150,7 +150,7 @@ class TestWeights:
         with pytest.raises(FileNotFoundError, match="no weights file .*nowhere.pth"):
             build_student("resnet18@64", 5, pretrained=str(tmp_path / "nowhere.pth"), device="cpu")
 
-    def test_nothing_but_tensors_is_unpickled(self, tmp_path):
+    def test_only_tensors_are_unpickled(self, tmp_path):
         class Evil:
             def __reduce__(self):
                 return (open, (str(tmp_path / "was-run"), "w"))
@@ -175,7 +175,7 @@ def test_unknown_names_and_shapes_are_refused_by_value(monkeypatch):
         build_student("flat", 5)
 
 
-def test_random_layers_draw_from_the_runs_seed(small, teacher, quick, monkeypatch):
+def test_random_layers_use_the_seed_of_the_run(small, teacher, quick, monkeypatch):
     """With dropout: the student does not depend on the global random state, and leaves it alone."""
 
     def with_dropout(pretrained):

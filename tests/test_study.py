@@ -20,7 +20,7 @@ def study():
     return sweep.load(sweep.STUDY)
 
 
-def test_every_run_of_its_grid_is_there_with_all_rounds_and_none_else(study):
+def test_the_study_has_every_run_of_its_grid_and_no_other(study):
     runs = sweep.Grid.read(sweep.STUDY / "grid.yaml").runs()
     assert set(study["run"]) == set(runs)
     assert (
@@ -33,7 +33,7 @@ def test_every_run_of_its_grid_is_there_with_all_rounds_and_none_else(study):
     assert sum(path.stat().st_size for path in sweep.STUDY.iterdir()) < 500_000
 
 
-def test_within_a_seed_all_strategies_begin_alike(study):
+def test_within_a_seed_all_strategies_start_the_same(study):
     first = study[study["round"] == 0].groupby(["dataset", "teacher", "seed"])
     assert (first["accuracy_pct"].nunique() == 1).all()
     assert (study.groupby(["dataset", "round"])["labeled_count"].nunique() == 1).all()

@@ -91,7 +91,7 @@ def undisturbed(zygote, tmp_path_factory):
 
 
 @linux
-def test_killed_at_40_moments_and_run_again_everything_is_the_same(zygote, undisturbed, tmp_path):
+def test_a_run_killed_at_any_of_40_moments_and_repeated_is_the_same(zygote, undisturbed, tmp_path):
     """Half of the moments are spread over the time of a run; half are just before or after an
     fsync, a rename, a deletion or a training step. A file being written loses its second half."""
     folder, whole = undisturbed
@@ -114,9 +114,7 @@ def test_killed_at_40_moments_and_run_again_everything_is_the_same(zygote, undis
 
 
 @linux
-def test_of_two_processes_the_second_waits_says_so_and_trains_nothing_again(
-    zygote, undisturbed, tmp_path
-):
+def test_a_second_process_waits_says_so_and_trains_nothing_again(zygote, undisturbed, tmp_path):
     folder, whole = undisturbed
     trial = tmp_path / "trial"
     both = zygote(job(trial, "one"), job(trial, "other"))
@@ -155,7 +153,7 @@ def disk(tmp_path):
 
 
 @linux
-def test_a_full_disk_stops_a_run_that_goes_on_once_there_is_space(
+def test_a_run_stopped_by_a_full_disk_continues_once_there_is_space(
     zygote, undisturbed, disk, tmp_path
 ):
     folder, _ = undisturbed
@@ -223,7 +221,7 @@ def same_or_refused(path: Path, places: list[int], read, expected, remedy: str) 
 
 
 @pytest.mark.parametrize("name", ["config.json", "labels.csv", "rounds.jsonl"])
-def test_every_changed_byte_of_a_runs_small_files_is_found_or_harmless(finished, tmp_path, name):
+def test_every_changed_byte_of_a_runs_small_files_is_detected_or_harmless(finished, tmp_path, name):
     out = shutil.copytree(finished, tmp_path / "run")
 
     def read():
@@ -231,11 +229,11 @@ def test_every_changed_byte_of_a_runs_small_files_is_found_or_harmless(finished,
         return config, records, state.labels.tolist(), state.labeled_round.tolist()
 
     places = range((out / name).stat().st_size)
-    refused = same_or_refused(out / name, places, read, read(), "take another `out`")
+    refused = same_or_refused(out / name, places, read, read(), "choose another `out`")
     assert refused > 0.6 * len(places)  # the others are spaces
 
 
-def test_a_changed_byte_of_a_student_is_found(finished, tmp_path):
+def test_a_changed_byte_of_a_student_is_detected(finished, tmp_path):
     out = shutil.copytree(finished, tmp_path / "run")
     for round in (0, 2):
         path = out / f"student-{round:02d}.safetensors"
@@ -246,11 +244,11 @@ def test_a_changed_byte_of_a_student_is_found(finished, tmp_path):
             student = akd.load_run(out, "cpu", round=round).student
             return {k: v.tolist() for k, v in student.state_dict().items()}
 
-        remedy = f"keep the first {round} lines" if round else "delete"
+        remedy = f"keep only the first {round} lines" if round else "delete"
         assert same_or_refused(path, places, weights, weights(), remedy) == len(places)
 
 
-def test_a_changed_byte_of_a_cache_is_found_or_harmless(small, vlm, tmp_path):
+def test_a_changed_byte_of_a_cache_is_detected_or_harmless(small, vlm, tmp_path):
     path = akd.TeacherCache.build(vlm, small.pool, 2, tmp_path, progress=False).path
 
     def read():
@@ -265,7 +263,7 @@ def test_a_changed_byte_of_a_cache_is_found_or_harmless(small, vlm, tmp_path):
     assert same_or_refused(features, places, read, read(), "delete the folder") == 50
 
 
-def test_a_changed_byte_of_the_generated_images_is_found_and_they_are_made_again(
+def test_a_changed_byte_of_the_generated_images_is_detected_and_they_are_redrawn(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(datasets, "SHAPES_PARTS", {"pool": (40, 0), "test": (36, 1)})
@@ -281,7 +279,7 @@ def test_a_changed_byte_of_the_generated_images_is_found_and_they_are_made_again
     assert same_or_refused(path, places, read, expected, "") == 0
 
 
-def test_a_changed_byte_of_a_persons_answers_is_found_or_harmless(small, tmp_path):
+def test_a_changed_byte_of_a_persons_answers_is_detected_or_harmless(small, tmp_path):
     path = tmp_path / "answers.jsonl"
     journal = Journal(path, small.pool)
     for index in (5, 7, 9):
@@ -299,7 +297,7 @@ def test_a_changed_byte_of_a_persons_answers_is_found_or_harmless(small, tmp_pat
     assert same_or_refused(path, places, read, read(), "") > 0.6 * len(places)
 
 
-def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_path):
+def test_damaged_rounds_can_be_repeated(small, teacher, quick, finished, tmp_path):
     """After the damaged lines of rounds.jsonl are removed, as the error says, the same command
     gives the same run; a damaged config.json is rewritten."""
     expected = akd.load_run(finished, "cpu")
@@ -312,7 +310,7 @@ def test_what_is_damaged_can_be_done_again(small, teacher, quick, finished, tmp_
             akd.load_run(out, "cpu")
         if name != "config.json":
             lines = (out / "rounds.jsonl").read_bytes().split(b"\n")
-            whole = int(str(error.value).split("keep the first ")[1].split()[0])
+            whole = int(str(error.value).split("keep only the first ")[1].split()[0])
             (out / "rounds.jsonl").write_bytes(b"\n".join([*lines[:whole], b""]))
         again = go_on(small, teacher, quick, out)
         assert [r.outcome() for r in again.records] == [r.outcome() for r in expected.records]
@@ -329,7 +327,7 @@ def test_a_run_of_an_older_version_is_refused_as_such(finished, tmp_path):
     newer = [files.with_checksum(line | {"mood": "good"}) for line in unsealed]
     for content, which in ((older, "an older version"), (newer, "another version")):
         (out / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in content))
-        message = rf"rounds.jsonl was written by {which} of activekd-lite; delete .* take another"
+        message = rf"rounds.jsonl was written by {which} of activekd-lite; delete .* choose another"
         with pytest.raises(ValueError, match=message):
             akd.load_run(out)
 
@@ -374,13 +372,13 @@ def test_changed_data_are_refused_and_the_difference_is_shown(
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(
         ValueError,
-        match=shown + r'"[0-9a-f]{8}.* stored, "[0-9a-f]{8}.* requested\); take another `out`',
+        match=shown + r'"[0-9a-f]{8}.* stored, "[0-9a-f]{8}.* requested\); choose another `out`',
     ):
         go_on(change(small), None, quick, tmp_path, rounds=0)
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
-def test_no_label_is_in_a_configuration_and_a_persons_are_not_asked_for(small, quick, tmp_path):
+def test_a_configuration_holds_no_labels_and_asks_no_person_for_any(small, quick, tmp_path):
     class Asked(akd.Oracle):
         num_classes, unknown_count = 10, 0
 
@@ -399,7 +397,7 @@ def test_no_label_is_in_a_configuration_and_a_persons_are_not_asked_for(small, q
     assert len(go_on(small, None, quick, None, rounds=0).config["labels"]) == 64
 
 
-def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finished, tmp_path):
+def test_students_of_all_rounds_are_kept_on_request(small, teacher, quick, finished, tmp_path):
     last = go_on(small, teacher, quick, tmp_path, keep_students=False)
     assert [path.name for path in tmp_path.glob("student*")] == ["student-02.safetensors"]
     with pytest.raises(
@@ -421,7 +419,7 @@ def test_students_of_all_rounds_are_kept_if_wanted(small, teacher, quick, finish
     assert len(list(finished.glob("student*"))) == 3  # read, not written
 
 
-def test_a_finished_run_needs_no_lock_and_no_place_to_write(
+def test_a_finished_run_is_read_without_a_lock_from_a_read_only_folder(
     small, teacher, quick, finished, monkeypatch
 ):
     def refused(*args):
@@ -467,7 +465,7 @@ def test_within_a_process_a_thread_waits_for_another_but_never_for_itself(
         pytest.fail("two at work")
 
 
-def test_a_run_that_goes_on_while_it_is_read_is_read_again(
+def test_a_run_that_continues_while_it_is_read_is_read_again(
     small, teacher, quick, tmp_path, monkeypatch
 ):
     """Its last student has been removed when it is opened, as another round has finished."""
@@ -485,7 +483,7 @@ def test_a_run_that_goes_on_while_it_is_read_is_read_again(
     (tmp_path / "student-02.safetensors").unlink()
     with pytest.raises(
         FileNotFoundError,
-        match=r"student-02.safetensors is missing; keep the first 2 lines of rounds.jsonl",
+        match=r"student-02.safetensors is missing; keep only the first 2 lines of rounds.jsonl",
     ):
         akd.load_run(tmp_path, "cpu")
 
@@ -494,7 +492,7 @@ def interrupt(record):
     raise KeyboardInterrupt
 
 
-def test_half_done_work_is_removed_when_the_run_goes_on(small, teacher, quick, tmp_path):
+def test_unfinished_work_is_removed_when_the_run_continues(small, teacher, quick, tmp_path):
     with contextlib.suppress(KeyboardInterrupt):
         go_on(small, teacher, quick, tmp_path, keep_students=False, on_round=interrupt)
     partial = [".labels.csv.1.partial", ".student-01.safetensors.1.partial"]
@@ -506,7 +504,7 @@ def test_half_done_work_is_removed_when_the_run_goes_on(small, teacher, quick, t
 
 
 @linux
-def test_a_file_that_took_its_name_is_on_the_disk_before_the_next_is_written(tmp_path, monkeypatch):
+def test_a_renamed_file_is_on_disk_before_the_next_is_written(tmp_path, monkeypatch):
     done = []
     replace_, fsync = os.replace, os.fsync
     monkeypatch.setattr(os, "replace", lambda *a: (replace_(*a), done.append("named"))[0])

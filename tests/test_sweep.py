@@ -68,7 +68,7 @@ def test_the_table_has_every_round_of_every_run(finished):
     )
 
 
-def test_a_folder_of_runs_that_no_sweep_made_is_read_too(finished, tmp_path):
+def test_a_folder_of_single_runs_is_read_like_a_sweep(finished, tmp_path):
     root, table = finished
     shutil.copytree(root / "runs/digits/random-clap", tmp_path / "mine")
     assert set(sweep.load(tmp_path)["run"]) == {"mine/seed0", "mine/seed1"}
@@ -81,7 +81,7 @@ def test_a_folder_of_runs_that_no_sweep_made_is_read_too(finished, tmp_path):
         sweep.load(tmp_path / "nothing")
 
 
-def test_the_strategy_changes_nothing_before_it_is_asked(finished):
+def test_the_strategy_changes_nothing_before_its_first_query(finished):
     """Round 0 is the same for all strategies, except for the labels that it asks for."""
     root, _ = finished
     for teacher in ("activekd", "clap", "plain"):
@@ -107,7 +107,7 @@ def test_the_strategy_changes_nothing_before_it_is_asked(finished):
     assert not torch.equal(*starts)
 
 
-def test_a_second_sweep_trains_nothing_and_more_seeds_only_what_is_new(finished, monkeypatch):
+def test_a_repeated_sweep_trains_nothing_and_more_seeds_train_only_new_runs(finished, monkeypatch):
     root, table = finished
     trained = []
     monkeypatch.setattr(
@@ -132,7 +132,7 @@ def test_a_second_sweep_trains_nothing_and_more_seeds_only_what_is_new(finished,
     shutil.rmtree(root / "runs/digits/random-activekd/seed2")
 
 
-def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(
+def test_a_failed_run_is_tried_again_and_recorded_and_the_others_continue(
     finished, tmp_path, monkeypatch, capsys
 ):
     root, table = finished
@@ -167,7 +167,7 @@ def test_a_run_that_fails_is_tried_again_and_noted_and_the_others_go_on(
     assert json.loads((out / broken / "config.json").read_text()) == config
 
 
-def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path, capsys):
+def test_a_sweep_without_any_finished_run_says_why(tmp_path, capsys):
     grid = sweep.Grid(strategies=("random",), distill=(False,), rounds=5000)
     with pytest.raises(
         RuntimeError, match=r"none of the 1 runs .* says why: ValueError: .*5000 rounds of 10"
@@ -191,7 +191,7 @@ def test_a_sweep_of_which_nothing_can_be_finished_says_why(tmp_path, capsys):
     assert "5000 rounds of 10" in capsys.readouterr().err
 
 
-def test_a_name_that_is_a_path_makes_nothing_and_is_refused(tmp_path, monkeypatch, capsys):
+def test_a_name_that_is_a_path_is_refused_before_anything_is_written(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -234,7 +234,7 @@ def test_every_run_that_fails_has_a_line_and_the_sweep_exits_with_1(tmp_path, ca
     )
 
 
-def test_time_is_estimated_from_what_is_done(tmp_path):
+def test_time_is_estimated_from_finished_trainings(tmp_path):
     grid = sweep.Grid(strategies=("random", "badge"), distill=(True, False), rounds=2)
 
     def done(folder, seconds):
@@ -261,7 +261,7 @@ def test_time_is_estimated_from_what_is_done(tmp_path):
             sweep.estimate(grid, tmp_path)
 
 
-def test_old_and_new_runs_make_one_table(finished, tmp_path):
+def test_runs_of_old_and_new_versions_make_one_table(finished, tmp_path):
     root, _ = finished
     shutil.copytree(root / "runs/digits/random-clap/seed0", tmp_path / "new")
     shutil.copytree(Path(__file__).parent / "fixtures/run-0.1", tmp_path / "old")
@@ -276,7 +276,7 @@ def test_old_and_new_runs_make_one_table(finished, tmp_path):
     assert ("were not recorded" in old) != ("were not recorded" in new)
 
 
-def test_what_runs_share_is_loaded_once(monkeypatch, tmp_path):
+def test_shared_inputs_are_loaded_once(monkeypatch, tmp_path):
     loads, real = [], RunConfig.load
     monkeypatch.setattr(
         RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k)

@@ -186,11 +186,11 @@ def test_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
     assert "2 views x 1100 images x 128 numbers" in capsys.readouterr().out
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
-    assert "all that is needed is here" in out
+    assert "everything needed is installed" in out
     assert "handwritten digits, unseen" in out
 
 
-def test_doctor_says_what_is_missing_and_what_may_be(monkeypatch, capsys):
+def test_doctor_says_what_is_missing_and_what_is_optional(monkeypatch, capsys):
     found = doctor._version
     monkeypatch.setattr(
         doctor, "_version", lambda name: None if name in ("timm", "nbval") else found(name)
@@ -203,7 +203,7 @@ def test_doctor_says_what_is_missing_and_what_may_be(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "timm            MISSING: run make install" in out
     assert "nbval           not installed (optional)" in out
-    assert "not ready: timm" in out
+    assert "missing: timm" in out
 
 
 def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, monkeypatch, capsys):
@@ -221,13 +221,13 @@ def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, mon
     assert cli.main(["cache", "verify"]) == 1
     assert "damaged in 1 shards" in capsys.readouterr().out
     assert cli.main(["cache", "prune"]) == 0
-    assert "1 caches could go; --yes deletes them" in capsys.readouterr().out
+    assert "1 caches can be deleted: add --yes" in capsys.readouterr().out
     assert features.is_file()
     assert cli.main(["cache", "prune", "--yes"]) == 0
     assert not features.exists()
 
 
-def test_help_and_a_misspelt_command_import_nothing_heavy():
+def test_help_and_a_misspelt_command_import_nothing_slow():
     code = (
         "import sys; from activekd_lite import cli; cli.main(['--help']); cli.main(['rnu'])\n"
         "sys.exit(' '.join({'torch', 'numpy', 'pandas', 'timm', 'yaml'} & set(sys.modules)))"
@@ -264,7 +264,7 @@ def test_every_command_has_help(capsys):
         (["data", "check", "dtd", "eurosat"], "Unused Tokens: ['eurosat']."),
     ],
 )
-def test_wrong_words_on_the_command_line_exit_with_2_and_one_line(words, complaint, capsys):
+def test_invalid_arguments_exit_with_2_and_one_line(words, complaint, capsys):
     assert cli.main(words) == 2
     error = capsys.readouterr().err
     assert error.startswith("activekd-lite: ")
@@ -281,7 +281,7 @@ def test_the_last_of_a_repeated_option_counts():
     assert {k: v for k, v in vars(train).items() if v is not None} == {"lr": -1e-3}
 
 
-def test_ctrl_c_says_how_to_go_on(monkeypatch, capsys):
+def test_ctrl_c_says_how_to_resume(monkeypatch, capsys):
     def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 

@@ -28,14 +28,14 @@ def accuracy(teacher, data, index):
 
 
 class TestClap:
-    def test_until_fitted_it_is_the_zero_shot_teacher(self, clap, vlm, small, teacher):
+    def test_before_fitting_clap_is_the_zero_shot_teacher(self, clap, vlm, small, teacher):
         weights = vlm.text_weights(small.classnames, small.templates, "raw")
         torch.testing.assert_close(
             clap.probs(), akd.ZeroShotTeacher(teacher.cache, weights).probs()
         )
         assert torch.equal(clap.fitted(akd.LabelState.empty(150), 0).probs(), clap.probs())
 
-    def test_it_minimises_what_the_paper_says(self, clap, state):
+    def test_clap_minimises_the_objective_of_the_paper(self, clap, state):
         """Five whole-batch passes equal gradient descent on the paper's objective in float64."""
         views = replace(clap.cache.views, count=1)
         one_view = replace(clap.cache, features=clap.cache.features[:1], views=views)
@@ -59,7 +59,7 @@ class TestClap:
         assert (found - clap.start).abs().max() > 1e-2
 
     @pytest.mark.slow
-    def test_labels_make_it_better_on_images_it_was_not_given(self, vlm, digits, tmp_path):
+    def test_labels_improve_clap_on_other_images(self, vlm, digits, tmp_path):
         cache = akd.TeacherCache.build(vlm, digits.pool, 2, tmp_path, progress=False)
         index = digits.oracle.initial_indices(5, akd.seeding.generator(0, "labels"))
         state = akd.LabelState.empty(1100).with_labels(index, digits.oracle.label(index), 0)
@@ -69,7 +69,7 @@ class TestClap:
         rest, now = state.unlabeled_indices, teacher.fitted(state, 0)
         assert accuracy(now, digits, rest) > accuracy(teacher, digits, rest) + 3
 
-    def test_the_constraint_holds_a_prototype_where_it_was(self, clap, state):
+    def test_the_constraint_keeps_a_prototype_near_its_start(self, clap, state):
         moved = {}
         for constraint in (0.0, 10.0):
             config = akd.ClapConfig(constraint=constraint)
@@ -77,7 +77,7 @@ class TestClap:
             moved[constraint] = (teacher.fitted(state, 0).prototypes - clap.start).norm()
         assert moved[10.0] < moved[0.0] / 2
 
-    def test_a_class_without_a_label_is_not_held(self, clap, state):
+    def test_a_class_without_a_label_is_not_constrained(self, clap, state):
         few = torch.nonzero(state.labels == 3).flatten()
         held = clap._confidence(few, state.labels[few])
         assert held[3] > 0
@@ -151,7 +151,7 @@ class TestClap:
 
 
 class TestLogits:
-    def test_a_teachers_own_logits_give_its_own_run(self, small, teacher, quick):
+    def test_the_logits_of_a_teacher_give_the_run_of_that_teacher(self, small, teacher, quick):
         """Picks and accuracies are equal; other numbers are close.
 
         Logits of 150 images and of 8 may differ in the last bit.
@@ -171,7 +171,7 @@ class TestLogits:
                 # losses are rounded to 4 digits
                 assert losses == pytest.approx(b.loss_curve[part], rel=1e-4, abs=2e-4)
 
-    def test_one_answer_an_image_serves_every_view(self, small, quick):
+    def test_logits_without_views_serve_every_view(self, small, quick):
         array = np.random.default_rng(0).normal(size=(150, 10))
         brought = akd.teacher.from_logits(array)
         logits = brought.logits(torch.tensor([5, 5, 9]), torch.tensor([0, 4, 2]))
@@ -182,7 +182,7 @@ class TestLogits:
         cold = akd.run_active_learning(small, brought, rounds=0, **options)
         assert cold.records[0].labeled_count == 5
 
-    def test_a_teacher_that_learns_is_asked_each_round(self, small, quick):
+    def test_a_teacher_that_learns_is_refitted_in_each_round(self, small, quick):
         seen = []
 
         def refit(state):
@@ -198,7 +198,7 @@ class TestLogits:
         with pytest.raises(ValueError, match=f"refit gave logits {shapes}"):
             akd.run_active_learning(small, wrong, rounds=0, train=quick, progress=False)
 
-    def test_what_cannot_be_is_refused_by_value(self, small, quick):
+    def test_invalid_logits_are_refused_by_value(self, small, quick):
         for array, complaint in (
             (np.zeros(5), r"logits are \(5,\)"),
             (np.zeros((5, 3), int), "torch.int64; floats"),

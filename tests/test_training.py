@@ -61,7 +61,9 @@ def answers(small, state, teacher, config, seed=0, student="tiny-cnn"):
     return akd.predict(net, small.test.images, kd_weight=config.kd_weight, beta=config.beta).probs
 
 
-def test_same_seed_same_student_whatever_was_drawn_before(small, state, teacher, quick):
+def test_the_same_seed_gives_the_same_student_whatever_was_drawn_before(
+    small, state, teacher, quick
+):
     first = answers(small, state, teacher, quick)
     torch.manual_seed(99)
     assert torch.equal(first, answers(small, state, teacher, quick))
@@ -86,7 +88,7 @@ def test_every_setting_alone_changes_the_student(small, state, teacher, field):
     assert not torch.equal(first, other)
 
 
-def test_passes_make_the_steps():
+def test_passes_set_the_number_of_steps():
     config = akd.TrainConfig(passes=200, batch_size=64)
     assert [config.steps_for(n) for n in (100, 1600, 1)] == [313, 5000, 4]
     assert [replace(config, padded=True).steps_for(n) for n in (100, 1600, 1)] == [400, 5000, 200]
@@ -124,7 +126,7 @@ def test_a_padded_set_repeats_the_images_that_were_labelled_first(small, state):
     torch.testing.assert_close(counts[first], expected, atol=0.01, rtol=0)
 
 
-def test_a_pass_shows_every_image_as_often(state):
+def test_a_pass_shows_every_image_equally_often(state):
     config = akd.TrainConfig(
         pool_passes=2, batch_size=28, labeled_sampling="passes", unlabeled_sampling="passes"
     )
@@ -147,7 +149,7 @@ def test_separate_batches_are_normalised_apart(small, state, teacher, monkeypatc
         seen.clear()
 
 
-def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
+def test_evaluation_may_mix_the_heads_differently(small, state, teacher, quick):
     config = replace(quick, kd_weight=0.3, beta=2.0, eval_kd_weight=0.8, eval_beta=0.5)
     assert config.mixing(True) == {"kd_weight": 0.3, "beta": 2.0}
     assert config.mixing(True, evaluation=True) == {"kd_weight": 0.8, "beta": 0.5}
@@ -162,7 +164,7 @@ def test_evaluation_may_mix_the_heads_otherwise(small, state, teacher, quick):
     assert same.records[0].calibration_error_pct != other.records[0].calibration_error_pct
 
 
-def test_half_precision_learns_the_same(small, state, teacher):
+def test_half_precision_learns_nearly_the_same(small, state, teacher):
     # float16 takes a second per step on a CPU
     for precision, steps in (("bfloat16", 40), ("float16", 3)):
         config = akd.TrainConfig(steps=steps, batch_size=8)
@@ -236,7 +238,7 @@ def test_learning_rate_rises_then_falls_to_zero():
 
 
 @pytest.mark.slow
-def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
+def test_the_student_learns_the_teacher_on_unlabelled_images(small, state, teacher):
     """The kd_head agrees with the teacher on the pool far more often than a plain student does."""
     config = akd.TrainConfig(steps=120, batch_size=32)
     expected = teacher.probs().argmax(dim=1)
@@ -251,7 +253,7 @@ def test_the_teacher_is_learnt_on_images_without_labels(small, state, teacher):
     assert taught > agreement(None, 0.0) + 0.1
 
 
-def test_labels_are_learnt(small, state):
+def test_the_student_learns_the_labels(small, state):
     config = akd.TrainConfig(steps=60, batch_size=16)
     net = akd.train_student(small.pool, state, config=config, device="cpu")
     index = state.labeled_indices
@@ -285,7 +287,7 @@ def test_views_kept_or_rendered_on_demand_are_the_same_pixels(small):
     assert (levels > 0).float().mean() < 1e-3
 
 
-def test_predictions_do_not_depend_on_batches_and_leave_no_trace(small, state, quick):
+def test_predictions_do_not_depend_on_batches_and_change_no_state(small, state, quick):
     net = akd.train_student(small.pool, state, config=quick, device="cpu")
     before = {k: v.clone() for k, v in net.state_dict().items()}
     net.train()
@@ -295,7 +297,7 @@ def test_predictions_do_not_depend_on_batches_and_leave_no_trace(small, state, q
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
 
 
-def test_predictions_carry_what_each_head_says(small, state, teacher, quick):
+def test_predictions_include_those_of_each_head(small, state, teacher, quick):
     net = akd.train_student(small.pool, state, teacher, config=quick, device="cpu")
     both = akd.predict(net, small.test.images, kd_weight=0.3, beta=2.0)
     with torch.inference_mode():
@@ -328,7 +330,7 @@ def test_tiny_resnet_starts_from_its_pretrained_backbone():
     assert not torch.equal(pretrained.backbone[0].weight, fresh.backbone[0].weight)
 
 
-def test_what_cannot_be_trained_is_refused_by_value(small, teacher, state):
+def test_impossible_trainings_are_refused_by_value(small, teacher, state):
     known = "known are tiny-cnn, tiny-resnet, resnet18.*did you mean resnet"
     with pytest.raises(ValueError, match=f"unknown student 'resnet9'; {known}"):
         akd.build_student("resnet9", 10)

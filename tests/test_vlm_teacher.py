@@ -45,7 +45,7 @@ def test_text_weights_are_open_clips(vlm):
     torch.testing.assert_close(vlm.text_weights(names, templates, average="raw"), expected)
 
 
-def test_words_it_never_saw_are_named(vlm):
+def test_words_that_the_model_never_saw_are_named(vlm):
     with pytest.warns(
         UserWarning, match=r"tiny-clip never saw the words \['elephant', 'portrait'\]"
     ):
@@ -57,7 +57,7 @@ def test_known_words_give_no_warning(vlm, recwarn):
     assert not recwarn.list
 
 
-def test_bad_questions_are_refused_by_value(vlm):
+def test_invalid_prompts_are_refused_by_value(vlm):
     for template in ("a photo", "a {} {}", "a {{}}", "a {0}", "a {name}", "a {} {"):
         with pytest.raises(
             ValueError, match=rf"templates \[{re.escape(repr(template))}\] do not hold {{}} once"

@@ -14,7 +14,7 @@ import activekd_lite as akd
 from activekd_lite.course import pages
 from activekd_lite.plots.base import PLOTLY, SHOWN_ROWS
 from activekd_lite.widgets.base import is_interactive
-from activekd_lite.widgets.scatter import groups, points
+from activekd_lite.widgets.page import groups, indices_of, mask_of, points
 
 WIDGETS = akd.widgets
 VIEW = "application/vnd.jupyter.widget-view+json"
@@ -52,6 +52,11 @@ def explorers(small, probs, layout, predictions, state):
         "simplex": lambda **more: simplex(small, probs, layouts=layouts, state=state, **more),
         "stepper": lambda **more: stepper(small, predictions, state, budget=6, **more),
     }
+
+
+def send(explorer, kind, **fields):
+    """What the page would send."""
+    explorer._on_message(explorer.widget, {"kind": kind} | fields, [])
 
 
 @pytest.mark.parametrize("name", ["simplex", "stepper"])
@@ -162,10 +167,11 @@ def test_a_umap_takes_the_place_of_the_main_components(small, probs, monkeypatch
     )
     explorer = WIDGETS.SimplexExplorer(small, probs)
     _ = explorer.widget
-    assert explorer._points.titles[1] == "main components"
+    page = explorer.widget
+    assert (page.view["layout"], page.view["progress"]) == ("main components", "UMAP")
     started[0]()
-    assert explorer._points.titles[1] == "UMAP"
-    drawn = np.frombuffer(explorer._points.xys[1], "<f4").reshape(-1, 2)
+    assert (page.view["layout"], page.view["progress"]) == ("UMAP", None)
+    drawn = np.frombuffer(page.map, "<f4").reshape(-1, 2)
     assert np.corrcoef(drawn[:, 0], xy[:, 0])[0, 1] > 0.999
     explorer.close()
     started[0]()  # one that is ready after the explorer was closed finds nothing to draw on
@@ -196,14 +202,14 @@ def test_a_selection_is_shared(small, probs, layout):
         WIDGETS.SimplexExplorer(small, probs, layouts={"line": layout}, selection=selection)
         for _ in range(2)
     )
-    _ = first.widget, second.widget
-    first._points.selected = [5, 3]
-    assert second.selected.tolist() == [3, 5] == second._points.selected
-    assert "2 selected." in second._summary.value
-    second._export.value = "149, 7 1000"  # there is no image 1000
-    assert first.selected.tolist() == [7, 149]
+    pages = first.widget, second.widget
+    pages[0].select([5, 3], 150)
+    assert second.selected.tolist() == [3, 5] == pages[1].selected
+    assert pages[1].view["selected"] == 2
+    send(second, "typed", text="149, 7 1000")  # there is no image 1000
+    assert first.selected.tolist() == [7, 149] == pages[0].selected
     first.close()
-    second._points.selected = [1]
+    pages[1].select([1], 150)
     assert selection.indices == (1,)
     second.close()
 
@@ -214,9 +220,11 @@ def test_a_selection_is_shared(small, probs, layout):
 def test_every_colour_gives_each_image_a_look(explorers, colour, small, probs, state):
     explorer = explorers["simplex"]()
     _ = explorer.widget
-    explorer._menus["colour"].value = colour
-    of = np.frombuffer(explorer._points.groups[0], "<i2")
-    looks = explorer._points.looks
+    send(explorer, "choose", colour=colour)
+    page = explorer.widget
+    of, looks = np.frombuffer(page.groups, "<i2"), page.view["looks"]
+    legend = {entry["key"]: entry["count"] for entry in page.view["legend"]}
+    assert legend == {g: of.tolist().count(g) for g in set(of.tolist()) - {-1}}
     assert len(of) == len(small.pool)
     assert of.max() < len(looks)
     if colour == "true label":
@@ -298,5 +306,26 @@ def test_what_does_not_fit_is_refused(small, probs, predictions, state):
 
 
 def test_numbers_go_to_the_browser_in_little_endian():
-    assert np.frombuffer(points([np.array([[1.5, np.nan]])])[0], "<f4").tolist()[0] == 1.5
-    assert np.frombuffer(groups([np.array([-1, 300])])[0], "<i2").tolist() == [-1, 300]
+    assert np.frombuffer(points(np.array([[1.5, np.nan]])), "<f4").tolist()[0] == 1.5
+    assert np.frombuffer(groups(np.array([-1, 300])), "<i2").tolist() == [-1, 300]
+
+
+def test_a_selection_is_a_bit_mask():
+    indices = [0, 7, 8, 1000]
+    mask = mask_of(indices, 1001)
+    assert len(mask) == 126
+    assert indices_of(mask) == indices
+    assert mask_of([], 1001) == b""
+    assert indices_of(b"") == []
+
+
+def test_a_message_that_cannot_be_followed_is_an_error_on_the_page(explorers):
+    explorer = explorers["simplex"]()
+    page, before = explorer.widget, list(explorer.corners)
+    send(explorer, "corner", place=0, name="eleven")
+    assert "eleven" in page.view["error"]
+    assert explorer.corners == before
+    send(explorer, "no such thing")
+    send(explorer, "choose", colour="confidence")
+    assert page.view["error"] == ""
+    explorer.close()

@@ -22,8 +22,8 @@ app = App(
     version_flags=(),
     exit_on_error=False,
     print_error=False,
-    # No --no-x unless an option defines it; of a repeated option the last value counts; False is
-    # not shown as a default.
+    # Unless an option defines it there is no --no-x. The last value of a repeated option counts.
+    # False is not shown as a default.
     default_parameter=Parameter(
         negative=(), allow_repeating=True, show_default=lambda value: value or None
     ),

@@ -29,7 +29,7 @@ def command(
     config: Annotated[Config, opt.FLAT] = Config(),
     folders: Annotated[opt.Folders, opt.FLAT] = opt.Folders(),
 ) -> int:
-    """Encode a pool with the teacher, or look after the caches that exist.
+    """Encode a pool with the teacher, or manage existing caches.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def command(
     paper
         Encode as the paper's protocol needs it.
     unused_days
-        prune: also take caches that were not opened for this many days.
+        prune: also list caches that were not opened for this many days.
     yes
         prune: delete them, instead of only listing them.
     """
@@ -59,7 +59,7 @@ def _print_built(built: cache.TeacherCache) -> None:
     views, size, dim = built.features.shape
     mib = built.features.nbytes / 2**20
     print(f"{built.path}: {views} views x {size} images x {dim} numbers, ", end="")
-    print(f"{mib:.1f} MiB, checksums right")
+    print(f"{mib:.1f} MiB, checksums match")
 
 
 def _info(folder: str) -> int:
@@ -74,7 +74,7 @@ def _info(folder: str) -> int:
 def _verify(folder: str) -> int:
     found = cache.verify(folder)
     for path, reason in found.items():
-        print(f"{path}: {reason or 'checksums right'}")
+        print(f"{path}: {reason or 'checksums match'}")
     return 1 if any(found.values()) else 0
 
 
@@ -82,5 +82,5 @@ def _prune(folder: str, unused_days: float | None, delete: bool) -> int:
     found = cache.prune(folder, unused_days, delete=delete)
     for path, reason in found.items():
         print(f"{path}: {reason}{', deleted' if delete else ''}")
-    print(f"{len(found)} caches " + ("deleted" if delete else "could go; --yes deletes them"))
+    print(f"{len(found)} caches " + ("deleted" if delete else "can be deleted: add --yes"))
     return 0

@@ -24,7 +24,7 @@ def command(
         The only job: look for missing files.
     """
     if dataset in LAYOUTS and (missing := missing_parts(dataset, folders.root)):
-        print(f"{dataset} is not whole; data/README.md says how to get it. Missing:")
+        print(f"{dataset} is incomplete; data/README.md says how to get it. Missing:")
         print("\n".join(f"  {path}" for path in missing))
         return 1
     source = find(dataset, folders.root)

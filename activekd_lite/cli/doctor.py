@@ -43,10 +43,10 @@ def _check_installation() -> int:
     try:
         digits = load_dataset("digits")
         accuracy = zero_shot_accuracy_pct(load_vlm(), digits)
-        print(f"tiny-clip       right on {accuracy:.1f} % of ", end="")
-        print(f"{len(digits.test)} handwritten digits, unseen")
+        print(f"tiny-clip       accuracy {accuracy:.1f} % on ", end="")
+        print(f"{len(digits.test)} handwritten digits that it has not seen")
     except (ValueError, OSError) as error:
         missing.append("tiny-clip")
         print(f"tiny-clip       BROKEN: {error}")
-    print(f"\nnot ready: {', '.join(missing)}" if missing else "\nall that is needed is here")
+    print(f"\nmissing: {', '.join(missing)}" if missing else "\neverything needed is installed")
     return 1 if missing else 0

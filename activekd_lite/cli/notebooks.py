@@ -34,7 +34,7 @@ def command(
     out
         Folder of the executed notebooks and their index.html.
     parameters
-        Set a parameter of the notebooks that have it; trainings are then kept under --out.
+        Set a parameter in the notebooks that have it; training runs are then kept under --out.
     folder
         Folder of the notebooks. Default: notebooks/ of the clone.
     refresh
@@ -46,7 +46,7 @@ def command(
     """
     if sum(map(bool, (parameters, refresh, student or solutions))) > 1:
         raise ValueError(
-            "-p, --refresh and --student or --solutions are for different jobs; give one of them"
+            "-p, --refresh and --student or --solutions do different things; give one of them"
         )
     if student or solutions:
         return _copy(names, student, solutions, folder)
@@ -74,7 +74,7 @@ def _print_outcomes(outcomes: Sequence[notebooks.Outcome]) -> int:
         if o.error:
             state = f"FAILED in {o.failed_cell}: {o.error}"
         elif o.skipped:
-            state += ", there already"
+            state += ", kept from an earlier run"
         print(f"{o.name:32} {state}")
     return 1 if any(o.error for o in outcomes) else 0
 

@@ -1,4 +1,4 @@
-"""`activekd-lite report`, and what `sweep` prints of its results."""
+"""`activekd-lite report`, and the summary that `sweep` prints."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def write_report(results: pd.DataFrame, folder: Path, page: str | Path | None = 
     report.write(results, page, teacher_accuracy_pct=sweep.teachers(folder), failed=failed)
     print("\nmean test accuracy over the rounds (AULC, %), ± 95 % interval over the seeds\n")
     print(statistics.summary(results).to_string(index=False))
-    print(f"\n{results['run'].nunique()} runs; figures and tests of what they say are in {page}")
+    print(f"\n{results['run'].nunique()} runs; figures and significance tests are in {page}")
     return print_failures(folder)
 
 

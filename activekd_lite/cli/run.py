@@ -13,7 +13,7 @@ COLUMNS = ["round", "labeled_count", "accuracy_pct", "calibration_error_pct", "c
 Average = Literal["normalized", "raw"]
 Config = opt.options_class(
     "Config",
-    opt.option("student", str, opt.STUDENT, "suits the data set"),
+    opt.option("student", str, opt.STUDENT, "the data set's own"),
     *opt.mirror(RunConfig, strategy=opt.STRATEGY),
     opt.option("selection_source", opt.SelectionSource, opt.SOURCE, "mixed"),
     opt.option("average", Average, "Average of the prompts' features.", "normalized; for clap raw"),
@@ -43,7 +43,7 @@ def command(
     Parameters
     ----------
     no_distill
-        Plain active learning without a teacher: same start, same steps.
+        Plain active learning, without a teacher, from the same start and with the same steps.
     paper
         Start from the paper's protocol; other options override it.
     out
@@ -58,7 +58,7 @@ def command(
     print(result.to_frame()[COLUMNS].to_string(index=False, float_format="%.2f"))
     print(f"\nmean accuracy over the rounds (AULC): {result.aulc_pct:.1f} %")
     print(f"the run is in {out}", end="")
-    print(f"; {before} of its rounds were there already" if before else "")
+    print(f"; {before} of its rounds were finished before" if before else "")
 
 
 def run_config(dataset: str, teacher: str | None, paper: bool, options: Any) -> RunConfig:

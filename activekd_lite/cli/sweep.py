@@ -22,7 +22,7 @@ Settings = opt.options_class(
     "Settings",
     _axis("--dataset", "datasets", str, opt.DATASET, "digits"),
     _axis("--teacher", "teachers", opt.TeacherKind, opt.TEACHER, "zero-shot"),
-    _axis("--student", "students", str, opt.STUDENT, "suits the data set"),
+    _axis("--student", "students", str, opt.STUDENT, "the data set's own"),
     _axis(
         "--strategy", "strategies", str, opt.STRATEGY, "the paper's six; with --paper its code's"
     ),
@@ -105,7 +105,7 @@ def _run_notebooks(grid: Grid, notebook: str, out: str, where: dict) -> int:
         print(f"FAILED {name}: {reason}")
     count = len(outcomes)
     page = Path(out, "index.html")
-    print(f"{count - len(failed)} of {count} notebooks ran through; open {page}")
+    print(f"{count - len(failed)} of {count} notebooks ran without an error; open {page}")
     return 1 if failed else 0
 
 
@@ -119,7 +119,7 @@ def _dry_run(grid: Grid, out: str, workers: int) -> int:
     if math.isfinite(seconds):
         time = f"about {datetime.timedelta(seconds=round(seconds))}"
     else:
-        time = "no training is done yet to go by"
+        time = "unknown until a training is finished"
     if len(left):
         print(f"time left with {workers} workers: {time}")
     return 0

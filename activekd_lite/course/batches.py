@@ -36,15 +36,15 @@ def run(
     memory_limit: str | int = "auto",
     progress: bool = True,
 ) -> dict[str, str]:
-    """Execute `notebook` with papermill for each run of `grid`; skip those that ran through before.
+    """Execute `notebook` with papermill for each run of `grid`; skip those that have finished.
 
     The notebook gets those settings of a run that are among its parameters: `strategy`, or
     `strategies` with a single entry, and so on. Runs with the same values are executed once
     (notebook 04 compares with and without distillation itself).
     workers, scheduler, memory_limit: see `cluster.run_tasks`.
 
-    Returns, by name, the failed cell and its error, or "" for a notebook that ran through. A failed
-    one is kept up to the failed cell.
+    Returns, by name, the failed cell and its error, or "" for a notebook that finished. A failed
+    notebook is kept up to the failed cell.
     Raises FileNotFoundError if the notebook does not exist.
     Raises ValueError for settings of the grid that are not among the notebook's parameters.
     """

@@ -53,7 +53,7 @@ TABLE_HEADER = """| notebook | the question it answers | time | memory |
 class Outcome:
     """The result of running a notebook.
 
-    failed_cell and error are empty if it ran through; skipped means that it had been run before.
+    failed_cell and error are empty if it finished; skipped means that an earlier run was kept.
     """
 
     name: str
@@ -78,7 +78,7 @@ def check_parameters() -> None:
     if injected:
         known = [name for cell in cells[: injected[0]] for name in assigned(cell)]
         given = [name for place in injected for name in assigned(cells[place])]
-        # Nothing is known if a reader has run the added cell first, by hand.
+        # Unknown if a reader has run the added cell first, by hand.
         _check_known(given, known or given)
 
 

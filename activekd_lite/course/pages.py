@@ -52,7 +52,7 @@ def _write_plotly_js(folder: Path) -> None:
 def index(out: str | os.PathLike) -> Path:
     """Write `index.html` for the executed notebooks in a folder.
 
-    Each row has the question, the time, the memory and whether the notebook ran through.
+    Each row has the question, the time, the memory and the state of the notebook.
     """
     target = Path(out) / "index.html"
     executed = {path: read_notebook(path) for path in sorted(Path(out).glob("*.ipynb"))}

@@ -36,10 +36,9 @@ def load_dataset(
     Parameters
     ----------
     name
-        "digits" or "shapes" (embedded), one of the paper's eleven data sets (`datasets.LAYOUTS`),
-        "folder:/my/images" (one folder per class), "csv:/my/list.csv" (columns path, label, split),
-        "hf:org/name" or "hf:org/name:config" (from the cache of Hugging Face `datasets`),
-        "hf:./my_folder", or "torchvision:CIFAR10".
+        An embedded data set ("digits" or "shapes"), one of the paper's eleven (`LAYOUTS`), or a
+        source such as "folder:/my/images": a prefix of `sources.KINDS` and what its file says, or
+        "torchvision:CIFAR10". `docs/data-and-models.md` lists all of them.
     root
         Folder of the paper's and torchvision's data sets.
     cache_root

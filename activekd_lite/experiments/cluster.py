@@ -33,7 +33,7 @@ LOCAL = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}  # out of reac
 # again: a third of its time goes into page faults.
 MALLOC = {"distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None}
 ALLOWED_DEATHS = 1  # of workers during a task, before the task is run again on its own
-CHECK_SECONDS = 5  # between two looks for workers
+CHECK_SECONDS = 5  # between checks for workers
 NO_WORKER_SECONDS = 60  # without any worker before the local cluster is given up
 CONNECT_SECONDS = 20  # for a scheduler to answer
 
@@ -185,7 +185,7 @@ def _ignoring_ctrl_c(start: "Callable[[], SpecCluster]") -> "SpecCluster":
 def _run_on(
     client: "Client", tasks: Sequence[Task], threads: int, patient: bool
 ) -> Iterator[tuple[Task, object]]:
-    """Run all tasks at once, and those whose workers died once more, one at a time.
+    """Run all tasks together, then repeat those whose workers died, one at a time.
 
     When a worker dies, Dask also blames tasks that were only queued on it.
     """

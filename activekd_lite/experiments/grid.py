@@ -35,7 +35,7 @@ MOST_BYTES = 2**20  # of a grid file
 
 @dataclass(frozen=True)
 class Planned:
-    """One run of a grid, and its teacher's name there ("none" without distillation)."""
+    """One run of a grid, and the name of its teacher in it ("none" without distillation)."""
 
     config: RunConfig
     teacher: str
@@ -43,7 +43,7 @@ class Planned:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs to make: every combination of the lists, less what is excluded.
+    """The runs to make: every combination of the lists that is not excluded.
 
     Parameters
     ----------
@@ -121,8 +121,8 @@ class Grid:
     def read(cls, path: str | os.PathLike, **changes: object) -> "Grid":
         """Read a grid from a YAML file whose keys are the fields; `changes` override them.
 
-        Raises FileNotFoundError for no file, ValueError for one that is not such a mapping, or that
-        has unknown keys or aliases.
+        Raises FileNotFoundError if there is no file, ValueError if it is not such a mapping, or has
+        unknown keys or aliases.
         """
         found = _read_yaml(Path(path))
         if not isinstance(found, dict):
@@ -414,7 +414,7 @@ def run_folder(
 def file_name(name: str) -> str:
     """Return `name` in a form that any system accepts as the name of a file or folder.
 
-    Raises ValueError for names without any other character than dots and spaces, such as "..".
+    Raises ValueError for names of nothing but dots and spaces, such as "..".
     """
     if not name.strip(". "):
         raise ValueError(

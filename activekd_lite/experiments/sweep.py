@@ -161,14 +161,17 @@ def _finish(
     config: RunConfig,
     folder: str,
 ) -> None:
-    """Make a run, or what is left of it."""
+    """Make a run, or the rounds of it that are missing."""
     inputs = _inputs(token, shared, cache_root, data_root, device)
     config.run(folder, device=device, progress=False, inputs=inputs)
 
 
 @functools.lru_cache(maxsize=1)
 def _inputs(token: str, shared: RunConfig, cache_root: str, data_root: str, device: str) -> Inputs:
-    """Load once what consecutive runs of one sweep share in a process. token: of the sweep."""
+    """Load what the runs of a sweep share; consecutive runs in a process load it once.
+
+    token: identifies the sweep.
+    """
     return shared.load(cache_root=cache_root, data_root=data_root, device=device, progress=False)
 
 

@@ -297,7 +297,7 @@ def triangle(
 def most_mixed_up(probs: Tensor) -> list[int]:
     """The pair of classes that probs (N, C) confuse most, and the class most confused with it."""
     together = probs.T @ probs  # (C, C)
-    together.fill_diagonal_(0)
+    together.fill_diagonal_(-1)  # never the same class twice, even if nothing is mixed up
     a, b = divmod(int(together.argmax()), len(together))
     third = together[a] + together[b]
     third[[a, b]] = -1

@@ -57,7 +57,7 @@ def query_montage(
     """Show the images of each query in pick order, one row per round; hover for the true label.
 
     images: the pool's, (N, 3, H, W) uint8.
-    Longer queries are cut after `columns` images, which the title mentions.
+    Only the first `columns` images of a query are shown; the title says if there are more.
     """
     start = torch.nonzero(result.state.labeled_round == 0).flatten().tolist()
     queries = [record.query_indices for record in result.records if record.query_indices]
@@ -80,7 +80,7 @@ def image_rows(
     """Show one row of images per entry, name -> pool indices; hover for index and caption.
 
     images: (N, 3, H, W) uint8; captions: by pool index.
-    Longer rows are cut after `columns` images, which the title mentions.
+    Only the first `columns` images of a row are shown; the title says if there are more.
     Raises ValueError if all rows are empty.
     """
     rows = {name: [int(i) for i in indices] for name, indices in rows.items()}

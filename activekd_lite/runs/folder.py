@@ -1,8 +1,8 @@
 """The folder of a run: its configuration, records, labels and students.
 
-`rounds.jsonl` decides: a round counts once its line is there, and the line holds the
-sha256 of everything that belongs to the round. So what a killed process left half-done is
-recognised and done again, and a changed byte is found.
+A round is complete once it has a line in `rounds.jsonl`, with the sha256 of everything that
+belongs to the round. A round that a killed process left half-done is therefore recognised and
+repeated, and a changed byte is detected.
 """
 
 import contextlib
@@ -43,10 +43,10 @@ ADDED_SETTINGS = {"selection_source": "mixed", "train": asdict(TrainConfig())}
 def load_run(
     out: str | os.PathLike, device: str | torch.device = "auto", *, round: int | None = None
 ) -> RunResult:
-    """Read the finished rounds of a run, also while it goes on.
+    """Read the finished rounds of a run, which may still be running.
 
-    round: as it was after that round, with the student of then (any round of a run with
-    `keep_students`, else the last).
+    round: return the run as it was after this round, with that round's student. Without
+    `keep_students` only the last round has one.
     Raises FileNotFoundError if there is no run or its student is missing, ValueError for a damaged
     file and for a `round` without a student, naming those that have one.
     """
@@ -60,7 +60,7 @@ def load_run(
     try:
         student = folder.student(config, len(records) - 1 if round is None else round, device)
     except FileNotFoundError as error:
-        if round is None and len(finished_rounds(out)) > len(records):  # the run has gone on
+        if round is None and len(finished_rounds(out)) > len(records):  # another round was finished
             return load_run(out, device)
         if round is None:
             raise
@@ -110,8 +110,8 @@ class RunFolder:
     def read(self, asked: dict | None = None) -> tuple[dict, list[RoundRecord], LabelState]:
         """Return configuration, records of the finished rounds, and what was labelled by then.
 
-        asked: the configuration to go on with. Raises ValueError if the folder's is another one,
-        showing the difference, and for a damaged file.
+        asked: the configuration to continue with. Raises ValueError for a damaged file, and if the
+        folder holds another configuration; the message shows the difference.
         """
         self.lines = [] if self.path is None else self.read_lines()
         if not self.lines:
@@ -122,14 +122,20 @@ class RunFolder:
         train = ADDED_SETTINGS["train"] | self.config["train"]
         config = ADDED_SETTINGS | self.config | {"train": train}
         if asked:
-            remedy = "take another `out`, or delete that run"
+            remedy = "choose another `out`, or delete that run"
             require_same(config, asked, f"the run in {self.path}", remedy)
         records = [_record(line) for line in self.lines]
         return config, records, self._state(config["pool_size"])
 
     def finished(self, config: dict, device: torch.device) -> RunResult | None:
-        """Return the run of this configuration, if none of its rounds is missing."""
+        """Return the run of this configuration, or None if some of its rounds are missing."""
         _, records, state = self.read(config)
+        return self.result(config, records, state, device)
+
+    def result(
+        self, config: dict, records: list[RoundRecord], state: LabelState, device: torch.device
+    ) -> RunResult | None:
+        """Return what `read` found as a result, or None if some rounds are missing."""
         if len(records) <= config["rounds"]:
             return None
         return RunResult(config, records, state, self.student(config, config["rounds"], device))
@@ -149,8 +155,8 @@ class RunFolder:
             foreign += self.path.glob("student-*.safetensors")
         if foreign:
             raise ValueError(
-                f"{foreign[0]} is no file of a run, and a run would replace or remove it; take "
-                "another `out`"
+                f"{foreign[0]} was not written by a run, and a run would replace or remove it; "
+                "choose another `out`"
             )
 
     def read_lines(self) -> list[dict]:
@@ -181,16 +187,16 @@ class RunFolder:
 
     def remedy(self, whole: int) -> str:
         """Say what to do if only the first `whole` rounds are intact."""
-        anew = f"delete {self.path} to start again, or take another `out`"
+        anew = f"delete {self.path} to start again, or choose another `out`"
         if not whole:
             return anew
         return (
-            f"keep the first {whole} lines of rounds.jsonl, and the same command repeats the other "
-            f"rounds; or {anew}"
+            f"keep only the first {whole} lines of rounds.jsonl, and the same command repeats the "
+            f"other rounds; or {anew}"
         )
 
     def _config(self, asked: dict | None) -> dict:
-        """Return config.json's content; if it is damaged, write it anew from an equal `asked`."""
+        """Return the content of config.json; if it is damaged but was `asked`, write it again."""
         path, expected = self.path / "config.json", {line["config_sha256"] for line in self.lines}
         try:
             config = parse_json(path.read_bytes())
@@ -203,7 +209,7 @@ class RunFolder:
             return asked
         raise ValueError(
             f"{path} is missing, damaged, or was edited; the command that made the run writes it "
-            f"anew. Otherwise {self.remedy(0)}"
+            f"again. Otherwise {self.remedy(0)}"
         )
 
     def _state(self, pool_size: int) -> LabelState:
@@ -222,7 +228,7 @@ class RunFolder:
         return state
 
     def kept(self) -> list[int]:
-        """Return the rounds whose students are there."""
+        """Return the rounds whose students are in the folder."""
         names = (path.name for path in self.path.iterdir())
         found = (re.fullmatch(r"student-(\d+)\.safetensors", name) for name in names)
         return sorted(int(match[1]) for match in found if match)
@@ -253,10 +259,10 @@ class RunFolder:
         return net.eval()
 
     def clean(self, keep_students: bool) -> None:
-        """Remove what a killed process left.
+        """Remove what a killed process left behind.
 
-        These are half-written files, the student of a round without a line, and the one before the
-        last unless students are kept.
+        This is half-written files, the student of a round without a line, and, unless students are
+        kept, the student before the last.
         """
         if self.path is None:
             return

@@ -1,4 +1,4 @@
-"""What a run refuses before anything is trained, and what it holds a strategy to."""
+"""Checks of a run before anything is trained, and of every query that a strategy returns."""
 
 from numbers import Integral
 
@@ -43,11 +43,11 @@ def check_selection_source(source: str, distilled: bool) -> None:
     """Raise ValueError for an unknown source, and for one that needs a teacher without one."""
     if source not in SELECTION_SOURCES:
         known = ", ".join(map(repr, SELECTION_SOURCES))
-        raise ValueError(f"selection_source = {source!r}; {known} are known")
+        raise ValueError(f"selection_source = {source!r}; choose one of {known}")
     if source in ("kd", "teacher") and not distilled:
         raise ValueError(
-            f"selection_source = {source!r} selects by what only a teacher gives: run with a "
-            "teacher, or take 'mixed' or 'ce'"
+            f"selection_source = {source!r} needs the predictions of a teacher: run with one, or "
+            "choose 'mixed' or 'ce'"
         )
 
 
@@ -62,7 +62,7 @@ def check_start(strategy: Strategy, shots: int, query_size: int, distilled: bool
         others = ", ".join(name for name, known in STRATEGIES.items() if not needs_labels(known))
         raise ValueError(
             f"shots = 0, so nothing is labelled, and {strategy_name(strategy)} starts from "
-            f"labelled images; these start without: {others}"
+            f"labelled images; these start without any: {others}"
         )
     if needs_teacher(strategy) and not distilled:
         raise ValueError(
@@ -81,7 +81,7 @@ def check_teacher(data: Dataset, config: dict, teacher: Teacher, views: Views) -
             f"the teacher has text weights for {teacher.num_classes} classes, {data.name} has "
             f"{data.pool.num_classes}"
         )
-    made_from = config["teacher"].get("cache", {}).get("pool")  # unknown for logits of one's own
+    made_from = config["teacher"].get("cache", {}).get("pool")  # unknown for a teacher from logits
     if len(teacher) != len(data.pool) or made_from not in (None, config["pool"]):
         raise ValueError(
             f"the teacher's cache or outputs ({len(teacher)} images) were made from other images "
@@ -100,14 +100,14 @@ def _check_test_answers(data: Dataset, images: str, teacher: Teacher) -> None:
         return
     if count != len(data.test) or test_pool_of(teacher) not in (None, images):
         raise ValueError(
-            f"the teacher's test answers ({count} images) are of other images than "
+            f"the teacher's test predictions ({count} images) are of other images than "
             f"{data.name}'s test set ({len(data.test)}); build them with "
             "TeacherCache.build_test(vlm, data)"
         )
 
 
 def check_query(query: Tensor, state: LabelState, query_size: int, choose: Strategy) -> None:
-    """Hold a strategy, also a reader's own, to its contract."""
+    """Raise an error for a query that breaks the contract of strategies."""
     name = strategy_name(choose)
     right = (
         isinstance(query, Tensor) and query.shape == (query_size,) and query.dtype == torch.int64
@@ -128,5 +128,5 @@ def check_query(query: Tensor, state: LabelState, query_size: int, choose: Strat
 
 
 def strategy_name(strategy: str | Strategy) -> str:
-    """Return the name that records give a strategy."""
+    """Return the name of a strategy as it stands in records."""
     return strategy if isinstance(strategy, str) else name_of(strategy)

@@ -29,15 +29,19 @@ class RoundRecord:
         Empty in the last round.
     loss_curve
         "ce" (cross-entropy) and "kd" (distillation): means over up to 20 equal parts of the steps.
-    seconds, peak_memory_bytes, device
-        Per stage; so far; such as "cpu, 2 threads, AVX2" or a GPU's name.
+    seconds
+        Of each stage.
+    peak_memory_bytes
+        The largest so far.
+    device
+        A GPU's name, or for example "cpu, 2 threads, AVX2".
     teacher_accuracy_pct, ce_accuracy_pct, kd_accuracy_pct
-        Of the teacher and of each head on the test set, or None if there is none.
+        Of the teacher and of each head on the test set; None without a teacher, except for ce.
     label_class_counts, query_class_counts
         (C,) of the labels trained on, and of the oracle's answers. *_imbalance and
         *_imbalance_ratio: see `scores.class_imbalance` and `scores.imbalance_ratio`.
 
-    Records of version 0.1 lack the last two groups: None, or empty lists.
+    Records of version 0.1 lack the fields of the last two groups, which are then None or empty.
     """
 
     round: int
@@ -62,7 +66,7 @@ class RoundRecord:
     query_imbalance_ratio: float | None = None
 
     def outcome(self) -> dict:
-        """Return what repeats exactly: everything but time, memory and the device's name."""
+        """Return what repeats exactly: everything except times, memory and the device name."""
         varying = ("seconds", "peak_memory_bytes", "device")
         return {k: v for k, v in asdict(self).items() if k not in varying}
 
@@ -92,7 +96,7 @@ class RunResult:
     def predict(self, images: Tensor) -> Predictions:
         """Predict images (M, 3, H, W) uint8, or features (M, D), with the last student.
 
-        Its heads are mixed as in its evaluation.
+        The heads are mixed as on the test set.
         """
         train, distilled = TrainConfig(**self.config["train"]), self.config["teacher"] is not None
         how = train.mixing(distilled, evaluation=True) | {"precision": train.precision}
@@ -123,7 +127,7 @@ def tidy(config: dict, records: Sequence[RoundRecord]) -> "pd.DataFrame":
     import pandas as pd
 
     teacher, features = config["teacher"] or {}, config["features"] or {}
-    encoder = (teacher or features).get("cache", {}).get("vlm", {})  # logits of one's own have none
+    encoder = (teacher or features).get("cache", {}).get("vlm", {})  # logits have none
     settings = {
         "dataset": config["dataset"],
         "vlm": encoder.get("name"),

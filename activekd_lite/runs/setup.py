@@ -111,7 +111,7 @@ def prepare(
     images = data.pool.images
     encoded = features is not None or "cache" in (config["teacher"] or {})
     if isinstance(images, ImageFiles) and not encoded:
-        images.check()  # nothing has decoded them all yet
+        images.check()  # otherwise encoding has decoded them all
     data = replace(data, pool=replace(data.pool, images=images.to(device)))
     bank = make_bank(data.pool, config["student"], views, device, features)
     test_inputs = data.test.images if bank.dim is None else features.test

@@ -61,7 +61,7 @@ def get_strategy(strategy: str | Strategy) -> Strategy:
     if callable(strategy):
         return strategy
     if not isinstance(strategy, str):
-        raise ValueError(f"{strategy!r} is no strategy: give a name, or a callable of the contract")
+        raise ValueError(f"{strategy!r} is not a strategy: give a name or a function")
     if strategy.startswith("skactiveml:"):
         from activekd_lite.strategies.scikit_activeml import adapt  # an optional extra
 

@@ -37,8 +37,8 @@ def classbalanced_reference(
 def reference_shares(labeled_counts: Sequence[int], query_size: int) -> list[int]:
     """Return how many of `query_size` labels each class gets, from its count of labels so far.
 
-    A class with n labels has weight 1 / (n + 1), n at least 1. Each gets the whole part of its
-    share; the largest weights get one more each until the query is full.
+    A class with n labels has weight 1 / (max(n, 1) + 1). Shares are rounded down; then the classes
+    with the largest weights get one more each until the query is full.
 
     >>> reference_shares([1, 2, 3, 4], 10)
     [4, 3, 2, 1]

@@ -1,7 +1,7 @@
 """A bridge to scikit-activeml (Kottke et al. 2021, https://scikit-activeml.github.io).
 
-It is an optional extra. `adapt("TypiClust")`, in a run `strategy="skactiveml:TypiClust"`, makes
-one of their strategies available here; `PCoreSetQuery` is PCoreSet for users of scikit-activeml.
+scikit-activeml is an optional extra. `adapt("TypiClust")` returns one of its strategies; a run gets
+it by `strategy="skactiveml:TypiClust"`. `PCoreSetQuery` is PCoreSet for users of scikit-activeml.
 """
 
 import inspect
@@ -54,8 +54,8 @@ def adapt(name: str, **settings: object) -> Strategy:
 
     X are the student's features, and the classifier is the student. If a strategy trains a
     classifier (OWN_MODEL, ensembles, discriminators), it gets a standard one of scikit-activeml,
-    trained on these features. Unlike the strategies here, the first q of q + 1 picks may differ
-    from the q picks. Quire, MonteCarloEER and ValueOfInformationEER try every label of every
+    trained on these features. Unlike with the strategies here, a query of q need not be a prefix
+    of a query of q + 1. Quire, MonteCarloEER and ValueOfInformationEER try every label of every
     candidate, which takes minutes per query with a thousand images.
 
     Raises ValueError for an unknown name, for regression, and for bases of other strategies.

@@ -98,7 +98,7 @@ def _torchvision(student: str, classifier: str, url: str, model: str | None = No
 
 
 def _make_timm(name: str) -> Callable[[bool], nn.Module]:
-    """Makes a timm model without its last layer."""
+    """A function that builds a timm model without its last layer."""
 
     def make(pretrained: bool) -> nn.Module:
         import timm  # slow

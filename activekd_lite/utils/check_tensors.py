@@ -35,7 +35,7 @@ def check_indices(indices: Tensor, size: int, what: str) -> None:
         )
     if wrong := indices[(indices < 0) | (indices >= size)].tolist():
         raise ValueError(
-            f"{what} {wrong[0]}, which is no pool index: the pool has {size} images, 0 to "
+            f"{what} {wrong[0]}, which is not a pool index: the pool has {size} images, 0 to "
             f"{size - 1}"
         )
 
@@ -63,7 +63,7 @@ def check_probabilities(name: str, probs: Tensor) -> None:
     if bad.any():
         first = int(bad.float().argmax())
         raise ValueError(
-            f"{name} of {int(bad.sum())} images are no probabilities, first at pool index {first}: "
-            f"they sum to {float(sums[first]):.4g} and the smallest is "
+            f"{name} of {int(bad.sum())} images are not probabilities, first at pool index "
+            f"{first}: they sum to {float(sums[first]):.4g} and the smallest is "
             f"{float(probs[first].min()):.3g}; apply .softmax(dim=1) to logits"
         )

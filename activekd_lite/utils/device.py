@@ -43,7 +43,7 @@ def resolve_precision(precision: str, device: torch.device, on_cuda: str) -> str
         return on_cuda if device.type == "cuda" else "float32"
     if precision not in PRECISIONS:
         known = ", ".join(map(repr, PRECISIONS))
-        raise ValueError(f"precision = {precision!r}; 'auto', {known} are known")
+        raise ValueError(f"precision = {precision!r}; choose 'auto', {known}")
     return precision
 
 

@@ -111,7 +111,7 @@ class _Nearest:
         self.points, self.metric, self.dtype = points, metric, dtype  # dtype of products
         self.count = len(centers)
         self.centers = np.empty((len(centers) + max(k, 0), points.shape[1]))  # float64
-        self.centers[: self.count] = _rows(centers.cpu(), metric)
+        self.centers[: self.count] = _rows(centers.cpu(), metric).numpy()
         self.buffer = torch.empty(CHUNK_NUMBERS, dtype=self.dtype, device=points.device)
         self.bound = np.full(len(points), np.inf)
         self.seen = np.full(len(points), self.count)

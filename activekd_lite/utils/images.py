@@ -336,7 +336,7 @@ class _Work:
 def _results(function: Callable, items: Iterable[list[tuple]], count: int) -> Iterator[Any]:
     """`function` of all arguments in `items` in order, or the reason if it raises.
 
-    count: at most the number of results.
+    count: the number of results, or fewer.
     """
     workers = _workers(count)
     options = {"prefetch_factor": AHEAD, "multiprocessing_context": "fork"} if workers else {}
@@ -352,9 +352,9 @@ def _results(function: Callable, items: Iterable[list[tuple]], count: int) -> It
 
 
 def _workers(count: int) -> int:
-    """How many processes render `count` views.
+    """How many worker processes render `count` views; 0 means this process.
 
-    None outside Linux, where processes are spawned and would run the user's script again; nor in a
+    It is 0 outside Linux, where a spawned process would run the user's script again, and in a
     process that cannot have children.
     """
     if count <= FEW or sys.platform != "linux" or multiprocessing.current_process().daemon:

@@ -14,7 +14,7 @@ class Clock:
         self.device, self.seconds, self.last = device, {}, time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """End `stage`, and start the next."""
+        """Record the seconds since the last lap under `stage`."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = time.perf_counter()

@@ -39,7 +39,7 @@ def needs_quick_gelu(name: str, pretrained: str | None, given: bool | None = Non
     import open_clip  # slow
 
     if given is not None and not isinstance(given, bool):
-        raise ValueError(f"quick_gelu = {given!r}; True, False and None are known")
+        raise ValueError(f"quick_gelu = {given!r}; choose True, False or None")
     if name.startswith(OWN_CONFIG):
         return None
     own = open_clip.get_model_config(name).get("quick_gelu", False)

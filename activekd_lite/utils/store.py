@@ -214,9 +214,9 @@ def prune(
 ) -> dict[Path, str]:
     """Find the caches under `root` that are unfinished, damaged or of an older version.
 
-    unused_days: also find those that were not used for so long.
+    unused_days: also find those that were not used for this many days.
     delete: delete what is found.
-    A cache that is being built is left out. Returns {folder: reason}.
+    A cache that is being built is skipped. Returns {folder: reason}.
     """
     found = {}
     for folder in _folders(root):

@@ -33,9 +33,10 @@ class Augmentation:
     ratio: range of its width / height.
     flip: probability.
 
-    A box that does not fit a photograph is drawn again, at most ATTEMPTS times, and then central,
-    as in torchvision. For images in a tensor it is clamped, so that a batch is drawn at once. Boxes
-    seldom exceed square images (never with `scale` up to 3/4 and the default `ratio`).
+    A box that does not fit a photograph is drawn again; after ATTEMPTS tries the crop is central,
+    as in torchvision. For images in a tensor the box is clamped instead, so that a whole batch is
+    drawn at once. Boxes seldom exceed a square image (with `scale` up to 3/4 and the default
+    `ratio` they never do).
     """
 
     scale: tuple[float, float] = (0.5, 1.0)
@@ -55,8 +56,8 @@ class Augmentation:
 class Views:
     """`count` views of every image: view 0 is the centre crop, the others are augmented.
 
-    With a teacher, one view is enough (`benchmarks/RESULTS.md`). Without a teacher FRESH views
-    cost nothing and are better.
+    With a teacher, one view is enough (`benchmarks/RESULTS.md`). Without a teacher, FRESH views
+    cost nothing, and they are better on `digits`.
     """
 
     count: int = 1

@@ -89,15 +89,15 @@ class Explorer(ABC):
         """Call `_on_{kind}` with the fields of a message; its errors appear in the status line."""
         fields = {key: value for key, value in message.items() if key != "kind"}
         handler = getattr(self, f"_on_{message.get('kind')}", None)
-        if handler is None:
-            return
         try:
-            handler(**fields)
+            if handler is not None:
+                handler(**fields)
         except Exception as error:  # show any: the traceback of a message reaches nobody
             page.update(error=f"{type(error).__name__}: {error}")
         else:
             if page.view.get("error"):
                 page.update(error="")
+        page.tell("done")
 
     def _on_picture(self, index: int) -> None:
         """Send an image that the page's sheet does not hold."""

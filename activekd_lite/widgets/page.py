@@ -91,7 +91,8 @@ def groups(numbers: np.ndarray) -> bytes:
 def mask_of(indices: Iterable[int], size: int) -> bytes:
     """A bit mask of `size` bits; b"" if there are no indices."""
     mask = np.zeros(size, dtype=bool)
-    mask[np.asarray(list(indices), dtype=np.int64)] = True
+    sized = indices if isinstance(indices, np.ndarray) else list(indices)
+    mask[np.asarray(sized, dtype=np.int64)] = True
     return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
 
 

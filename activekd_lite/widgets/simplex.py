@@ -53,7 +53,7 @@ Look = tuple[str, str]  # colour, marker
 class SimplexExplorer(Explorer):
     """`SimplexExplorer(data, {"teacher": probs, "student": its_probs})`: triangle and map, linked.
 
-    Hovering over a point shows its image and its five most probable classes, and rings it in both
+    Hovering over a point shows its image and its most probable classes, and rings it in both
     panels. A lasso in either panel selects in both; `explorer.selected` has the pool indices. With
     several sets of answers, a slider moves the points of the triangle from one to another. True
     labels are offered as a colour, for inspection only, if all of them are known.
@@ -382,9 +382,9 @@ class SimplexExplorer(Explorer):
         if not 0 <= index < len(self.data.pool):
             return
         names, truth = self.data.classnames, self._colourings.get("true label")
-        answers = []
+        answers, most = [], 5 if len(self.probs) == 1 else 3
         for name, probs in self.probs.items():
-            best = probs[index].topk(min(5, len(names)))
+            best = probs[index].topk(min(most, len(names)))
             pairs = zip(best.indices.tolist(), best.values.tolist(), strict=True)
             answers.append((name, [(names[i], share) for i, share in pairs]))
         label = names[truth[0][index]] if truth else None

@@ -7,7 +7,6 @@ distorted, and figures of the easy `PRETRAINING` domain. The script never reads 
 the targets (scikit-learn's digits, the `TARGET` domain of shapes).
 """
 
-import argparse
 import itertools
 import json
 import math
@@ -16,13 +15,13 @@ from pathlib import Path
 
 import open_clip
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import trange
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
+import pretraining
 
 from activekd_lite.datasets import shapes
 from activekd_lite.utils import files, views
@@ -183,32 +182,13 @@ def own_domain_accuracy_pct(model, tokenizer, seed: int) -> dict[str, float]:
     }
 
 
-def save(model, out: Path) -> None:
-    """Write float16 weights and the manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    weights, state = out / "weights.safetensors", model.state_dict()
-    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(half, weights)
-    config = json.loads((HERE / "tiny-clip.json").read_text())
-    sums = {"weights_sha256": files.sha256_of(weights), "config_sha256": files.digest(config)}
-    manifest = files.with_checksum(sums | {"words": known_words()})
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=2200)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    args = parser.parse_args()
+    args = pretraining.parse(__doc__, HERE, steps=2200, batch=128, lr=1.5e-3)
     model, tokenizer = train(args.steps, args.batch, args.lr, args.seed)
     for kind, accuracy in own_domain_accuracy_pct(model, tokenizer, args.seed + 1).items():
-        print(f"zero-shot on new generated {kind}: {accuracy:.1f} %")
-    save(model, args.out)
+        print(f"zero-shot accuracy on newly generated {kind}: {accuracy:.1f} %")
+    config = files.digest(json.loads((HERE / "tiny-clip.json").read_text()))
+    pretraining.save(model, args.out, config_sha256=config, words=known_words())
 
 
 if __name__ == "__main__":

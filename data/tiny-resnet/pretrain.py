@@ -7,24 +7,21 @@ is the small counterpart. No label is a class of a target data set: figures are 
 figures of `shapes`), textures are `checked`, `shaded` and `crossed` (not its patterns).
 """
 
-import argparse
-import json
 import math
 import sys
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import trange
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 import glyphs
+import pretraining
 
 from activekd_lite.datasets import shapes
-from activekd_lite.utils import files
 from activekd_lite.utils.backbones import tiny_resnet_backbone
 
 FEATURES = 96  # of the backbone
@@ -92,33 +89,15 @@ def report(net, heads, bank, g) -> None:
         print(f"{name} accuracy on new images: {100 * accuracy:.1f} %")
 
 
-def save(net, out: Path) -> None:
-    """Write float16 weights and the manifest."""
-    out.mkdir(parents=True, exist_ok=True)
-    weights, state = out / "weights.safetensors", net.state_dict()
-    half = {k: v.half().contiguous() if v.is_floating_point() else v for k, v in state.items()}
-    save_file(half, weights)
-    manifest = files.with_checksum({"weights_sha256": files.sha256_of(weights)})
-    (out / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-
-
 def _normalised(images: Tensor) -> Tensor:
     return ((images.float() / 255 - 0.5) * 4).contiguous(memory_format=torch.channels_last)
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch", type=int, default=96)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE)
-    args = parser.parse_args()
+    args = pretraining.parse(__doc__, HERE, steps=1500, batch=96, lr=3e-3)
     net, *rest = train(args.steps, args.batch, args.lr, args.seed)
     report(net, *rest)
-    save(net, args.out)
+    pretraining.save(net, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,9 @@
 // What all explorers share: head, controls, legend, status, theme, keys, help, full screen, pictures.
 // The files of this folder are joined into one script: shell.js, points.js, chart.js, and the explorer's own.
 
+const KERNEL_TIMEOUT = 8000; // milliseconds
+const SILENT = "The kernel is busy or has stopped. If it was restarted, run this cell again.";
+
 function make(tag, name, parent, attributes = {}) {
   const element = document.createElement(tag);
   if (name) element.className = "akd-" + name;
@@ -47,6 +50,7 @@ function paintOf(colour, theme) {
 
 function shell({ model, el, name, title, hands, keys = [] }) {
   const ends = [], handlers = new Map(), themed = [];
+  let waiting = null; // for Python to handle a message
   const root = make("section", "shell akd-" + name, el);
   root.setAttribute("aria-label", title);
   root.setAttribute("data-lm-suppress-shortcuts", "true"); // otherwise JupyterLab takes the keys
@@ -67,7 +71,10 @@ function shell({ model, el, name, title, hands, keys = [] }) {
       const bytes = model.get(key);
       return bytes?.byteLength ? new Type(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.byteLength)) : null;
     },
-    send: (kind, fields = {}) => model.send({ kind, ...fields }),
+    send: (kind, fields = {}) => {
+      model.send({ kind, ...fields });
+      waiting ??= setTimeout(() => S.status(SILENT, "error"), KERNEL_TIMEOUT);
+    },
     status: (text, kind = "") => {
       if (status.textContent !== text) status.textContent = text;
       status.classList.toggle("akd-error", kind === "error");
@@ -102,7 +109,7 @@ function shell({ model, el, name, title, hands, keys = [] }) {
       S.frame = requestAnimationFrame(step);
     },
   };
-  S.cleanup(() => { cancelAnimationFrame(S.frame); clearInterval(S.ticking); });
+  S.cleanup(() => { cancelAnimationFrame(S.frame); clearInterval(S.ticking); clearTimeout(waiting); });
 
   // State: a name is a key of `view`, which Python replaces as a whole, or an array. What changed is drawn once, together.
   const watched = [], dirty = new Set();
@@ -132,7 +139,11 @@ function shell({ model, el, name, title, hands, keys = [] }) {
   });
   S.on(["status", "error"], () => S.status(S.view("error") || S.view("status") || "", S.view("error") ? "error" : ""));
   S.on("progress", () => S.progress(S.view("progress")));
-  const told = {};
+  const told = { done: () => { // Python has handled a message
+    clearTimeout(waiting);
+    waiting = null;
+    if (status.textContent === SILENT) S.status(S.view("error") || S.view("status") || "", S.view("error") ? "error" : "");
+  } };
   S.told = (kind, action) => { told[kind] = action; };
   S.listen(model, "msg:custom", (message, buffers) => told[message.kind]?.(message, buffers));
 

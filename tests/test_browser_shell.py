@@ -1,0 +1,207 @@
+"""What all explorers share, each in a plain tab: themes, widths, keys, names, closing.
+
+The accessibility rules are axe-core's.
+"""
+
+import pytest
+import torch
+from axe_playwright_python.sync_playwright import Axe
+
+import activekd_lite as akd
+
+WIDTHS = (1280, 800, 390)
+SERIOUS = ("serious", "critical")
+CONTROLS = """[...document.querySelectorAll(
+  '.akd-shell :is(button, select, input, textarea, [role=application])'
+)].filter((element) => element.checkVisibility())"""
+FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+
+
+@pytest.fixture(scope="module")
+def answers(small):
+    """Answers (150, 10) of a teacher that errs, and of a student."""
+    chance = torch.Generator().manual_seed(0)
+    labels = small.oracle.label(torch.arange(len(small.pool)))
+    true = torch.nn.functional.one_hot(labels, 10)
+    return [(torch.randn(true.shape, generator=chance) + k * true).softmax(1) for k in (2, 4)]
+
+
+@pytest.fixture(scope="module")
+def make(small, answers):
+    """Name -> a function that makes a new explorer."""
+    teacher, student = answers
+    cloud = torch.randn(len(small.pool), 2, generator=torch.Generator().manual_seed(1))
+
+    def simplex():
+        named = {"teacher": teacher, "student": student}
+        return akd.widgets.SimplexExplorer(small, named, layouts={"cloud": cloud})
+
+    return dict(simplex=simplex)
+
+
+EXPLORERS = ["simplex"]
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_each_width_and_theme(name, dark, make, stage):
+    """Nothing is cut, all can be read, and at 1280 x 900 the explorer fits the window."""
+    shown = stage(make[name](), dark=dark)
+    for width in WIDTHS:
+        shown.page.set_viewport_size({"width": width, "height": 900})
+        shown.wait(300)
+        size = shown.page.evaluate("() => [document.body.scrollWidth, innerWidth]")
+        assert size[0] <= size[1], f"{width} pixels: a horizontal scroll bar"
+        box = shown.page.locator(".akd-shell").bounding_box()
+        if width == 1280:
+            assert box["height"] <= 760
+        found = Axe().run(shown.page).response["violations"]
+        found = [v for v in found if v["impact"] in SERIOUS]
+        assert not [(v["id"], [n["html"][:120] for n in v["nodes"]]) for v in found]
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_the_card_of_keys_opens_and_closes(name, make, stage):
+    shown = stage(make[name]())
+    button = shown.page.get_by_role("button", name="all keys")
+    button.focus()
+    shown.page.keyboard.press("?")
+    card = shown.page.get_by_role("dialog")
+    assert card.locator("kbd").count() > 2
+    shown.page.keyboard.press("Escape")
+    assert card.count() == 0
+    assert button.evaluate("e => e === document.activeElement")
+
+
+def test_a_kernel_that_does_not_answer_is_named(make, stage):
+    explorer = make["simplex"]()
+    shown = stage(explorer)
+    status, before = shown.page.locator(".akd-status"), explorer.widget.view["status"]
+    answer, explorer._on_message = explorer._on_message, lambda *message: None
+    shown.page.clock.install()
+    shown.page.get_by_role("combobox", name="colour").select_option("confidence")
+    shown.page.clock.run_for(9000)
+    assert "run this cell again" in status.inner_text()
+    explorer._on_message = answer
+    shown.page.get_by_role("combobox", name="colour").select_option("prediction")
+    for _ in range(5):
+        shown.page.clock.run_for(100)
+        shown.flush()
+    assert "run this cell again" not in status.inner_text()
+    assert status.inner_text() != before
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_a_picture_is_saved(name, make, stage, tmp_path):
+    shown = stage(make[name]())
+    shown.wait(300)
+    with shown.page.expect_download() as saved:
+        shown.page.get_by_role("button", name="Save picture").click()
+    path = tmp_path / "picture.png"
+    saved.value.save_as(path)
+    from PIL import Image
+
+    picture = Image.open(path).convert("RGB")
+    assert min(picture.size) > 300
+    assert len(picture.getcolors(10**6)) > 20
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_without_motion_nothing_moves_by_itself(name, make, stage):
+    shown = stage(make[name](), reduced_motion="reduce")
+    shown.wait(500)
+    animations = "() => document.getAnimations().filter((a) => a.playState === 'running').length"
+    assert shown.page.evaluate(animations) == 0
+
+
+@pytest.mark.parametrize("name", EXPLORERS)
+def test_every_control_is_reached_by_tab(name, make, stage):
+    shown = stage(make[name]())
+    shown.wait(200)
+    expected = shown.page.evaluate(f"() => {CONTROLS}.length")
+    reached = set()
+    for _ in range(expected + 5):
+        shown.page.keyboard.press("Tab")
+        reached.add(shown.page.evaluate(f"() => {CONTROLS}.indexOf(document.activeElement)"))
+    assert len(reached - {-1}) == expected
+
+
+def test_the_legend_hides_groups(make, stage):
+    explorer = make["simplex"]()
+    shown = stage(explorer)
+    shown.wait(300)
+    legend = shown.page.locator(".akd-legend")
+    first = legend.get_by_role("button").first
+    before = drawn(shown)
+    first.click()
+    assert first.get_attribute("aria-pressed") == "false"
+    fewer = drawn(shown)
+    assert fewer < before
+    first.dblclick()
+    shown.page.evaluate(FRAMES)
+    assert legend.locator("[aria-pressed=true]").count() == 1
+    legend.get_by_role("button", name="show all").click()
+    assert drawn(shown) == before
+
+
+def drawn(shown) -> int:
+    """How many pixels of the map are painted."""
+    shown.page.evaluate(FRAMES)
+    return shown.page.evaluate(
+        """() => {
+          const c = document.querySelectorAll('.akd-field')[1].querySelector('canvas');
+          const data = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+          return data.filter((v, k) => k % 4 === 3 && v > 0).length;
+        }"""
+    )
+
+
+def test_many_groups_are_grouped_and_searched(stage):
+    from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
+
+    images, labels = make_shapes(200, 0)
+    data = akd.make_dataset("few", images, labels, images[:40], labels[:40], CLASSNAMES)
+    probs = torch.nn.functional.one_hot(labels, 36).float()
+    cloud = torch.randn(200, 2, generator=torch.Generator().manual_seed(0))
+    explorer = akd.widgets.SimplexExplorer(data, probs, layouts={"cloud": cloud})
+    shown = stage(explorer)
+    shown.wait(300)
+    legend = shown.page.locator(".akd-legend")
+    assert legend.locator(".akd-group").count() == 12
+    legend.get_by_role("searchbox").fill("heart")
+    assert legend.locator("[aria-pressed]").count() == 3
+    looks = [tuple(look) for look in explorer.widget.view["looks"]]
+    assert len(set(looks)) == 36
+
+
+def test_more_points_than_symbols_are_a_raster(stage, small):
+    count = 30_000
+    images = small.pool.images[:10].repeat(count // 10, 1, 1, 1)
+    labels = torch.arange(count) % 3
+    data = akd.make_dataset("many", images, labels, images[:40], labels[:40], ["a", "b", "c"])
+    chance = torch.Generator().manual_seed(0)
+    cloud = torch.rand(count, 2, generator=chance)
+    probs = torch.nn.functional.one_hot(labels, 3).float()
+    explorer = akd.widgets.SimplexExplorer(data, probs, layouts={"cloud": cloud})
+    shown = stage(explorer)
+    shown.wait(500)
+    everything = drawn(shown)
+    shown.page.locator(".akd-legend").get_by_role("button").first.click()
+    assert drawn(shown) < everything
+    field = shown.page.locator(".akd-field").nth(1).bounding_box()
+    middle = field["x"] + field["width"] / 2, field["y"] + field["height"] / 2
+    mouse = shown.page.mouse
+    mouse.move(middle[0] - 60, middle[1] - 60)
+    mouse.down()
+    for u, v in ((60, -60), (60, 60), (-60, 60)):
+        mouse.move(middle[0] + u, middle[1] + v)
+    mouse.up()
+    shown.wait(500)
+    chosen = explorer.selected
+    assert 500 < len(chosen) < count / 2
+    assert not (labels[chosen] == 0).any(), "a hidden group is not selected"
+    spread = cloud[chosen].amax(0) - cloud[chosen].amin(0)
+    assert spread.max() < 0.5, "only what lies within the lasso"
+    mouse.move(*middle)
+    shown.wait(400)
+    assert shown.page.locator(".akd-tip img").get_attribute("src").startswith("data:image")
