@@ -3,7 +3,7 @@
 // been focused, touched or pointed at, so that time spent reading the notebook does not count.
 
 const MOST_BUTTONS = 60; // further classes are reached through the search field
-const KERNEL_TIMEOUT = 4000; // milliseconds
+const ANSWER_TIMEOUT = 4000; // milliseconds
 const CHART_HEIGHT = 270;
 
 const sameQuestion = (one, other) => one.index === other.index && one.events === other.events;
@@ -107,10 +107,10 @@ function question(S, parent, { names, digits, searching }) {
     if (locked || !(shown.index >= 0)) return;
     locked = true; // until the kernel updates the view
     setClock();
-    S.send(kind, { index: shown.index, seconds: spent / 1000, ...more });
+    S.model.send({ kind, index: shown.index, seconds: spent / 1000, ...more }); // not S.send, whose words are others
     timeout = setTimeout(() => {
       S.status("The kernel is busy or has stopped. If it was restarted, run this cell again; all your answers are saved.", "error");
-    }, KERNEL_TIMEOUT);
+    }, ANSWER_TIMEOUT);
     if (search) {
       search.value = "";
       filter();
