@@ -9,7 +9,6 @@ import lab
 import pytest
 import torch
 from lab import DIGITS
-from stage import Stage
 
 import activekd_lite as akd
 from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
@@ -175,24 +174,23 @@ def test_the_clock_runs_only_while_somebody_can_see_the_image(browser):
 
 
 @pytest.fixture
-def stage(browser, small, teacher, quick, tmp_path, monkeypatch):
-    """Labellers in a plain tab: `stage(data, teacher, **settings)`."""
+def game(stage, small, teacher, quick, tmp_path, monkeypatch):
+    """Labellers in a plain tab: `game(data, teacher, **settings)`."""
     monkeypatch.setattr(module, "is_interactive", lambda: True)
-    made = []
+    threads = []
 
     def make(data=small, teacher=teacher, *, dark=False, **settings):
         usual = dict(rounds=1, query_size=3, train=quick, out=tmp_path / "run", rivals=())
         labeller = module.Labeller(data, teacher, **usual | settings)
-        made.append((labeller, Stage(browser.context, labeller, dark=dark)))
-        until(made[-1][1], lambda: labeller.oracle.current is not None)
-        return made[-1]
+        tab = stage(labeller, dark=dark)
+        threads.append((labeller, labeller._thread))
+        until(tab, lambda: labeller.oracle.current is not None)
+        return labeller, tab
 
     yield make
-    for labeller, tab in made:
-        thread = labeller._thread
+    for labeller, thread in threads:
         labeller.close()
         thread.join(60)
-        tab.close()
 
 
 def until(tab, condition):
@@ -211,9 +209,9 @@ def shapes():
     return data, akd.teacher.from_logits(9.0 * torch.nn.functional.one_hot(labels, 36))
 
 
-def test_letters_filter_many_classes(stage, quick):
+def test_letters_filter_many_classes(game, quick):
     data, teacher = shapes()
-    labeller, tab = stage(data, teacher, shots=0, strategy="random", student="tiny-cnn")
+    labeller, tab = game(data, teacher, shots=0, strategy="random", student="tiny-cnn")
     page, first = tab.page, labeller.oracle.current
     frame = page.get_by_role("region", name="Label it yourself", exact=True)
     search = page.get_by_role("textbox", name="filter the classes")
@@ -245,11 +243,11 @@ def test_letters_filter_many_classes(stage, quick):
     assert labeller.journal.labels == {second: 2}
 
 
-def test_the_page_fits_and_names_its_controls(stage, tmp_path):
+def test_the_page_fits_and_names_its_controls(game, tmp_path):
     for dark in (False, True):
         folder = tmp_path / ("dark" if dark else "light")
         settings = dict(rounds=0, shots=0, strategy="random", out=folder)
-        labeller, tab = stage(dark=dark, **settings)
+        labeller, tab = game(dark=dark, **settings)
         frame = tab.page.get_by_role("region", name="Label it yourself", exact=True)
         tab.page.get_by_role("heading", name="Which digit is this?").wait_for()
         assert tab.page.get_by_role("img", name="smoothed").is_visible()
@@ -278,8 +276,8 @@ def fits(tab, frame):
     assert frame.evaluate(unnamed) == 0
 
 
-def test_an_update_of_the_page_leaves_the_clock_running(stage):
-    labeller, tab = stage()
+def test_an_update_of_the_page_leaves_the_clock_running(game):
+    labeller, tab = game()
     clock = tab.page.get_by_role("timer")
     assert "first move" in clock.inner_text()
     tab.page.get_by_role("region", name="Label it yourself", exact=True).focus()
@@ -297,8 +295,8 @@ def test_an_update_of_the_page_leaves_the_clock_running(stage):
     assert float(said[2]) == pytest.approx(spent + float(said[1]), abs=0.11)
 
 
-def test_a_silent_kernel_is_named(stage):
-    labeller, tab = stage()
+def test_a_silent_kernel_is_named(game):
+    labeller, tab = game()
     index = labeller.oracle.current
     labeller._on_message = lambda *message: None
     tab.page.get_by_role("region", name="Label it yourself", exact=True).focus()

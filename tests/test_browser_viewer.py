@@ -3,7 +3,6 @@
 import lab
 import pytest
 from lab import DIGITS
-from stage import Stage
 
 import activekd_lite as akd
 from activekd_lite.widgets import RunViewer
@@ -61,11 +60,11 @@ def test_a_run_is_watched(browser):
     notebook.close()
 
 
-def test_keys_and_the_curve_choose_a_query(browser, small, teacher, quick):
+def test_keys_and_the_curve_choose_a_query(stage, small, teacher, quick):
     settings = dict(rounds=3, query_size=4, train=quick, progress=False)
     viewer = RunViewer(small)
     viewer.show(akd.run_active_learning(small, teacher, **settings))
-    tab = Stage(browser.context, viewer)
+    tab = stage(viewer)
     chosen = tab.page.locator(".akd-at")
     queried = tab.page.get_by_role("region", name="queries, newest first")
     assert chosen.count() == 0
@@ -88,5 +87,3 @@ def test_keys_and_the_curve_choose_a_query(browser, small, teacher, quick):
         frame = tab.page.locator(".akd-shell")
         assert frame.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
         assert frame.bounding_box()["height"] <= (700 if width == 1000 else 1500)
-    viewer.close()
-    tab.close()
