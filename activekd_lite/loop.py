@@ -53,6 +53,7 @@ def run_active_learning(
     device: str | torch.device = "auto",
     progress: bool = True,
     on_round: Callable[[RoundRecord], None] | None = None,
+    on_student: Callable[[RoundRecord], None] | None = None,
 ) -> RunResult:
     """Run ActiveKD, or plain active learning if there is no teacher.
 
@@ -84,6 +85,9 @@ def run_active_learning(
         Keep the students of all rounds, not only the last.
     on_round
         Called with each new record.
+    on_student
+        Called before each query is asked, with the record as far as it is known by then: of use
+        where the oracle is a person.
 
     Returns
     -------
@@ -128,7 +132,7 @@ def run_active_learning(
         run = prepare(data, teacher, choose, config, train, views, features, device, progress)
         with progress_bar(config, len(records), progress) as bar:
             for round in range(len(records), config["rounds"] + 1):
-                record, net, state = _one_round(run, state, round)
+                record, net, state = _one_round(run, state, round, on_student)
                 records.append(record)
                 folder.write(config, record, state, net, keep_students)
                 accuracy = f"{record.accuracy_pct:.1f} %"
@@ -140,7 +144,10 @@ def run_active_learning(
 
 
 def _one_round(
-    run: Run, state: LabelState, round: int
+    run: Run,
+    state: LabelState,
+    round: int,
+    on_student: Callable[[RoundRecord], None] | None = None,
 ) -> tuple[RoundRecord, DualHeadStudent, LabelState]:
     """One pass through the loop of Algorithm 1; the last round asks for no labels."""
     seed, last = run.config["seed"], round == run.config["rounds"]
@@ -178,24 +185,24 @@ def _one_round(
         )
     clock.lap("select")
 
-    # Ask the oracle, and record the round.
-    scores = _scores(run, state, predictions, tested, teacher)
-    labeled_count = len(state.labeled_indices)
-    if not last:
-        answers = run.data.oracle.label(query)
-        scores |= class_balance("query", answers, run.data.pool.num_classes)
-        state = state.with_labels(query, answers, round=round + 1)
+    # Record the round, and ask the oracle.
     record = RoundRecord(
         round=round,
-        labeled_count=labeled_count,
+        labeled_count=len(state.labeled_indices),
         query_indices=query.tolist(),
         seed=seed,
         loss_curve=_shortened(net.loss_curve, teacher is not None),
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(run.bank.device),
         device=device_name(run.bank.device),
-        **scores,
+        **_scores(run, state, predictions, tested, teacher),
     )
+    if on_student:
+        on_student(record)
+    if not last:
+        answers = run.data.oracle.label(query)
+        record = replace(record, **class_balance("query", answers, run.data.pool.num_classes))
+        state = state.with_labels(query, answers, round=round + 1)
     return record, net, state
 
 

@@ -7,7 +7,7 @@ import pytest
 COURSE = {  # smaller than by default, where a notebook can be: what is tested here is its face
     "02_simplex_and_umap": ({"most": 300}, [".activekd-simplex"]),
     "03_selection_strategies": ({"seeds": [0]}, [".activekd-stepper"]),
-    "07_label_it_yourself": ({}, [".activekd-labeller-image"]),
+    "07_label_it_yourself": ({}, [".akd-labeller"]),
     "08_your_images_and_clip": (
         {"images_per_class": 6},
         [".activekd-prompts", ".activekd-simplex"],

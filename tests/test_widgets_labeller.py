@@ -1,20 +1,25 @@
 """The journal on disk, and the Python side of the labeller: messages from and to the page."""
 
+import base64
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
+from PIL import Image
 
 import activekd_lite as akd
 from activekd_lite.widgets import labeller as module
 from activekd_lite.widgets.journal import Journal, PersonOracle, Stopped
-from activekd_lite.widgets.labeller import Labeller
+from activekd_lite.widgets.labeller import Labeller, question_for
+from activekd_lite.widgets.pictures import Pictures
 
 
 @pytest.fixture
@@ -255,7 +260,8 @@ def hand(small, teacher, quick, tmp_path, monkeypatch):
     made = []
 
     def make(**settings):
-        settings = dict(rounds=2, query_size=4, train=quick, out=tmp_path / "run") | settings
+        usual = dict(rounds=2, query_size=4, train=quick, out=tmp_path / "run", rivals=())
+        settings = usual | settings
         made.append(Labeller(small, teacher, **settings))
         return made[-1]
 
@@ -265,16 +271,16 @@ def hand(small, teacher, quick, tmp_path, monkeypatch):
 
 
 def close(labeller):
-    thread = labeller._thread
+    threads = [labeller._thread, labeller.rivals.thread]
     labeller.close()
-    if thread:
+    for thread in filter(None, threads):
         thread.join(60)
 
 
 def asked(labeller):
     """The image on the page, once there is one; -1 at the end."""
-    until(lambda: labeller.widget.shown["index"] >= 0 or labeller._done or labeller._error)
-    return labeller.widget.shown["index"]
+    until(lambda: labeller.widget.view["index"] >= 0 or labeller._done or labeller._error)
+    return labeller.widget.view["index"]
 
 
 def send(labeller, kind, index=None, label=None, seconds=1.0):
@@ -295,9 +301,9 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     labeller = hand()
     assert not (tmp_path / "run").exists()  # nothing is begun before it is shown
     first = asked(labeller)
-    shown = labeller.widget.shown
+    shown = labeller.widget.view
     assert shown["title"] == "0 of 8 labelled, query 1 of 2."
-    assert shown["image"].startswith("data:image/webp")
+    assert shown["image"].startswith("data:image/png")  # its pixels as they are
     assert (shown["feedback"], shown["undo"]) == (
         "",
         False,
@@ -308,11 +314,11 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
     assert not labeller.done
     send(labeller, "answer", label=3, seconds=2.5)
     assert labeller.journal.labels == {first: 3}
-    said, best = labeller.widget.shown["feedback"], int(labeller.teacher.probs()[first].argmax())
+    said, best = labeller.widget.view["feedback"], int(labeller.teacher.probs()[first].argmax())
     assert said.startswith("Your label: 3. The teacher ")
     assert ("agrees" if best == 3 else f"says {best}") in said
-    assert "1 of 8 labelled" in labeller.widget.shown["title"]
-    assert "2.5 seconds per label" in labeller.widget.shown["title"]
+    assert "1 of 8 labelled" in labeller.widget.view["title"]
+    assert "2.5 seconds per label" in labeller.widget.view["title"]
     second = asked(labeller)
     send(labeller, "answer", first, 4)  # a double press: about the image before
     assert (labeller.journal.labels, asked(labeller)) == ({first: 3}, second)
@@ -330,8 +336,8 @@ def test_a_whole_run_by_hand(hand, small, tmp_path):
         labeller.records[0].query_indices[1] == second
     )  # skipping changes the order of the answers only
     assert list(labeller.journal.labels)[3] == second
-    assert labeller.widget.shown["index"] == -1
-    assert len(labeller.widget.shown["rounds"]) == 3
+    assert labeller.widget.view["index"] == -1
+    assert len(labeller.widget.view["rounds"]) == 3
     state = labeller.result.state
     assert {i: int(state.labels[i]) for i in labeller.journal.labels} == labeller.journal.labels
     assert (state.labels[state.labeled_round == 0].sort().values == torch.arange(10)).all()
@@ -348,9 +354,9 @@ def test_bad_messages_change_nothing(hand):
         {"kind": "eat", "index": index},
     )
     for message in ({}, answer | {"label": 10}, answer | {"label": None}, nowhere, unknown):
-        turn = labeller.widget.shown["revision"]
+        turn = labeller.widget.view["revision"]
         labeller._on_message(labeller.widget, message, None)
-        assert labeller.widget.shown["revision"] > turn  # the page hears of it and takes keys again
+        assert labeller.widget.view["revision"] > turn  # the page hears of it and takes keys again
     assert labeller.journal.path.read_bytes() == before
 
 
@@ -359,7 +365,7 @@ def test_a_full_disk_is_shown_and_the_same_image_is_asked_again(hand, full_disk)
     index = asked(labeller)
     with full_disk(0):
         send(labeller, "answer", label=1)
-    assert "No space left" in labeller.widget.shown["feedback"]
+    assert "No space left" in labeller.widget.view["feedback"]
     assert asked(labeller) == index
     assert labeller.journal.labels == {}
 
@@ -371,14 +377,14 @@ def test_it_goes_on_where_it_stopped_and_ends_as_if_undisturbed(hand, tmp_path):
     close(labeller)
     labeller = hand()  # in the first query
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("2 of 8 labelled, query 1 of 2.")
+    assert labeller.widget.view["title"].startswith("2 of 8 labelled, query 1 of 2.")
     for _ in range(3):
         send(labeller, "answer", label=1)
         until(lambda at=labeller: at.oracle.current is not None)
     close(labeller)
     labeller = hand()  # in the second
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("5 of 8 labelled, query 2 of 2.")
+    assert labeller.widget.view["title"].startswith("5 of 8 labelled, query 2 of 2.")
     assert len(labeller.records) == 1
     finish(labeller)
     undisturbed = hand(out=tmp_path / "other")
@@ -388,7 +394,7 @@ def test_it_goes_on_where_it_stopped_and_ends_as_if_undisturbed(hand, tmp_path):
     again.start()
     again._thread.join(30)
     assert again.done
-    assert again.widget.shown["title"].startswith("All 8 labels given")
+    assert again.widget.view["title"].startswith("All 8 labels given")
 
 
 def test_running_the_cell_again_takes_over(hand):
@@ -398,7 +404,7 @@ def test_running_the_cell_again_takes_over(hand):
     second = hand()
     assert asked(second) != index
     until(lambda: first._error)
-    assert "opened again" in first.widget.shown["error"]
+    assert "opened again" in first.widget.view["error"]
     send(first, "answer", asked(second), 1)
     assert second.journal.labels == {index: 1}
 
@@ -411,7 +417,7 @@ def test_running_the_cell_again_while_the_student_trains_waits_for_the_end_of_it
         until(lambda: first.oracle.current is not None or not first.oracle.asked)
     assert busy.wait(60)
     second = hand()
-    assert second.widget.shown["busy"]
+    assert second.widget.view["busy"]
     assert len(second.records) == 1
     enough.set()
     finish(second)
@@ -422,12 +428,12 @@ def test_running_the_cell_again_while_the_student_trains_waits_for_the_end_of_it
 def test_a_cold_start_asks_for_the_first_images_too(hand, small):
     labeller = hand(shots=0, strategy="random", rounds=1, truth=False)
     asked(labeller)
-    assert labeller.widget.shown["title"] == "0 of 8 labelled, query 1 of 2."
+    assert labeller.widget.view["title"] == "0 of 8 labelled, query 1 of 2."
     for _ in range(4):
         send(labeller, "answer", label=int(small.oracle.label(torch.tensor([asked(labeller)]))))
         until(lambda: labeller.oracle.current is not None)
     asked(labeller)
-    assert labeller.widget.shown["title"].startswith("4 of 8 labelled, query 2 of 2.")
+    assert labeller.widget.view["title"].startswith("4 of 8 labelled, query 2 of 2.")
     finish(labeller)
     assert labeller.done, labeller._error
     assert labeller.figure().alt.startswith("2 rows of images: query 1, 4; query 2, 4")
@@ -444,7 +450,7 @@ def test_an_error_of_the_run_is_shown(hand):
     labeller = hand(strategy=broken)
     labeller.start()
     labeller._thread.join(60)
-    assert "ZeroDivisionError: no choice" in labeller.widget.shown["error"]
+    assert "ZeroDivisionError: no choice" in labeller.widget.view["error"]
 
 
 def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp_path):
@@ -510,3 +516,201 @@ def test_closing_leaves_no_widget_and_no_thread(hand):
     asked(labeller)  # shown again, it goes on
     send(labeller, "answer", label=2)
     assert len(labeller.journal.labels) == 1
+
+
+def test_the_question_suits_the_classes(small):
+    def asked(names, *templates):
+        pool = dataclasses.replace(small.pool, classnames=names)
+        return question_for(dataclasses.replace(small, pool=pool, templates=templates))
+
+    words = [f"word {i}" for i in range(10)]
+    assert asked([str(i) for i in range(10)], "a photo of {}") == "Which digit is this?"
+    assert asked([*"abcdefghij"], "a photo of {}") == "Which letter is this?"
+    assert asked(words, "a photo of {}.", "a {}, a type of flower.").startswith(
+        "Which type of flow"
+    )
+    assert asked(words, "a photo of {}.") == "Which class is this?"
+
+
+def decoded(uri):
+    """The pixels (3, H, W) of a data URI."""
+    picture = Image.open(io.BytesIO(base64.b64decode(uri.split(",")[1]))).convert("RGB")
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+
+
+def test_a_small_image_is_shown_smoothed_too_and_a_large_one_once(small):
+    both = Pictures(small.pool.images).large(3)
+    pixels = decoded(both["image"])
+    assert torch.equal(pixels, small.pool.images[3])
+    smooth = decoded(both["smooth"]).float()
+    assert smooth.shape == (3, 96, 96)
+    step = (smooth[:, :, 1:] - smooth[:, :, :-1]).abs().max()
+    assert step < (pixels[:, :, 1:].float() - pixels[:, :, :-1].float()).abs().max() / 2
+    large = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    assert Pictures(large).large(0)["smooth"] == ""
+
+
+@pytest.mark.slow
+def test_rivals_are_plain_runs_with_the_true_labels(hand, small, teacher, quick, tmp_path):
+    labeller = hand(rivals=None)
+    finish(labeller, label=1)
+    until(lambda: not labeller.rivals.thread.is_alive())
+    assert set(labeller.rivals.records) == {"pcoreset", "random"}
+    for name, records in labeller.rivals.records.items():
+        settings = dict(rounds=2, query_size=4, train=quick, strategy=name, progress=False)
+        plain = akd.run_active_learning(small, teacher, **settings)
+        assert [r.outcome() for r in records] == [r.outcome() for r in plain.records]
+    lines = {line["name"]: line for line in labeller.widget.view["lines"]}
+    assert [line["xs"] for line in lines.values()] == [[10, 14, 18]] * 3
+    assert lines["you"]["ys"][0] == lines["random"]["ys"][0]  # the same start
+    assert labeller.widget.view["status"] == ""
+    table = labeller.standings
+    assert table["run"].tolist() == ["you", "pcoreset", "random"]
+    assert table["labels"].tolist() == [18] * 3
+    assert table["gained_per_minute"][1] == pytest.approx(table["gained_pct"][1] * 60 / 8)
+    assert "pcoreset" in labeller.figure().alt
+    again, trained = hand(rivals=None), []
+    again.settings["on_round"] = trained.append
+    again.start()
+    until(lambda: not again.rivals.thread.is_alive())
+    assert [len(r) for r in again.rivals.records.values()] == [3, 3]
+    assert not trained  # they were on disk
+
+
+def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand):
+    labeller = hand(rivals=("random",))
+    ready = threading.Event()
+    labeller.rivals.may_train = ready.is_set
+    asked(labeller)
+    assert labeller.rivals.records == {"random": []}
+    assert "random 0 of 3" in labeller.widget.view["status"]
+    ready.set()
+    until(lambda: labeller.rivals.records["random"])
+    ready.clear()
+    count = len(labeller.rivals.records["random"])
+    drawn = lambda: {line["name"]: line["xs"] for line in labeller.widget.view["lines"]}  # noqa: E731
+    until(lambda: drawn() == {"you": [10], "random": [10]})  # no further than the person is
+    close(labeller)
+    assert not labeller.rivals.thread.is_alive()
+    left = len(module.finished_rounds(labeller.rivals.folders["random"]))
+    assert count <= left <= count + 1
+    ready.set()
+    asked(labeller)  # displayed again, they go on
+    until(lambda: len(labeller.rivals.records["random"]) == 3)
+
+
+def test_a_rival_that_fails_is_named_and_the_person_goes_on(hand, tmp_path):
+    (tmp_path / "run" / "rivals" / "random").mkdir(parents=True)
+    (tmp_path / "run" / "rivals" / "random" / "rounds.jsonl").write_text("damaged\n")
+    labeller = hand(rivals=("random",))
+    asked(labeller)
+    until(lambda: labeller.rivals.note)
+    until(lambda: "random with true labels: ValueError" in labeller.widget.view["status"])
+    send(labeller, "answer", label=1)
+    assert len(labeller.journal.labels) == 1
+
+
+def test_rivals_need_true_labels_and_settings_they_can_run_with(small, teacher, tmp_path):
+    def rivals(**settings):
+        return set(Labeller(small, teacher, out=tmp_path, **settings).rivals.folders)
+
+    assert rivals() == set()  # no person here
+    assert rivals(rivals=("margin", "random", "margin")) == {"margin", "random"}
+    cold = dict(shots=0, strategy="random")
+    for settings, said in [
+        (cold | {"truth": False, "rivals": ("random",)}, "need true labels"),
+        (cold | {"rivals": ("pcoreset",)}, "starts from labelled images"),
+        ({"rivals": "random"}, "give a sequence"),
+        ({"rivals": ("randm",)}, "randm"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            rivals(**settings)
+
+
+def test_where_nobody_is_there_rivals_run_if_they_are_asked_for(small, teacher, quick, tmp_path):
+    settings = dict(rounds=1, query_size=4, train=quick, out=tmp_path / "run")
+    labeller = Labeller(small, teacher, rivals=("random",), **settings)
+    assert labeller.standings["run"].tolist() == ["true labels", "random"]
+    assert "random" in labeller.figure().alt
+    labeller.close()
+
+
+def test_the_end_of_the_game(hand, teacher, small):
+    labeller = hand()
+    assert labeller.widget.view["summary"] is None
+    finish(labeller, label=1)
+    until(lambda: labeller.widget.view["summary"])
+    given, summary = labeller.answers, labeller.widget.view["summary"]
+    wrong = given[given["true"] != "1"]
+    found = [i["index"] for pair in summary["confusions"] for i in pair["tiles"]]
+    assert set(found) == set(wrong["index"])
+    assert {pair["label"] for pair in summary["confusions"]} == {"1"}
+    corrected = given[(given["label"] == given["true"]) & (given["teacher"] != given["true"])]
+    assert {t["index"] for t in summary["teacher"]["corrected"]} == set(corrected["index"])
+    missed = given[(given["label"] != given["true"]) & (given["teacher"] == given["true"])]
+    assert {t["index"] for t in summary["teacher"]["missed"]} == set(missed["index"])
+    (person,) = summary["standings"]
+    gained = labeller.records[-1].accuracy_pct - labeller.records[0].accuracy_pct
+    assert person["gained_pct"] == pytest.approx(gained, abs=0.06)
+    assert person["gained_per_minute"] == pytest.approx(gained * 60 / 8, abs=0.06)  # 8 seconds
+    twin = labeller.figure()
+    for sentence in summary["words"].values():
+        assert sentence in twin.alt
+    assert twin.table["true"].tolist() == given["true"].tolist()
+
+
+def test_without_true_labels_the_end_names_only_disagreement(hand):
+    labeller = hand(shots=0, strategy="random", rounds=1, truth=False, rivals=None)
+    finish(labeller)
+    until(lambda: labeller.widget.view["summary"])
+    summary, given = labeller.widget.view["summary"], labeller.answers
+    assert summary["confusions"] == []
+    assert set(summary["teacher"]) == {"open"}
+    differ = given[given["label"] != given["teacher"]]["index"]
+    assert {tile["index"] for tile in summary["teacher"]["open"]} == set(differ)
+    assert "labels" not in summary["words"]
+    assert not labeller.rivals.folders
+
+
+def test_the_twin_of_a_closed_labeller_leaves_the_journal_to_the_next(hand):
+    class Handle:  # as IPython's
+        shown = ""
+
+        def update(self, bundle, raw):
+            self.shown = bundle["text/plain"]
+
+    first = hand()
+    first._twin = Handle()
+    send(first, "answer", label=1)
+    second = hand()
+    asked(second)
+    until(lambda: first._error and "opened again" in first.widget.view["error"])
+    first._thread.join(60)
+    assert "query 1, 1" in first._twin.shown
+    assert not second.journal.closed
+    send(second, "answer", asked(second), 1)
+    assert len(second.journal.labels) == 2
+
+
+def test_many_quick_answers_are_all_recorded_while_rivals_train(hand):
+    labeller = hand(rivals=("random",), query_size=20, rounds=1)
+    asked(labeller)
+    until(lambda: labeller.rivals.thread.is_alive())
+    for _ in range(19):
+        send(labeller, "answer", label=1)
+    assert len(labeller.journal.labels) == 19
+
+
+def test_the_newest_student_is_shown_before_its_query_is_answered(hand):
+    labeller = hand()
+    asked(labeller)
+    (line,) = labeller.widget.view["lines"]
+    assert (line["xs"], labeller.records) == ([10], [])
+    shown = line["ys"][0]
+    for _ in range(4):
+        send(labeller, "answer", label=1)
+    until(lambda: labeller.oracle.current is not None and labeller.records)
+    assert shown == round(labeller.records[0].accuracy_pct, 2)
+    asked(labeller)
+    until(lambda: labeller.widget.view["lines"][0]["xs"] == [10, 14])
+    assert [row["labels"] for row in labeller.widget.view["rounds"]] == [0, 4]

@@ -1,7 +1,10 @@
 """RunViewer: a run as it happens."""
 
+import dataclasses
+
 import ipywidgets
 import pytest
+import torch
 
 import activekd_lite as akd
 from activekd_lite.widgets import viewer as module
@@ -44,7 +47,7 @@ def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
     assert viewer.widget
     viewer._draw = lambda status: (
         draw(status),
-        seen.append((status, len(viewer._queries.children))),
+        seen.append((status, len(viewer.widget.view["queries"]))),
     )
     result = viewer.run(teacher, train=quick, **SETTINGS)
     view, _, twin = shown
@@ -57,14 +60,17 @@ def test_a_run_is_watched_round_by_round(viewer, teacher, quick, shown):
     running = ["Round 1 of 2 is running on 14 labels", "Round 2 of 2 is running on 18 labels"]
     assert said == ["Round 0 of 2 is running", *running, "Finished", "Finished"]
     assert [pictures for _, pictures in seen] == [0, 1, 2, 2, 2]
-    curve = viewer._live.data[0]
-    assert list(curve.x) == [r.labeled_count for r in result.records] == [10, 14, 18]
-    assert list(curve.y) == [round(r.accuracy_pct, 2) for r in result.records]
-    train = next(t for t in viewer._live.data if t.name == "train")
-    assert list(train.y) == [r.seconds["train"] for r in result.records]
-    newest = viewer._queries.children[0].value
-    assert newest.count("<img") == 4
-    assert "after round 1" in newest
+    view = viewer.widget.view
+    (curve,) = view["lines"]
+    assert curve["xs"] == [r.labeled_count for r in result.records] == [10, 14, 18]
+    assert curve["ys"] == [round(r.accuracy_pct, 2) for r in result.records]
+    train = [name for name, _ in view["stages"]].index("train")
+    seconds = [row["seconds"][train] for row in view["rounds"]]
+    assert seconds == pytest.approx([r.seconds["train"] for r in result.records], abs=1e-3)
+    newest = view["queries"][0]
+    assert [tile["index"] for tile in newest["tiles"]] == result.records[1].query_indices
+    assert all(tile["src"].startswith("data:image/") for tile in newest["tiles"])
+    assert newest["round"] == 1
     assert viewer.result is result
 
 
@@ -130,11 +136,12 @@ def test_an_interrupt_leaves_what_there_is(viewer, teacher, quick, shown, monkey
     with pytest.raises(KeyboardInterrupt):
         viewer.run(teacher, train=quick, **SETTINGS)
     assert viewer.status == "Interrupted after 2 complete rounds."
-    assert list(viewer._live.data[0].x) == [10, 14]
+    assert viewer.widget.view["lines"][0]["xs"] == [10, 14]
+    assert viewer.widget.view["progress"] == ""
     assert viewer.result is None
     with pytest.raises(ValueError, match="rounds = -1"):
         viewer.run(teacher, train=quick, **(SETTINGS | {"rounds": -1}))
-    assert "Stopped by an error (ValueError)" in viewer._status.value
+    assert "Stopped by an error (ValueError)" in viewer.widget.view["status"]
 
 
 def test_by_hand_and_afterwards(viewer, small, teacher, quick):
@@ -143,7 +150,7 @@ def test_by_hand_and_afterwards(viewer, small, teacher, quick):
         small, teacher, train=quick, on_round=viewer, progress=False, **SETTINGS
     )
     assert viewer.status.startswith("Finished")
-    assert len(viewer._queries.children) == 2
+    assert len(viewer.widget.view["queries"]) == 2
     other = RunViewer(small)
     assert "No round yet" in other.figure().alt
     other.show(result)
@@ -156,3 +163,59 @@ def test_closing_leaves_no_widget(viewer, teacher, quick, shown):
     viewer.run(teacher, train=quick, **SETTINGS)  # its pictures take the place of the first run's
     viewer.close()
     assert set(ipywidgets.widgets.widget._instances) == before
+
+
+def test_the_teachers_line_needs_no_argument(small, teacher, vlm, quick, shown, tmp_path):
+    shown.live = False
+    settings = SETTINGS | dict(rounds=1, train=quick)
+    alone = akd.metrics.accuracy_pct
+    pool = alone(teacher.probs(), small.oracle.label(torch.arange(150)))
+    viewer = RunViewer(small)
+    viewer.run(teacher, **settings)
+    assert f"Teacher on pool alone: {pool:.1f} %" in viewer.figure().alt
+    cache = akd.TeacherCache.build_test(vlm, small, root=tmp_path, progress=False)
+    tested = akd.ZeroShotTeacher(teacher.cache, teacher.text_weights, test=cache)
+    viewer.run(tested, **settings)
+    (rule,) = viewer._state()["rules"]
+    assert rule["y"] == pytest.approx(alone(tested.test_probs(), small.test.labels), abs=0.01)
+    again = RunViewer(small)
+    again.show(viewer.result)  # the records tell it
+    assert again._state()["rules"] == [rule]
+    viewer.run(None, **settings)
+    assert viewer._state()["rules"] == []
+
+
+def test_a_teacher_that_learns_has_a_line_of_its_own(small, quick, shown):
+    shown.live = False
+    labels = small.oracle.label(torch.arange(150))
+
+    def refit(state):  # right on the labelled images, and more and more on the test set
+        known = len(state.labeled_indices)
+        test = torch.nn.functional.one_hot(small.test.labels, 10).float()
+        test[known:] = 0
+        return torch.nn.functional.one_hot(labels, 10).float(), test
+
+    start = refit(akd.LabelState.empty(150))
+    teacher = akd.teacher.from_logits(start[0], refit=refit, test=start[1])
+    viewer = RunViewer(small)
+    result = viewer.run(teacher, train=quick, **SETTINGS)
+    student, line = viewer._state()["lines"]
+    assert line["ys"] == [round(r.teacher_accuracy_pct, 2) for r in result.records]
+    assert len(set(line["ys"])) == 3
+    assert (line["xs"], viewer._state()["rules"]) == (student["xs"], [])
+
+
+def test_a_persons_oracle_is_not_asked_for_the_teachers_line(small, teacher, quick, shown):
+    class Counting(akd.Oracle):
+        asked = 0
+
+        def label(self, indices):
+            Counting.asked += len(indices)
+            return super().label(indices)
+
+    shown.live = False
+    oracle = Counting(small.oracle.label(torch.arange(150)), 10)
+    viewer = RunViewer(dataclasses.replace(small, oracle=oracle))
+    viewer.run(teacher, train=quick, **SETTINGS)
+    assert viewer._state()["rules"] == []
+    assert Counting.asked < 150

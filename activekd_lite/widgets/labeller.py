@@ -1,46 +1,41 @@
 """Label the queries of a real run yourself: an image, the classes, one key press.
 
-A thread runs the active-learning loop and waits in the oracle for answers. The page (`labeller.js`)
-measures the seconds. The teacher's opinion of an image appears only after the answer. When a
-program runs the notebook, the true labels answer instead.
+A thread runs the active-learning loop and waits in the oracle for answers. The page
+(`web/labeller.js`) measures the seconds. The teacher's opinion of an image appears only after the
+answer. Other strategies run beside it with the true labels. When a program runs the notebook, the
+true labels answer instead.
 """
 
 import dataclasses
 import os
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
-import anywidget
 import pandas as pd
 import torch
-import traitlets
 from torch import Tensor
 
 from activekd_lite.loop import run_active_learning
-from activekd_lite.plots.base import Figure, data_uri, squares
+from activekd_lite.plots.base import Figure
 from activekd_lite.pool import Dataset, Oracle
 from activekd_lite.runs.folder import finished_rounds, load_run
-from activekd_lite.runs.preflight import check_labels
+from activekd_lite.runs.preflight import check_labels, strategy_name
 from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
 from activekd_lite.utils.files import make_folder
-from activekd_lite.widgets import answers
-from activekd_lite.widgets.base import Explorer, is_interactive
+from activekd_lite.widgets import answers, race
+from activekd_lite.widgets.base import Explorer, is_interactive, twin
 from activekd_lite.widgets.journal import Journal, PersonOracle, Stopped
+from activekd_lite.widgets.page import Page
+from activekd_lite.widgets.pictures import Pictures
+from activekd_lite.widgets.rivals import Rivals, rivals_for, teacher_level, teacher_levels
 
-SIDE = 288  # pixels of the image to label
+RECENT = 12  # images labelled last that are shown
 ASSUMED = "true-labels"  # subfolder for runs answered by the true labels, apart from a person's
-
-
-class _Page(anywidget.AnyWidget):
-    """The page: `shown` holds all that it displays; answers come back as messages."""
-
-    _esm = Path(__file__).with_suffix(".js")
-    _css = Path(__file__).with_suffix(".css")
-    classnames = traitlets.List().tag(sync=True)
-    shown = traitlets.Dict().tag(sync=True)
+SORT = re.compile(r"\b(?:type|kind) of (\w+)")  # as in "a photo of a {}, a type of flower."
 
 
 class Labeller(Explorer):
@@ -55,11 +50,20 @@ class Labeller(Explorer):
         stopped, even after the kernel was killed
     truth : whether the labels of `data` are the true ones; by default, if every image has one
     seconds_per_label : assumed time when the true labels answer
+    rivals : strategies that run in the background with the true labels, the same settings and seed,
+        and are drawn up to as many labels as you have given; by default "pcoreset" and "random" if
+        a person answers and the true labels are known
+    question : what to ask; the default suits the class names and templates
     settings : further arguments of `run_active_learning`
 
     Raises
     ------
     ValueError : the settings cannot work, or `out` has answers about other images or classes
+
+    Attributes
+    ----------
+    journal : the answers on disk, once the labeller was displayed or asked for anything
+    rivals : see `Rivals`; `rivals.records` has their finished rounds by name
     """
 
     def __init__(
@@ -75,6 +79,8 @@ class Labeller(Explorer):
         out: str | os.PathLike = "runs/mine",
         truth: bool | None = None,
         seconds_per_label: float = 2.0,
+        rivals: Sequence[str] | None = None,
+        question: str | None = None,
         **settings,
     ):
         super().__init__()
@@ -87,10 +93,21 @@ class Labeller(Explorer):
         self.oracle: PersonOracle | None = None
         self._thread: threading.Thread | None = None
         self._done: RunResult | None = None
+        self._newest: RoundRecord | None = None  # of the newest student, before its query
         self._lock, self._revision = threading.RLock(), 0
         self._feedback = self._error = ""
+        self._pictures = Pictures(data.pool.images)
         by_person = dataclasses.replace(data, oracle=self._person(None))
         check_labels(by_person, rounds, query_size, shots)
+        self.question = question or question_for(data)
+        self.rivals = self._rivals(() if self.assumed and rivals is None else rivals)
+
+    def _rivals(self, names: Sequence[str] | None) -> Rivals:
+        shots, query_size = self.settings["shots"], self.settings["query_size"]
+        names = rivals_for(names, self.truth, shots, query_size, self.teacher is not None)
+        told = dict(may_train=self._is_idle, on_round=self._show)
+        out = self.out / "rivals"
+        return Rivals(self.data, self.teacher, names, self.settings, out, **told)
 
     @property
     def folder(self) -> Path:
@@ -134,6 +151,10 @@ class Labeller(Explorer):
         its prediction (teacher) and the confidence of that prediction.
         """
         self._prepare()
+        return self._given()
+
+    def _given(self) -> pd.DataFrame:
+        """`answers` as they are, without opening the journal."""
         labels, events = self.journal.labels, self.journal.events
         spent = pd.DataFrame(events, columns=["index", "seconds"]).groupby("index")["seconds"].sum()
         index, name = list(labels), self.data.classnames.__getitem__
@@ -156,6 +177,7 @@ class Labeller(Explorer):
             thread = threading.Thread(target=self._run, args=[self.oracle], daemon=True, name=name)
             self._thread = thread
             thread.start()
+        self.rivals.start()
 
     def close(self) -> None:
         """Stop asking, release the journal, remove the widget. Displaying it again continues."""
@@ -164,6 +186,7 @@ class Labeller(Explorer):
             super().close()
         if self.journal:
             self.journal.close("the labeller was closed; display it again to continue")
+        self.rivals.stop()
         self._thread = None
 
     def _prepare(self) -> None:
@@ -176,6 +199,7 @@ class Labeller(Explorer):
                     "open the notebook in JupyterLab and label there"
                 )
             self._done = self._loop(self.oracle)
+            self.rivals.run()
 
     def _open(self) -> None:
         journal, folder = self.journal, self.folder.absolute()
@@ -197,7 +221,11 @@ class Labeller(Explorer):
             on_round(record)
             self._refresh()
 
+        def show_student(record: RoundRecord) -> None:
+            self._newest = record  # the page is told when the query opens
+
         settings = dict(out=self.folder, progress=False, on_round=show_round)
+        settings |= dict(on_student=show_student)
         return run_active_learning(data, self.teacher, **self.settings | settings)
 
     def _run(self, oracle: PersonOracle) -> None:
@@ -206,9 +234,15 @@ class Labeller(Explorer):
             self._done = self._loop(oracle)
         except Stopped as stopped:
             self._error = str(stopped)
+            self.rivals.stop()
         except Exception as error:  # show any error: a thread's traceback is easily missed
             self._error = f"{type(error).__name__}: {error}"
         self._refresh()
+
+    def _is_idle(self) -> bool:
+        """Whether the person's own student is not being trained."""
+        asking = self.oracle is not None and self.oracle.current is not None
+        return asking or self._done is not None or self.assumed or bool(self._error)
 
     def _answer_truly(self) -> None:
         """Answer the open query with the true labels."""
@@ -221,12 +255,19 @@ class Labeller(Explorer):
 
     # The page and its messages.
 
-    def _build(self) -> _Page:
-        self._widget = page = _Page(classnames=list(self.data.classnames))  # the thread needs it
-        page.on_msg(self._on_message)
+    def _build(self) -> Page:
+        names = list(self.data.classnames)
+        fixed = {"classnames": names, "question": self.question, "counts": self._label_counts()}
+        self._widget = page = self._page_of("labeller", view=fixed)  # the thread needs it
         self.start()
         self._show()
         return page
+
+    def _label_counts(self) -> list[int]:
+        """Number of labels that the first student and the last are trained on."""
+        settings, classes = self.settings, len(self.data.classnames)
+        first = settings["shots"] * classes or settings["query_size"]
+        return [first, first + settings["rounds"] * settings["query_size"]]
 
     def _refresh(self) -> None:
         self._show()
@@ -235,34 +276,43 @@ class Labeller(Explorer):
     def _show(self) -> None:
         with self._lock:
             if self._widget is not None:
-                self._widget.shown = self._state()
+                self._widget.update(**self._state())
 
     def _state(self) -> dict:
-        """All that the page shows.
+        """All that changes on the page.
 
         `revision` always differs, so that the page is notified even if an answer was rejected.
         """
         oracle, self._revision = self.oracle, self._revision + 1
-        index = oracle.current
+        index, given = oracle.current, len(self.journal.labels)
+        busy = index is None and not (self._done or self._error)
         state = {
             "revision": self._revision,
             "events": len(self.journal.events),
             "index": -1,
+            "image": "",
+            "smooth": "",
             "feedback": self._feedback,
             "error": self._error,
-            "rounds": self._describe_rounds(),
+            "status": self.rivals.describe(),
+            "progress": "",
+            "busy": busy,
+            "given": [given, self.to_give],
+            "seconds": self.journal.seconds,
             "undo": oracle.undoable is not None and index is not None,
-        }
+            "recent": self._recent(),
+            "summary": None,
+        } | self._race()
         if self._done:
             title = f"All {self.to_give} labels given; the last student is trained."
-            return state | {"title": title + self._describe_pace()}
+            return state | {"title": title + self._describe_pace(), "summary": self._summary()}
         if self._error:
             return state | {"title": "Stopped."}
-        if index is None:
-            title = f"{len(self.journal.labels)} of {self.to_give} labels given. Training ..."
-            return state | {"title": title, "busy": True}
+        if busy:
+            title = f"{given} of {self.to_give} labels given. Training ..."
+            return state | {"title": title, "progress": "Your student is being trained"}
         state |= {"index": index, "title": self._describe_progress()}
-        return state | {"image": self._image(index), "alt": f"image {index} of the pool"}
+        return state | self._pictures.large(index)
 
     def _describe_progress(self) -> str:
         number, asked = self._query_number, self.oracle.asked
@@ -285,35 +335,72 @@ class Labeller(Explorer):
         count = len(self.journal.labels)
         return f" {self.journal.seconds / count:.1f} seconds per label." if count else ""
 
-    def _describe_rounds(self) -> list[str]:
-        initial = self.settings["shots"] * len(self.data.classnames)
-        return [
-            f"Round {r.round}, {r.labeled_count - initial} labels from you: "
-            f"student accuracy {r.accuracy_pct:.1f} %"
-            for r in self.records
-        ]
+    def _race(self) -> dict:
+        """The curves and the table beside them."""
+        runs = self._runs()
+        level, initial = self._level(runs), self._label_counts()[0]
+        rounds = race.rounds_of(runs, initial if self.settings["shots"] else 0)
+        lines = race.lines_of(runs, level)
+        for line in lines:
+            line["label"] = self._in_full(line["name"])
+        return dict(lines=lines, rules=race.rules_of(level), rounds=rounds)
 
-    def _image(self, index: int) -> str:
-        picture = squares(self.data.pool.images, [index], SIDE)[0]
-        return data_uri(picture.permute(1, 2, 0).numpy(), quality=90)
+    def _in_full(self, run: str) -> str:
+        """The name of a run in the legend."""
+        if run == self._player:
+            return f"{run}, asked by {strategy_name(self.settings['strategy'])}"
+        return f"{run} with the true labels" if run in self.rivals.records else run
 
-    def _on_message(self, page: _Page, message: Mapping, buffers: object) -> None:
-        """Handle a key or button.
+    def _runs(self) -> dict[str, list[RoundRecord]]:
+        """The person's rounds and its rivals', these up to as many labels.
 
-        message: kind ("answer", "undo" or "skip"), index (the image on the page), seconds, label.
+        The last round may be one whose query is still open.
         """
-        with self._lock, self.journal.changed:
-            index = self.oracle.current
-            if index is not None and message.get("index") == index and not self._error:
-                try:
-                    self._record(index, message)
-                except (OSError, ValueError, Stopped) as error:
-                    self._feedback = str(error)
+        own = self.records
+        if self._newest and self._newest.round == len(own):
+            own = [*own, self._newest]
+        count = own[-1].labeled_count if own else 0
+        rivals = {n: answers.until(r, count) for n, r in self.rivals.records.items()}
+        return {self._player: own} | rivals
+
+    def _level(self, runs: dict[str, list[RoundRecord]]) -> race.Level:
+        return teacher_levels(runs[self._player], self._teacher_alone)
+
+    @cached_property
+    def _teacher_alone(self) -> tuple[str, float] | None:
+        return teacher_level(self.data, self.teacher, self.truth)
+
+    def _recent(self) -> list[dict]:
+        """The images labelled last, newest first."""
+        labels, names = self.journal.labels, self.data.classnames
+        return [self._pictures.tile(i, names[labels[i]]) for i in [*labels][: -RECENT - 1 : -1]]
+
+    def _on_message(self, page: Page, message: Mapping, buffers: Sequence) -> None:
+        """Handle a message, then show the state anew: the page waits for that after each key."""
+        super()._on_message(page, message, buffers)
         self._show()
 
-    def _record(self, index: int, message: Mapping) -> None:
-        names, label, kind = self.data.classnames, message.get("label"), message.get("kind")
-        seconds = max(0.0, float(message.get("seconds") or 0))
+    def _on_answer(self, index=None, label=None, seconds=0) -> None:
+        self._handle("answer", index, seconds, label)
+
+    def _on_skip(self, index=None, label=None, seconds=0) -> None:
+        self._handle("skip", index, seconds)
+
+    def _on_undo(self, index=None, label=None, seconds=0) -> None:
+        self._handle("undo", index, seconds)
+
+    def _handle(self, kind: str, shown: int, seconds: float, label: int | None = None) -> None:
+        """Handle a key or button; shown: the image on the page, seconds: since it is there."""
+        with self._lock, self.journal.changed:
+            index = self.oracle.current
+            if index is not None and shown == index and not self._error:
+                try:
+                    self._record(kind, index, max(0.0, float(seconds or 0)), label)
+                except (OSError, ValueError, Stopped) as error:
+                    self._feedback = str(error)
+
+    def _record(self, kind: str, index: int, seconds: float, label: int | None) -> None:
+        names = self.data.classnames
         if kind == "answer" and isinstance(label, int) and 0 <= label < len(names):
             self.journal.answer(index, label, seconds)
             self._feedback = f"Your label: {names[label]}. {self._describe_opinion(index, label)}"
@@ -352,14 +439,50 @@ class Labeller(Explorer):
         left = self.to_give - len(self.journal.labels)
         return f"{left} of {self.to_give} labels are still missing"
 
+    @property
+    def _player(self) -> str:
+        return "true labels" if self.assumed else "you"
+
+    @property
+    def standings(self) -> pd.DataFrame:
+        """One row per run that has as many labels as you: accuracy, points gained per minute.
+
+        Columns: run, labels, accuracy_pct, gained_pct, gained_per_minute (rivals: at your pace).
+        """
+        return self._standings(self.result)
+
+    def _standings(self, result: RunResult) -> pd.DataFrame:
+        return answers.standings(self._runs(), answers.seconds_of(result, self.journal))
+
+    def _summary(self) -> dict:
+        """The end of the game for the page."""
+        given, table = self._given(), self._standings(self._done)
+        return answers.summary(given, table, self.journal.seconds, self._pictures)
+
     def figure(self) -> Figure:
-        """The labelled images, one row of pictures per query, with the labels given."""
-        labels = self.answers.set_index("index")["label"]
-        title = f"Queried images in the order of labelling (by {self._annotator})"
+        """The learning curves above the labelled images, one row per query, as labelled."""
+        self._prepare()
+        return self._figure()
+
+    def _figure(self) -> Figure:
+        given = self._given()
+        labels = given.set_index("index")["label"]
+        title = f"Test accuracy, and the queried images (labelled by {self._annotator})"
         if labels.empty:
             return answers.text_figure(f"Nothing to show yet: {self._missing}.", title)
-        rows = self._query_rows()
-        return answers.labelled_rows(rows, self.data.pool.images, labels, title=title)
+        runs = self._runs()
+        level, named = self._level(runs), {self._in_full(name): r for name, r in runs.items()}
+        images = self.data.pool.images
+        figure = answers.labelled_rows(self._query_rows(), images, labels, title=title)
+        words = [race.words_of(named, level)]
+        if self._done:
+            table = self._standings(self._done)
+            words += answers.closing_words(given, table, self.journal.seconds).values()
+        return answers.with_curves(figure, named, level, given, " ".join(words))
+
+    def _update_twin(self) -> None:
+        if self._twin is not None:  # without opening the journal: another cell may have it
+            self._twin.update(twin(self._figure()), raw=True)
 
     def against_truth(self) -> Figure:
         """The images whose label is not the true one. Raises ValueError if no truth is known."""
@@ -394,6 +517,17 @@ class Labeller(Explorer):
             if row := sorted((i for i in query if i in order), key=order.get):
                 rows[f"query {number}"] = row
         return rows
+
+
+def question_for(data: Dataset) -> str:
+    """What to ask about an image: "Which digit is this?" if the classes are digits."""
+    names = data.classnames
+    if all(re.fullmatch("[0-9]", name) for name in names):
+        return "Which digit is this?"
+    if all(re.fullmatch("[A-Za-z]", name) for name in names):
+        return "Which letter is this?"
+    sort = next(filter(None, map(SORT.search, data.templates)), None)
+    return f"Which type of {sort[1]} is this?" if sort else "Which class is this?"
 
 
 def _true_labels(data: Dataset, truth: bool | None, shots: int) -> Oracle | None:

@@ -1,24 +1,27 @@
 """Watch a run: its queries, its growing learning curve, the seconds of each stage."""
 
 import inspect
+from collections.abc import Mapping
 
-import ipywidgets as w
 import numpy as np
 import pandas as pd
 import torch
 from IPython.display import display
 
 from activekd_lite.loop import run_active_learning
-from activekd_lite.plots.base import INK, Figure, colour
-from activekd_lite.pool import Dataset
+from activekd_lite.plots.base import Figure, colour
+from activekd_lite.pool import Dataset, Oracle
 from activekd_lite.runs.folder import finished_rounds
 from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
-from activekd_lite.widgets import base
+from activekd_lite.widgets import race
 from activekd_lite.widgets.base import Explorer, is_interactive
+from activekd_lite.widgets.page import Page
+from activekd_lite.widgets.pictures import Pictures
+from activekd_lite.widgets.rivals import teacher_level, teacher_levels
 
 STAGES = ("teacher", "train", "predict", "select")  # of a round, as named by the loop
-CURVE, BARS = 0, slice(1, 1 + len(STAGES))  # traces of the figure
+MOST = 24  # pictures of a query
 
 
 class RunViewer(Explorer):
@@ -26,9 +29,10 @@ class RunViewer(Explorer):
 
     `run` displays the viewer and runs in the same cell. Alternatively, display the viewer and pass
     it to `run_active_learning(..., on_round=viewer)`, or show a finished run with `show(result)`.
-    An interrupted run keeps its finished rounds on display.
+    An interrupted run keeps its finished rounds on display. The teacher's accuracy is drawn, too:
+    on the test set where it is known, else on the pool if all of that is labelled.
 
-    teacher_accuracy_pct: test accuracy of the teacher alone, drawn as a dotted line.
+    teacher_accuracy_pct: to be drawn instead.
     rounds: number of rounds to expect, for runs not started by `run`.
     """
 
@@ -40,16 +44,22 @@ class RunViewer(Explorer):
         self.records: list[RoundRecord] = []
         self.result: RunResult | None = None
         self.name, self.status = "", "No round yet."
+        self._pictures, self._teacher_alone = Pictures(data.pool.images), None
+        self._runs_here = False  # whether a run goes on that `run` started
+        self._counts: list[int] | None = None  # labels of the first student and of the last
 
     def run(self, teacher: Teacher | None = None, **settings) -> RunResult:
         """Run `run_active_learning(data, teacher, **settings)` on display.
 
         Rounds that `out` already holds are shown at once.
         """
-        default = inspect.signature(run_active_learning).parameters["rounds"].default
-        self.rounds, self.result = settings.get("rounds", default), None
+        parameters = inspect.signature(run_active_learning).parameters
+        chosen = {name: p.default for name, p in parameters.items()} | settings
+        self.rounds, self.result = chosen["rounds"], None
+        self._counts = self._label_counts(chosen)
         self.records = finished_rounds(settings.get("out"))
-        live = is_interactive()
+        self._teacher_alone = teacher_level(self.data, teacher, _truth(self.data))
+        self._runs_here, live = True, is_interactive()
         self._draw(self._describe_state())
         if live:
             self._display_live()
@@ -58,6 +68,7 @@ class RunViewer(Explorer):
                 self.data, teacher, on_round=self, progress=False, **settings
             )
         except BaseException as stop:  # show whatever stopped the run, then raise it
+            self._runs_here = False
             error = f"Stopped by an error ({type(stop).__name__})"
             event = "Interrupted" if isinstance(stop, KeyboardInterrupt) else error
             self._draw(f"{event} after {len(self.records)} complete rounds.")
@@ -75,8 +86,17 @@ class RunViewer(Explorer):
     def show(self, result: RunResult) -> None:
         """Show a finished run, or one that `load_run` returned."""
         self.result, self.rounds, self.name = result, result.config["rounds"], result.name
-        self.records = list(result.records)
+        self.records, self._runs_here = list(result.records), False
+        self._counts = self._label_counts(result.config)
         self._draw(self._describe_state())
+
+    def _label_counts(self, settings: Mapping) -> list[int] | None:
+        """Labels of the first student and of the last; None for settings that make no sense."""
+        try:
+            first = settings["shots"] * len(self.data.classnames) or settings["query_size"]
+            return [first, first + settings["rounds"] * settings["query_size"]]
+        except TypeError:  # the run itself says what is wrong
+            return None
 
     def _describe_state(self) -> str:
         count, total = len(self.records), "" if self.rounds is None else f" of {self.rounds}"
@@ -113,20 +133,14 @@ class RunViewer(Explorer):
         figure.set_subplots(
             1, 2, subplot_titles=titles, horizontal_spacing=0.1, column_widths=[0.6, 0.4]
         )
-        left, right = dict(row=1, col=1), dict(row=1, col=2)
-        curve, bars = self._traces()
-        dots = dict(mode="lines+markers", line_color=colour(0), marker_size=9, showlegend=False)
-        dots["hovertemplate"] = "%{y:.1f} % at %{x} labels<extra></extra>"
-        figure.add_scatter(**curve, **dots, name="student", **left)
-        for place, (stage, values) in enumerate(zip(STAGES, bars, strict=True), 1):
+        race.draw(figure, self._curves(), self._level())
+        rounds, right = [r.round for r in self.records], dict(row=1, col=2)
+        for place, stage in enumerate(STAGES, 1):
+            seconds = np.array([r.seconds.get(stage, 0.0) for r in self.records])
             hover = f"round %{{x}}: {stage} %{{y:.2f}} s<extra></extra>"
             look = dict(marker_color=colour(place), hovertemplate=hover)
-            figure.add_bar(**values, name=stage, **look, **right)
-        if (teacher := self.teacher_accuracy_pct) is not None:
-            text = f"teacher alone {teacher:.1f}"
-            dotted = dict(line_dash="dot", line_color="#555555", annotation_text=text)
-            figure.add_hline(teacher, **dotted, **left)
-        figure.update_xaxes(title="labels", **left)
+            figure.add_bar(x=rounds, y=seconds, name=stage, **look, **right)
+        figure.update_xaxes(title="labels", row=1, col=1)
         figure.update_xaxes(title="round", dtick=1, **right)
         figure.update_yaxes(rangemode="tozero", **right)
         figure.update_annotations(font_size=15)
@@ -135,14 +149,13 @@ class RunViewer(Explorer):
         margin = dict(l=10, r=10, t=40, b=10)
         return figure.update_layout(barmode="stack", height=380, margin=margin, legend=legend)
 
-    def _traces(self) -> tuple[dict, list[dict]]:
-        """Coordinates of the learning curve and of each stage's bars."""
-        records = self.records
-        accuracy = np.array([r.accuracy_pct for r in records]).round(2)
-        curve = dict(x=np.array([r.labeled_count for r in records]), y=accuracy)
-        rounds = np.array([r.round for r in records])
-        seconds = [np.array([r.seconds.get(stage, 0.0) for r in records]) for stage in STAGES]
-        return curve, [dict(x=rounds, y=values) for values in seconds]
+    def _curves(self) -> race.Runs:
+        return {"student": self.records}
+
+    def _level(self) -> race.Level:
+        if self.teacher_accuracy_pct is not None:
+            return "teacher", [self.teacher_accuracy_pct]
+        return teacher_levels(self.records, self._teacher_alone)
 
     def _describe(self) -> str:
         if not self.records:
@@ -154,51 +167,54 @@ class RunViewer(Explorer):
             f"{name}: test accuracy {first.accuracy_pct:.1f} % at {first.labeled_count} labels to "
             f"{last.accuracy_pct:.1f} % at {last.labeled_count}, in {seconds:.0f} seconds. "
         )
-        teacher = self.teacher_accuracy_pct
-        return (
-            text
-            + self.status
-            + (f" Teacher alone: {teacher:.1f} %." if teacher is not None else "")
-        )
+        if level := self._level():
+            name, accuracy = level
+            return f"{text}{self.status} {name.capitalize()} alone: {accuracy[-1]:.1f} %."
+        return text + self.status
 
-    # The live widget.
+    # The live page.
 
-    def _build(self) -> w.Widget:
-        self._live = base.live_figure(self.figure())
-        self._status = base.html_box("status")
-        self._queries = w.VBox().add_class("activekd-queries")
-        self._shown: dict[int, list[int]] = {}  # round -> query whose pictures are displayed
-        self._redraw()
-        return w.VBox([self._status, self._live, self._queries]).add_class("activekd-run")
+    def _build(self) -> Page:
+        stages = [[stage, colour(place)] for place, stage in enumerate(STAGES, 1)]
+        return self._page_of("viewer", view={"stages": stages} | self._state())
 
     def _draw(self, status: str) -> None:
         self.status = status
         if self._widget is not None:
-            self._redraw()
+            self._widget.update(**self._state())
             self._update_twin()
 
-    def _redraw(self) -> None:
-        self._status.value = base.status(f"<b>{self.status}</b>", 16)
-        curve, bars = self._traces()
-        traces = (self._live.data[CURVE], *self._live.data[BARS])
-        with self._live.batch_update():
-            for trace, values in zip(traces, (curve, *bars), strict=True):
-                trace.update(values, overwrite=True)
-        queries = {r.round: r.query_indices for r in self.records if r.query_indices}
-        if queries != self._shown:
-            self._draw_queries(queries)
+    def _state(self) -> dict:
+        """All that changes on the page."""
+        level, count = self._level(), len(self.records)
+        rounds = [
+            {
+                "round": r.round,
+                "labels": r.labeled_count,
+                "accuracy": round(r.accuracy_pct, 2),
+                "seconds": [round(r.seconds.get(stage, 0.0), 3) for stage in STAGES],
+            }
+            for r in self.records
+        ]
+        queries = [
+            {"round": r.round, "count": len(r.query_indices), "tiles": self._tiles(r.query_indices)}
+            for r in reversed(self.records)
+            if r.query_indices
+        ]
+        return {
+            "status": self.status,
+            "progress": f"round {count}" if self._runs_here else "",
+            "counts": self._counts,
+            "lines": race.lines_of(self._curves(), level),
+            "rules": race.rules_of(level),
+            "rounds": rounds,
+            "queries": queries,
+        }
 
-    def _draw_queries(self, queries: dict[int, list[int]]) -> None:
-        """Show the pictures of each query, newest first; boxes of unchanged queries are kept."""
-        boxes = dict(zip(reversed(self._shown), self._queries.children, strict=True))
-        kept = {r: box for r, box in boxes.items() if self._shown[r] == queries.get(r)}
-        self._shown = queries
-        self._queries.children = [kept.get(r) or self._pictures(r) for r in reversed(queries)]
-        for round in boxes.keys() - kept.keys():
-            base.close_all(boxes[round])
+    def _tiles(self, query: list[int]) -> list[dict]:
+        return self._pictures.tiles(query[:MOST], self._answers(query[:MOST]))
 
-    def _pictures(self, round: int) -> w.HTML:
-        answers = self._answers(self._shown[round])
-        shown = base.gallery(self.data.pool.images, list(answers), answers.__getitem__)
-        title = f"<b>queried after round {round}</b>"
-        return w.HTML(f'<div style="font-size:14px;color:{INK}">{title}{shown}</div>')
+
+def _truth(data: Dataset) -> Oracle | None:
+    """The oracle, if it is a table of labels that may be looked up at any time."""
+    return data.oracle if data.oracle.fingerprint() and not data.oracle.unknown_count else None

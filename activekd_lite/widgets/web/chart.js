@@ -114,3 +114,17 @@ function chart(S, parent, options) {
   requestAnimationFrame(draw);
   return { element: root, set: (next) => { o = { ...o, ...next }; draw(); } };
 }
+
+// Range of test accuracies: at least ten points, so that small steps look small.
+function accuracyRange(lines, rules) {
+  const ys = [...lines.flatMap((line) => line.ys), ...rules.map((rule) => rule.y)];
+  if (!ys.length) return [0, 100];
+  const low = Math.min(...ys), high = Math.max(...ys), room = Math.max(0.08 * (high - low), (10 - high + low) / 2), top = Math.min(100, high + room);
+  return [Math.max(0, Math.min(low - room, top - 10)), top];
+}
+
+// The values of a line whose last point grows out of the one before: t from 0 to 1.
+const between = (values, t) => [...values.slice(0, -1), values.at(-2) + t * (values.at(-1) - values.at(-2))];
+
+// What a short name of a rule leaves out: "the teacher's accuracy is that on the pool".
+const rulesNote = (rules) => rules.filter((rule) => rule.title?.endsWith("on pool")).map(() => "The teacher's line is its accuracy on the pool.").join("");
