@@ -34,6 +34,8 @@ TIERS = {
 
 def _tier(item) -> str:
     name = item.path.stem
+    if item.path.suffix == ".ipynb":
+        return "notebook"
     if name.startswith("test_browser"):
         return "browser"
     return TIERS.get(name, "slow" if item.get_closest_marker("slow") else "unit")
@@ -76,6 +78,26 @@ def teacher(vlm, small, tmp_path_factory):
 @pytest.fixture(scope="session")
 def quick():
     return akd.TrainConfig(steps=8, batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """A cache of the embedded data sets' features, shared by all test processes.
+
+    For tests that need features but do not look at how they are made or kept.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, shared_cache):
+    """The current folder of a test: empty but for `.cache`, which is the shared one."""
+    (tmp_path / ".cache").symlink_to(shared_cache)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -139,22 +161,33 @@ def largest_allocation():
     return LargestAllocation()
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    """JupyterLab on an empty folder, and a browser: `open_notebook(name, cells)`."""
+@pytest.fixture(scope="session")
+def lab_server(tmp_path_factory):
+    """JupyterLab on an empty folder: (folder, address, token)."""
     lab.needs_chromium()
+    root = tmp_path_factory.mktemp("lab")
+    with lab.jupyterlab(root) as (address, token):
+        yield root, address, token
+
+
+@pytest.fixture(scope="module")
+def browser(lab_server, request):
+    """A browser and a folder of JupyterLab for this module: `open_notebook(name, cells)`."""
     from playwright.sync_api import sync_playwright
 
-    root = tmp_path_factory.mktemp("lab")
-    with lab.jupyterlab(root) as (address, token), sync_playwright() as playwright:
+    top, address, token = lab_server
+    root = top / request.path.stem
+    root.mkdir()
+    with sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
         context = chromium.new_context(viewport={"width": 1280, "height": 1300})
 
         def open_notebook(name, cells=None):
             path = root / name if cells is None else lab.written(root, name, cells)
-            return lab.Notebook(context, address, token, path, root)
+            return lab.Notebook(context, address, token, path, top)
 
         open_notebook.root, open_notebook.context = root, context
 
         yield open_notebook
         chromium.close()
+    lab.end_kernels(address, token)
