@@ -1,5 +1,6 @@
 """The notebooks with explorers, opened in JupyterLab as they are stored, and run."""
 
+import contextlib
 import symtable
 
 import lab
@@ -69,7 +70,8 @@ def course(browser, shared_cache):
     folder = browser.root / "notebooks"
     if not folder.exists():
         folder.mkdir()
-        (browser.root / ".cache").symlink_to(shared_cache)
+        with contextlib.suppress(OSError):  # not allowed on Windows
+            (browser.root / ".cache").symlink_to(shared_cache)
         (folder / "umap.py").write_text(UMAP)
     return folder
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import types
 import warnings
+from dataclasses import replace
 
 import datasets as hf
 import numpy as np
@@ -813,10 +814,13 @@ class TestCoop:
     @pytest.mark.filterwarnings("ignore:tiny-clip never saw", "ignore:pool exhausted")
     @pytest.mark.parametrize("name", sources.LAYOUTS)
     def test_a_round_of_the_papers_protocol_through_each(self, name, tmp_path):
-        """All of it but the size: the embedded models, and 3 labels asked for."""
+        """All of it but the size: the embedded models, 3 labels asked for, one pass to train."""
         coop(tmp_path, name)
+        length = ["pool_passes", "last_round_pool_passes"] if name == "imagenet" else ["passes"]
+        train = replace(akd.RunConfig.paper(name).train, **dict.fromkeys(length, 1))
         config = akd.RunConfig.paper(
             name,
+            train=train,
             vlm="tiny-clip",
             pretrained=None,
             student="tiny-cnn",

@@ -16,9 +16,9 @@ import time
 import traceback
 from dataclasses import replace
 
-import open_clip  # noqa: F401 - this and the next five: once here, not in every fork
+import open_clip  # noqa: F401 - and the next five: once here, not in every fork
 import pandas  # noqa: F401
-import sklearn.datasets  # noqa: F401
+import sklearn.datasets
 import sklearn.model_selection  # noqa: F401
 import timm  # noqa: F401
 import torch
