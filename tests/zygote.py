@@ -6,6 +6,7 @@ or "at_moment". The answer is a line with one {"code", "seconds", and the fields
 "code" is the exit code or minus the signal.
 """
 
+import functools
 import json
 import mmap
 import os
@@ -16,10 +17,10 @@ import time
 import traceback
 from dataclasses import replace
 
-import open_clip  # noqa: F401 - and the next five: once here, not in every fork
-import pandas  # noqa: F401
+import open_clip
+import pandas  # noqa: F401 - as all of these, once here, not in every fork
 import sklearn.datasets
-import sklearn.model_selection  # noqa: F401
+import sklearn.model_selection
 import timm  # noqa: F401
 import torch
 import torchvision  # noqa: F401
@@ -30,6 +31,7 @@ from activekd_lite import cache, cli, loop, runs  # noqa: E402
 from activekd_lite.cli import run, sweep  # noqa: E402, F401 - else imported in every fork
 from activekd_lite.experiments import config  # noqa: E402
 from activekd_lite.utils import store  # noqa: E402
+from activekd_lite.vlm import load_vlm  # noqa: E402
 
 store.SHARD = 64  # several shards of few images
 TEST_IMAGES = 64  # encoding all 697 would take most of a run's time
@@ -138,6 +140,11 @@ def outcomes(jobs: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
+    # Read once, not in every fork: a tokenizer's vocabulary and scikit-learn's text file of digits.
+    for owner, name in ((open_clip, "get_tokenizer"), (sklearn.datasets, "load_digits")):
+        setattr(owner, name, functools.cache(getattr(owner, name)))
+    sklearn.datasets.load_digits()
+    load_vlm(device="cpu")
     config.load_dataset = with_few_test_images(config.load_dataset)
     watch(cache, "_fill", "encode")
     watch(cache, "_encode", "encode", "batches")
