@@ -32,13 +32,21 @@ TIERS = {
 }
 
 
-def _tier(item) -> str:
-    name = item.path.stem
-    if item.path.suffix == ".ipynb":
+def _tier_of_file(path) -> str:
+    if path.suffix == ".ipynb":
         return "notebook"
-    if name.startswith("test_browser"):
-        return "browser"
-    return TIERS.get(name, "slow" if item.get_closest_marker("slow") else "unit")
+    return "browser" if path.stem.startswith("test_browser") else TIERS.get(path.stem, "unit")
+
+
+def _tier(item) -> str:
+    tier = _tier_of_file(item.path)
+    return "slow" if tier == "unit" and item.get_closest_marker("slow") else tier
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m unit`, do not import the files that have no such test: it takes seconds."""
+    unneeded = collection_path.suffix == ".py" and _tier_of_file(collection_path) != "unit"
+    return True if config.option.markexpr == "unit" and unneeded else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
