@@ -88,7 +88,7 @@ def test_a_notebook_of_the_course_is_opened_and_run(browser, course, name):
         opened.run_all()
     else:
         for place in needed(notebook.cells, "akd.widgets."):
-            opened.run(place)
+            opened.run(place, 300)
     assert opened.page.locator("[data-mime-type='application/vnd.jupyter.error']").count() == 0
     for explorer in explorers:
         shown = opened.page.locator(explorer).first
