@@ -33,11 +33,21 @@ TIERS = {
 }
 
 
+def _tier_of_file(path) -> str:
+    if path.suffix == ".ipynb":
+        return "notebook"
+    return "browser" if path.stem.startswith("test_browser") else TIERS.get(path.stem, "unit")
+
+
 def _tier(item) -> str:
-    name = item.path.stem
-    if name.startswith("test_browser"):
-        return "browser"
-    return TIERS.get(name, "slow" if item.get_closest_marker("slow") else "unit")
+    tier = _tier_of_file(item.path)
+    return "slow" if tier == "unit" and item.get_closest_marker("slow") else tier
+
+
+def pytest_ignore_collect(collection_path, config):
+    """With `-m unit`, do not import the files that have no such test: it takes seconds."""
+    unneeded = collection_path.suffix == ".py" and _tier_of_file(collection_path) != "unit"
+    return True if config.option.markexpr == "unit" and unneeded else None
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m deselects
@@ -77,6 +87,27 @@ def teacher(vlm, small, tmp_path_factory):
 @pytest.fixture(scope="session")
 def quick():
     return akd.TrainConfig(steps=8, batch_size=8)
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory):
+    """A cache of the embedded data sets' features, shared by all test processes.
+
+    For tests that need features but do not look at how they are made or kept.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-cache"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch, shared_cache):
+    """The current folder of a test: empty but for `.cache`, which is the shared one."""
+    with contextlib.suppress(OSError):  # not allowed on Windows: then it has a cache of its own
+        (tmp_path / ".cache").symlink_to(shared_cache)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 @pytest.fixture
@@ -151,20 +182,30 @@ def chromium():
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def browser(chromium, tmp_path_factory):
-    """JupyterLab on an empty folder, and a browser: `open_notebook(name, cells)`."""
+@pytest.fixture(scope="session")
+def lab_server(tmp_path_factory):
+    """JupyterLab on an empty folder: (folder, address, token)."""
     root = tmp_path_factory.mktemp("lab")
     with lab.jupyterlab(root) as (address, token):
-        context = chromium.new_context(viewport={"width": 1280, "height": 1300})
+        yield root, address, token
 
-        def open_notebook(name, cells=None):
-            path = root / name if cells is None else lab.written(root, name, cells)
-            return lab.Notebook(context, address, token, path, root)
 
-        open_notebook.root, open_notebook.context = root, context
-        yield open_notebook
-        context.close()
+@pytest.fixture(scope="module")
+def browser(chromium, lab_server, request):
+    """A browser and a folder of JupyterLab for this module: `open_notebook(name, cells)`."""
+    top, address, token = lab_server
+    root = top / request.path.stem
+    root.mkdir()
+    context = chromium.new_context(viewport={"width": 1280, "height": 1300})
+
+    def open_notebook(name, cells=None):
+        path = root / name if cells is None else lab.written(root, name, cells)
+        return lab.Notebook(context, address, token, path, top)
+
+    open_notebook.root, open_notebook.context = root, context
+    yield open_notebook
+    context.close()
+    lab.end_kernels(address, token)
 
 
 @pytest.fixture

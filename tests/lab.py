@@ -84,6 +84,18 @@ def _answers(url: str) -> bool:
         return False
 
 
+def end_kernels(address: str, token: str) -> None:
+    """End all kernels of a server, so that those of earlier tests take no memory."""
+    headers = {"Authorization": f"token {token}"}
+    request = urllib.request.Request(f"{address}/api/sessions", headers=headers)
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        sessions = json.load(answer)
+    for session in sessions:
+        url = f"{address}/api/sessions/{session['id']}"
+        delete = urllib.request.Request(url, headers=headers, method="DELETE")
+        urllib.request.urlopen(delete, timeout=30).close()
+
+
 def wait(condition, seconds: float, describe_failure) -> None:
     end = time.monotonic() + seconds
     while not condition():

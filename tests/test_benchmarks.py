@@ -36,11 +36,11 @@ def test_the_online_teacher_agrees_with_the_cached_one(scripts, vlm, small, teac
     assert one == pytest.approx(other, abs=5)
 
 
-def test_the_scripts_run(scripts, tmp_path, monkeypatch, capsys):
+def test_the_scripts_run(scripts, tmp_path, shared_cache, monkeypatch, capsys):
     import views
 
     words = "views.py --dataset digits --seeds 0 --device cpu".split()
-    folders = ["--out", str(tmp_path / "v"), "--cache", str(tmp_path)]
+    folders = ["--out", str(tmp_path / "v"), "--cache", str(shared_cache)]
     monkeypatch.setattr(sys, "argv", words + folders)
     monkeypatch.setattr(views, "COUNTS", (1,))
     monkeypatch.setattr(views.akd, "run_active_learning", quick_run(akd.run_active_learning))
@@ -79,11 +79,11 @@ def test_selection_compares_strategies_that_pick_the_same(scripts, monkeypatch, 
     assert len(rows) == 4 + 2
 
 
-def test_busy_measures_quiet_and_beside_others(scripts, tmp_path, monkeypatch, capsys):
+def test_busy_measures_quiet_and_beside_others(scripts, shared_cache, monkeypatch, capsys):
     import busy
 
     words = "--dataset digits --steps 1 --beside 1 --repeats 1 --setting".split()
-    argv = ["busy.py", *words, "one thread", "--cache", str(tmp_path)]
+    argv = ["busy.py", *words, "one thread", "--cache", str(shared_cache)]
     monkeypatch.setattr(sys, "argv", argv)
     started, popen = [], busy.subprocess.Popen
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import types
 import warnings
+from dataclasses import replace
 
 import datasets as hf
 import numpy as np
@@ -811,10 +812,13 @@ class TestCoop:
     @pytest.mark.filterwarnings("ignore:tiny-clip never saw", "ignore:pool exhausted")
     @pytest.mark.parametrize("name", sources.LAYOUTS)
     def test_a_round_of_the_papers_protocol_on_each(self, name, tmp_path):
-        """The whole protocol at a small size: the embedded models, and 3 queried labels."""
+        """All of it but the size: the embedded models, 3 labels asked for, one pass to train."""
         coop(tmp_path, name)
+        length = ["pool_passes", "last_round_pool_passes"] if name == "imagenet" else ["passes"]
+        train = replace(akd.RunConfig.paper(name).train, **dict.fromkeys(length, 1))
         config = akd.RunConfig.paper(
             name,
+            train=train,
             vlm="tiny-clip",
             pretrained=None,
             student="tiny-cnn",

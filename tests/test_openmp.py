@@ -15,6 +15,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="libgomp is only set 
 
 
 @linux
+@pytest.mark.slow
 def test_libgomp_reads_what_the_import_sets():
     """libgomp prints its settings when torch is imported."""
     environment = {k: v for k, v in os.environ.items() if k not in READ}

@@ -27,11 +27,12 @@ def test_digits_are_all_of_scikit_learns_in_a_fixed_split(digits):
     np.testing.assert_allclose(share, np.bincount(raw.target) / 1797, atol=0.002)
 
 
-def test_shapes_are_generated_once_and_balanced(tmp_path):
-    first = akd.load_dataset("shapes", cache_root=tmp_path)
-    written = (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns
-    again = akd.load_dataset("shapes", cache_root=tmp_path)
-    assert (tmp_path / "shapes-v1.safetensors").stat().st_mtime_ns == written
+@pytest.mark.slow
+def test_shapes_are_generated_once_and_balanced(shared_cache):
+    first = akd.load_dataset("shapes", cache_root=shared_cache)
+    written = (shared_cache / "shapes-v1.safetensors").stat().st_mtime_ns
+    again = akd.load_dataset("shapes", cache_root=shared_cache)
+    assert (shared_cache / "shapes-v1.safetensors").stat().st_mtime_ns == written
     assert first.pool.fingerprint() == again.pool.fingerprint()
     assert (len(first.pool), len(first.test), first.pool.num_classes) == (4000, 2000, 36)
     counts = torch.bincount(first.oracle.label(torch.arange(4000)))
@@ -40,10 +41,10 @@ def test_shapes_are_generated_once_and_balanced(tmp_path):
 
 
 @pytest.mark.slow
-def test_an_incomplete_shapes_file_is_rewritten(tmp_path):
-    whole = akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint()
-    path = tmp_path / "shapes-v1.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
+def test_an_incomplete_shapes_file_is_rewritten(shared_cache, tmp_path):
+    whole = akd.load_dataset("shapes", cache_root=shared_cache).pool.fingerprint()
+    name = "shapes-v1.safetensors"
+    (tmp_path / name).write_bytes((shared_cache / name).read_bytes()[:1000])
     assert akd.load_dataset("shapes", cache_root=tmp_path).pool.fingerprint() == whole
 
 

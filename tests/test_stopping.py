@@ -127,11 +127,12 @@ def test_a_signal_that_was_ignored_at_the_start_stays_ignored(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def at_work(tmp_path_factory):
+def at_work(tmp_path_factory, shared_cache):
     """All COMMANDS, begun at the same time, each in a folder of its own."""
     processes = {}
     for name, (words, _) in COMMANDS.items():
         folder = tmp_path_factory.mktemp(name)
+        (folder / "cache").symlink_to(shared_cache)
         if name == "notebooks":
             nbformat = pytest.importorskip("nbformat")
             cell = nbformat.v4.new_code_cell(

@@ -1,5 +1,6 @@
 """Sweeps: runs are paired, nothing runs twice, failures stop no other run, one table of all."""
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -27,14 +28,18 @@ GRID = sweep.Grid(
 SHORT = "--rounds 1 --query-size 3 --steps 4 --batch-size 8 --device cpu --workers 0".split()
 
 
-def run(grid, root, **changes):
-    how = {"cache_root": root / "cache", "device": "cpu", "workers": 0, "progress": False}
-    return sweep.run(grid, root / "runs", **how | changes)
+HOW = {"device": "cpu", "workers": 0, "progress": False}
+
+
+def run(grid, root):
+    return sweep.run(grid, root / "runs", cache_root=root / "cache", **HOW)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, shared_cache):
     root = tmp_path_factory.mktemp("sweep")
+    with contextlib.suppress(OSError):  # not allowed on Windows: then it has a cache of its own
+        (root / "cache").symlink_to(shared_cache)
     return root, run(GRID, root)
 
 
@@ -152,16 +157,14 @@ def test_a_failed_run_is_tried_again_and_recorded_and_the_others_continue(
         out=out / broken,
         progress=False,
     )
-    again = sweep.run(GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False)
+    again = sweep.run(GRID, out, cache_root=root / "cache", **HOW)
     noted = sweep.failures(out)
     assert list(noted) == [broken]
     assert "seed: 5 stored, 1 requested" in noted[broken].splitlines()[0]
     assert "Traceback" in noted[broken]
     assert set(again["run"]) >= {other}
     shutil.rmtree(out / broken)
-    run_again = sweep.run(
-        GRID, out, cache_root=root / "cache", device="cpu", workers=0, progress=False
-    )
+    run_again = sweep.run(GRID, out, cache_root=root / "cache", **HOW)
     assert sweep.failures(out) == {}
     assert run_again["accuracy_pct"].tolist() == table["accuracy_pct"].tolist()
     assert json.loads((out / broken / "config.json").read_text()) == config
@@ -207,16 +210,15 @@ def test_a_name_that_is_a_path_is_refused_before_anything_is_written(tmp_path, m
     assert not list(photos.iterdir())
 
 
-def test_prompts_of_a_grid_and_a_name_with_a_slash_reach_a_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "grid.yaml").write_text(
+def test_prompts_of_a_grid_and_a_name_with_a_slash_reach_a_run(workplace, capsys):
+    (workplace / "grid.yaml").write_text(
         "teachers: [{teacher: zero-shot, name: ../two, "
         'templates: ["a photo of a {}.", "a photo of the {}."]}]\n'
         "strategies: [random]\ndistill: [true]\nviews: 1\n"
     )
     assert cli.main(["sweep", "grid.yaml", *SHORT, "--out", "runs/s"]) == 0
     assert [
-        path.parent.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("config.json")
+        path.parent.relative_to(workplace).as_posix() for path in workplace.rglob("config.json")
     ] == ["runs/s/digits/random-..-two/seed0"]
     assert sweep.teachers("runs/s").keys() == {("digits", "../two")}
 
@@ -276,12 +278,12 @@ def test_runs_of_old_and_new_versions_make_one_table(finished, tmp_path):
     assert ("were not recorded" in old) != ("were not recorded" in new)
 
 
-def test_shared_inputs_are_loaded_once(monkeypatch, tmp_path):
+def test_shared_inputs_are_loaded_once(monkeypatch, workplace):
     loads, real = [], RunConfig.load
     monkeypatch.setattr(
         RunConfig, "load", lambda self, **k: loads.append(self.teacher) or real(self, **k)
     )
-    run(dataclasses.replace(GRID, seeds=(0,)), tmp_path)
+    sweep.run(dataclasses.replace(GRID, seeds=(0,)), "runs", cache_root=".cache", **HOW)
     assert sorted(map(str, loads)) == [
         "None",
         "None",
@@ -293,8 +295,7 @@ def test_shared_inputs_are_loaded_once(monkeypatch, tmp_path):
     sweep._inputs.cache_clear()
 
 
-def test_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_the_command_line(workplace, capsys):
     words = [
         "sweep",
         "--strategy",
@@ -311,13 +312,13 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "0 of 8 runs are finished; 16 trainings are left\n" in out
     assert "time left with 1 workers: no training is done yet to go by" in out
-    assert not (tmp_path / "runs").exists()
+    assert not (workplace / "runs").exists()
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "gain" in out
     assert "8 runs; figures and tests of what they say are in runs/s/report.html" in out
     assert (
-        "https://cdn" not in (tmp_path / "runs/s/report.html").read_text().partition("<script")[0]
+        "https://cdn" not in (workplace / "runs/s/report.html").read_text().partition("<script")[0]
     )
     assert cli.main([*words, "--dry-run"]) == 0
     assert "8 of 8 runs are finished; 0 trainings are left\n" in capsys.readouterr().out
@@ -326,7 +327,7 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
         "4 of 8 runs are finished; 8 trainings are left\ntime left with 1 workers: about 0:00:0"
         in capsys.readouterr().out
     )
-    config = tmp_path / "runs/s/digits/random-plain/seed1/config.json"
+    config = workplace / "runs/s/digits/random-plain/seed1/config.json"
     shutil.rmtree(config.parent)
     config.parent.mkdir()
     config.parent.chmod(0o755)
@@ -337,9 +338,8 @@ def test_the_command_line(tmp_path, monkeypatch, capsys):
     assert "FAILED digits/random-plain/seed1: ValueError" in out
 
 
-def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "grid.yaml").write_text(
+def test_a_sweep_from_a_file_with_another_teacher_and_student(workplace, capsys):
+    (workplace / "grid.yaml").write_text(
         "teachers: [clap]\nstudents: [linear]\nstrategies: [pcoreset, random]\nclap: {passes: 2}\n"
     )
     assert (
@@ -347,7 +347,7 @@ def test_a_sweep_from_a_file_with_another_teacher_and_student(tmp_path, monkeypa
     )
     configs = [
         json.loads(path.read_text())
-        for path in sorted(tmp_path.glob("runs/s/digits/*/seed0/config.json"))
+        for path in sorted(workplace.glob("runs/s/digits/*/seed0/config.json"))
     ]
     assert [c["teacher"] and c["teacher"]["kind"] for c in configs] == ["clap", None]
     assert {c["student"] for c in configs} == {"linear"}

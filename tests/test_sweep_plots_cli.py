@@ -32,7 +32,7 @@ SHORT = [
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, shared_cache):
     """A finished sweep: random and pcoreset, with and without the teacher, two seeds."""
     root = tmp_path_factory.mktemp("sweep")
     grid = sweep.Grid(
@@ -43,9 +43,8 @@ def folder(tmp_path_factory):
         views=2,
         train={"steps": 4, "batch_size": 8},
     )
-    sweep.run(
-        grid, root / "runs", cache_root=root / "cache", device="cpu", workers=0, progress=False
-    )
+    options = {"cache_root": shared_cache, "device": "cpu", "workers": 0, "progress": False}
+    sweep.run(grid, root / "runs", **options)
     return root / "runs"
 
 
@@ -157,15 +156,14 @@ def test_the_reliability_diagram_by_hand():
     np.testing.assert_allclose(line.y, [1.0, 0.5])
 
 
-def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_run_and_its_refusals_on_the_command_line(workplace, capsys):
     assert cli.main(["run", *SHORT, "--out", "runs/first"]) == 0
     assert "mean accuracy over the rounds" in capsys.readouterr().out
     assert cli.main(["run", *SHORT, "--out", "runs/first"]) == 0
     assert cli.main(["run", *SHORT, "--out", "runs/first", "--seed", "1"]) == 2
     assert "seed: 0 stored, 1 requested" in capsys.readouterr().err
     assert cli.main(["run", *SHORT, "--no-distill", "--out", "runs/plain"]) == 0
-    assert json.loads((tmp_path / "runs/plain/config.json").read_text())["teacher"] is None
+    assert json.loads((workplace / "runs/plain/config.json").read_text())["teacher"] is None
     for words, complaint in (
         (["--strategy", "best"], "unknown strategy 'best'; known are random"),
         (["--dataset", "mnist"], "unknown data set 'mnist'; choose digits, shapes"),
@@ -180,8 +178,7 @@ def test_run_and_its_refusals_on_the_command_line(tmp_path, monkeypatch, capsys)
         assert complaint in capsys.readouterr().err
 
 
-def test_cache_and_doctor_on_the_command_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_cache_and_doctor_on_the_command_line(workplace, capsys):
     assert cli.main(["cache", "--views", "2", "--device", "cpu"]) == 0
     assert "2 views x 1100 images x 128 numbers" in capsys.readouterr().out
     assert cli.main(["doctor"]) == 0
@@ -210,7 +207,7 @@ def test_caches_are_listed_checked_and_deleted_on_the_command_line(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     assert cli.main(["cache", "info"]) == 2
     assert "no folder .cache with teacher caches" in capsys.readouterr().err
-    assert cli.main(["cache", "--views", "1", "--device", "cpu"]) == 0
+    assert cli.main(["cache", "--pool-size", "50", "--device", "cpu"]) == 0
     assert cli.main(["cache", "info"]) == 0
     assert "tiny-clip" in capsys.readouterr().out
     assert cli.main(["cache", "verify"]) == 0

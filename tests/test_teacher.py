@@ -59,8 +59,8 @@ class TestClap:
         assert (found - clap.start).abs().max() > 1e-2
 
     @pytest.mark.slow
-    def test_labels_improve_clap_on_other_images(self, vlm, digits, tmp_path):
-        cache = akd.TeacherCache.build(vlm, digits.pool, 2, tmp_path, progress=False)
+    def test_labels_improve_clap_on_other_images(self, vlm, digits, shared_cache):
+        cache = akd.TeacherCache.build(vlm, digits.pool, 2, shared_cache, progress=False)
         index = digits.oracle.initial_indices(5, akd.seeding.generator(0, "labels"))
         state = akd.LabelState.empty(1100).with_labels(index, digits.oracle.label(index), 0)
         teacher = akd.ClapTeacher(

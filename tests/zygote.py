@@ -6,6 +6,7 @@ or "at_moment". The answer is a line with one {"code", "seconds", and the fields
 "code" is the exit code or minus the signal.
 """
 
+import functools
 import json
 import mmap
 import os
@@ -14,10 +15,12 @@ import struct
 import sys
 import time
 import traceback
+from dataclasses import replace
 
-import open_clip  # noqa: F401 - this and the next four: once here, not in every fork
-import pandas  # noqa: F401
-import sklearn.model_selection  # noqa: F401
+import open_clip
+import pandas  # noqa: F401 - as all of these, once here, not in every fork
+import sklearn.datasets
+import sklearn.model_selection
 import timm  # noqa: F401
 import torch
 import torchvision  # noqa: F401
@@ -26,9 +29,12 @@ torch.set_num_threads(1)
 
 from activekd_lite import cache, cli, loop, runs  # noqa: E402
 from activekd_lite.cli import run, sweep  # noqa: E402, F401 - else imported in every fork
+from activekd_lite.experiments import config  # noqa: E402
 from activekd_lite.utils import store  # noqa: E402
+from activekd_lite.vlm import load_vlm  # noqa: E402
 
 store.SHARD = 64  # several shards of few images
+TEST_IMAGES = 64  # encoding all 697 would take most of a run's time
 BOARD = ("stage", "moments", "trainings", "batches")  # shared memory: four integers per job
 STAGES = ("other", "encode", "store", "train", "write")
 LAYOUT, MOST_JOBS = struct.Struct("4i"), 4
@@ -43,6 +49,17 @@ def seen(place: int) -> dict[str, int]:
 def note(**changes: int) -> None:
     now = seen(job["place"]) | changes
     LAYOUT.pack_into(board, job["place"] * LAYOUT.size, *now.values())
+
+
+def with_few_test_images(load):
+    """Wrap `load_dataset` so that the data it returns have TEST_IMAGES test images."""
+
+    def loaded(*args, **kwargs):
+        data = load(*args, **kwargs)
+        few = {name: getattr(data.test, name)[:TEST_IMAGES] for name in ("images", "labels")}
+        return replace(data, test=replace(data.test, **few))
+
+    return loaded
 
 
 def watch(owner: object, name: str, stage: str, counted: str | None = None) -> None:
@@ -123,6 +140,12 @@ def outcomes(jobs: list[dict]) -> list[dict]:
 
 
 if __name__ == "__main__":
+    # Read once, not in every fork: a tokenizer's vocabulary and scikit-learn's text file of digits.
+    for owner, name in ((open_clip, "get_tokenizer"), (sklearn.datasets, "load_digits")):
+        setattr(owner, name, functools.cache(getattr(owner, name)))
+    sklearn.datasets.load_digits()
+    load_vlm(device="cpu")
+    config.load_dataset = with_few_test_images(config.load_dataset)
     watch(cache, "_fill", "encode")
     watch(cache, "_encode", "encode", "batches")
     watch(store.FeatureStore, "write", "store")
