@@ -1,4 +1,4 @@
-"""What all explorers share: live widget and static twin, selections, pictures and bars in HTML.
+"""What all explorers share: live widget and static twin, selections, messages of the page.
 
 A cell that ends in an explorer displays it. If a person runs the cell in JupyterLab, the output is
 a live widget followed by its twin, a static `Figure`. The page hides the twin while the widget is
@@ -14,13 +14,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ipywidgets as w
 import numpy as np
-import plotly.graph_objects as go
-import torch
 import traitlets
 from torch import Tensor
 
 from activekd_lite.plots import base as plots
-from activekd_lite.plots.base import CONFIG, INK, PLOTLY, Figure
+from activekd_lite.plots.base import CONFIG, PLOTLY, Figure
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.widgets.page import Page, page_of
 
@@ -160,42 +158,6 @@ def close_all(widget: w.Widget) -> None:
         part.close()
 
 
-def row(*widgets: w.Widget) -> w.HBox:
-    """Widgets side by side, wrapped where the page is narrow."""
-    return w.HBox(widgets, layout=w.Layout(display="flex", flex_flow="row wrap", width="100%"))
-
-
-def html_box(name: str, **layout: str) -> w.HTML:
-    """An empty HTML widget with the CSS class `activekd-{name}`."""
-    return w.HTML(layout=w.Layout(**layout)).add_class(f"activekd-{name}")
-
-
-def menu(
-    name: str, options: Sequence[str], on_change: Callable, label_px: int, **traits
-) -> w.Dropdown:
-    """A dropdown that is 160 pixels wide beside its label."""
-    shape = dict(
-        layout=w.Layout(width=f"{label_px + 160}px"), style={"description_width": f"{label_px}px"}
-    )
-    dropdown = w.Dropdown(options=options, description=name, **shape, **traits)
-    dropdown.observe(on_change, "value")
-    return dropdown
-
-
-def status(content: str, size: int = 14) -> str:
-    """HTML content that screen readers announce when it changes."""
-    style = f"color:{INK};font-size:{size}px;line-height:1.5"
-    return f'<div role="status" style="{style}">{content}</div>'
-
-
-def live_figure(figure: go.Figure) -> go.FigureWidget:
-    """The figure as a widget, without the alt text and pictures that only pages use."""
-    live = go.FigureWidget(figure.data, figure.layout)
-    live.update_layout(template=plots.TEMPLATE, meta=None, autosize=True)
-    live._config = CONFIG
-    return live
-
-
 def twin(figure: Figure) -> dict:
     """MIME bundle for a saved notebook: plotly where it runs, else alt text and table."""
     fields = json.loads(figure.to_json()) | {"config": CONFIG}
@@ -207,55 +169,6 @@ def picture_uri(images: Tensor | ImageFiles, index: int, side: int = 96) -> str:
     """One image as a data URI, at most `side` pixels high."""
     picture = plots.squares(images, [index], side)[0]
     return plots.data_uri(picture.permute(1, 2, 0).numpy(), quality=85)
-
-
-def thumbnail(images: Tensor | ImageFiles, index: int, side: int = 96, alt: str = "") -> str:
-    """One image as HTML, `side` pixels high."""
-    return _picture(plots.squares(images, [index], side)[0], side, alt or f"image {index}")
-
-
-def gallery(
-    images: Tensor | ImageFiles,
-    indices: Sequence[int],
-    captions: Callable[[int], str],
-    *,
-    side: int = 56,
-    most: int = 24,
-) -> str:
-    """Up to `most` images with captions in wrapping rows, then the number of images left out."""
-    shown = [int(i) for i in indices[:most]]
-    if not shown:
-        return ""
-    cells = ""
-    for i, picture in zip(shown, plots.squares(images, shown, side), strict=True):
-        parts = dict(
-            picture=_picture(picture, side, f"image {i}"), caption=html.escape(captions(i))
-        )
-        cells += TILE.format(width=side + 16, **parts)
-    hidden = len(indices) - len(shown)
-    more = f'<span style="align-self:center">and {hidden} more</span>' if hidden else ""
-    return f'<div style="display:flex;flex-wrap:wrap;color:{INK}">{cells}{more}</div>'
-
-
-def bars(names: Sequence[str], shares: Sequence[float]) -> str:
-    """Names with their shares (0 to 1) as an HTML bar chart."""
-    rows = ""
-    for name, share in zip(names, shares, strict=True):
-        rows += BAR.format(name=html.escape(name), share=share, width=max(1, round(90 * share)))
-    style = f"font-size:14px;line-height:1.35;border-collapse:collapse;color:{INK}"
-    return f'<table style="{style}">{rows}</table>'
-
-
-def top(probs: Tensor | np.ndarray, classnames: Sequence[str], most: int = 5) -> str:
-    """The `most` largest of the probabilities (C,) as bars."""
-    best = torch.as_tensor(probs).topk(min(most, len(classnames)))
-    return bars([classnames[i] for i in best.indices.tolist()], best.values.tolist())
-
-
-def _picture(image: Tensor, side: int, alt: str) -> str:
-    uri = plots.data_uri(image.permute(1, 2, 0).numpy(), quality=85)
-    size = f'width="{side}" height="{side}" style="image-rendering:pixelated"'
-    return f'<img alt="{html.escape(alt)}" src="{uri}" {size}>'
 
 
 # The note above the twin. Its style hides note and twin while the widget with this id is on the
@@ -275,9 +188,3 @@ body:has(.activekd-live-{id}) .activekd-twin-{id},
   animation: activekd-twin 0s 1s backwards }
 @keyframes activekd-twin { from { max-height: 0; overflow: hidden; opacity: 0 } }
 </style>"""
-TILE = """<figure style="margin:0 6px 6px 0;width:{width}px;text-align:center">{picture}
-<figcaption style="font-size:13px;line-height:1.2;overflow-wrap:anywhere">{caption}</figcaption>
-</figure>"""
-BAR = """<tr><td style="padding:0 8px 0 0;white-space:nowrap">{name}</td>
-<td style="text-align:right;padding:0 6px 0 0">{share:.0%}</td>
-<td><div style="height:10px;width:{width}px;background:#0072B2"></div></td></tr>"""
