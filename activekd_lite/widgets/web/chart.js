@@ -9,12 +9,13 @@ function svg(tag, parent, attributes = {}, text) {
   return element;
 }
 
-// Round ticks: at most `most` of them in [low, high].
+// Round ticks (value, text): at most `most` of them in [low, high].
 function ticks(low, high, most) {
   const raw = (high - low) / most || 1, power = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 5, 10].find((m) => m * power >= raw) * power;
   const found = [];
   for (let v = Math.ceil(low / step - 1e-9) * step; v <= high + 1e-9 * step; v += step) found.push(+v.toPrecision(12));
-  return found;
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  return found.map((v) => [v, v.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits })]);
 }
 
 function chart(S, parent, options) {
@@ -46,17 +47,17 @@ function chart(S, parent, options) {
     root.setAttribute("aria-label", title.textContent);
     const names = [...o.lines.map((l) => l.name), ...o.rules.map((r) => r.name)];
     const room = Math.min(.36 * width, 14 + 7.2 * Math.max(0, ...names.map((n) => n.length)));
-    const yTicks = ticks(y0, y1, Math.max(2, height / 45)), left = 22 + 8 * Math.max(...yTicks.map((v) => format(v).length)), box = { left, right: width - room, top: 8, bottom: height - 42 };
+    const yTicks = ticks(y0, y1, Math.max(2, height / 45)), left = 28 + 8 * Math.max(...yTicks.map(([, text]) => text.length)), box = { left, right: width - room, top: 8, bottom: height - 42 };
     const px = (v) => box.left + (v - x0) / (x1 - x0) * (box.right - box.left), py = (v) => box.bottom - (v - y0) / (y1 - y0) * (box.bottom - box.top);
     map = { px, py, x0, x1, box, width };
     drawing.replaceChildren();
-    for (const v of yTicks) {
+    for (const [v, text] of yTicks) {
       svg("line", drawing, { class: "akd-grid", x1: box.left, x2: box.right, y1: py(v), y2: py(v) });
-      svg("text", drawing, { x: box.left - 6, y: py(v) + 4, "text-anchor": "end" }, format(v));
+      svg("text", drawing, { x: box.left - 6, y: py(v) + 4, "text-anchor": "end" }, text);
     }
     const whole = o.lines.every((l) => [...l.xs].every(Number.isInteger));
-    for (const v of ticks(x0, x1, Math.max(2, width / 80))) if (!whole || Number.isInteger(v))
-      svg("text", drawing, { x: px(v), y: box.bottom + 17, "text-anchor": "middle" }, format(v));
+    for (const [v, text] of ticks(x0, x1, Math.max(2, width / 80))) if (!whole || Number.isInteger(v))
+      svg("text", drawing, { x: px(v), y: box.bottom + 17, "text-anchor": "middle" }, text);
     svg("line", drawing, { class: "akd-axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom });
     svg("text", drawing, { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, o.x);
     svg("text", drawing, { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, o.y);
