@@ -6,7 +6,7 @@ Every index is a pool index: an image keeps its number 0..N-1 throughout an expe
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -297,35 +297,3 @@ def make_dataset(
     test = TestSet(test_images, test_oracle.label(torch.arange(len(test_images))))
     oracle = Oracle(labels, len(classnames))
     return Dataset(name, pool, oracle, test, tuple(templates), student)
-
-
-def only_classes(data: Dataset, classes: Sequence[str | int]) -> tuple[Dataset, Tensor]:
-    """Restrict a data set to some of its classes, given by name or position, in this order.
-
-    Images of other classes and images without a label are left out of pool and test set.
-    Returns the data set and the old pool indices (n,) of the images that it kept, ascending.
-    Raises ValueError for an unknown or repeated class, and if no test image is left.
-    """
-    names = [c if isinstance(c, str) else data.classnames[int(c)] for c in classes]
-    if not names or len({*names}) < len(names) or not {*names} <= {*data.classnames}:
-        known = ", ".join(data.classnames[:20]) + (", ..." if len(data.classnames) > 20 else "")
-        raise ValueError(f"classes {names}: expected different names of {known}")
-    numbers = torch.full((data.pool.num_classes,), -1)
-    numbers[[data.classnames.index(name) for name in names]] = torch.arange(len(names))
-    known = torch.nonzero(data.oracle.known).flatten()
-    labels = numbers[data.oracle.label(known)]
-    kept, test_labels = known[labels >= 0], numbers[data.test.labels]
-    pool = replace(data.pool, images=_rows_of(data.pool.images, kept), classnames=tuple(names))
-    tested = torch.nonzero(test_labels >= 0).flatten()
-    test = TestSet(_rows_of(data.test.images, tested), test_labels[tested])
-    oracle = Oracle(labels[labels >= 0], len(names))
-    name = f"{data.name} ({', '.join(names)})"
-    return replace(data, name=name, pool=pool, oracle=oracle, test=test), kept
-
-
-def _rows_of(images: Tensor | ImageFiles, rows: Tensor) -> Tensor | ImageFiles:
-    if not isinstance(images, ImageFiles):
-        return images[rows]
-    part = ImageFiles([images.paths[i] for i in rows.tolist()], images.side)
-    part.held = images.held and [images.held[i] for i in rows.tolist()]
-    return part

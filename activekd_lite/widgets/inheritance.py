@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from activekd_lite.datasets.subset import only_classes
 from activekd_lite.plots.base import Figure
 from activekd_lite.plots.inheritance import FIELD, class_look, corners_of, inheritance
 from activekd_lite.plots.maps import SIDE, most_mixed_up
-from activekd_lite.pool import Dataset, LabelState, Predictions, only_classes
+from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.strategies import STRATEGIES, get_strategy
 from activekd_lite.teacher import Teacher, from_logits
 from activekd_lite.train_config import TrainConfig
