@@ -152,6 +152,24 @@ def test_every_control_is_reached_by_tab(name, make, stage):
     assert len(reached - {-1}) == expected
 
 
+@pytest.mark.parametrize("background", ["#1f1f1f", "#fdf6e3"])
+def test_in_vs_code_the_colours_are_those_of_its_theme(background, make, stage):
+    shown = stage(make["simplex"](), dark=False)
+    shown.page.evaluate(
+        """(background) => {
+          delete document.body.dataset.jpThemeLight;
+          document.documentElement.style.setProperty('--vscode-editor-background', background);
+        }""",
+        background,
+    )
+    shown.wait(300)
+    shell = shown.page.locator(".akd-shell")
+    colour = "(e) => getComputedStyle(e).backgroundColor"
+    red, green, blue = (int(background[k : k + 2], 16) for k in (1, 3, 5))
+    assert shell.evaluate(colour) == f"rgb({red}, {green}, {blue})"
+    assert shell.evaluate("(e) => e.classList.contains('akd-dark')") == (red < 128)
+
+
 def test_the_legend_hides_groups(make, stage):
     explorer = make["simplex"]()
     shown = stage(explorer)

@@ -149,6 +149,8 @@ function shell({ model, el, name, title, hands, keys = [] }) {
 
   // Colours: read anew when the page changes its theme.
   const backdrop = () => {
+    const code = getComputedStyle(document.documentElement).getPropertyValue("--vscode-editor-background").trim();
+    if (code) return code; // VS Code's page itself is transparent
     for (let at = el; at; at = at.parentElement) {
       const colour = getComputedStyle(at).backgroundColor;
       if (!/^rgba\(.*, 0\)$|transparent/.test(colour)) return colour;
