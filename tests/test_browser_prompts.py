@@ -86,6 +86,5 @@ def test_without_labels_the_page_speaks_of_probabilities(stage, small, vlm, tmp_
     said = tab.page.locator(".akd-shell").inner_text().lower()
     assert "confusion" not in said.replace("click a confusion", "")
     assert "columns: mean probability" in said
-    assert "predicted as" not in tab.page.locator(".akd-heat td[title]").nth(1).get_attribute(
-        "title"
-    )
+    cell = tab.page.locator(".akd-heat td[title]").nth(1)
+    assert "predicted as" not in cell.get_attribute("title")
