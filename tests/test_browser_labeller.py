@@ -307,3 +307,32 @@ def test_a_silent_kernel_is_named(game):
     tab.wait(200)
     assert not tab.page.get_by_text("The kernel is busy or has stopped").count()
     assert labeller.oracle.current == index
+
+
+def test_after_an_answer_by_mouse_the_keys_still_work(game):
+    data, teacher = shapes()
+    labeller, tab = game(data, teacher, shots=0, strategy="random", student="tiny-cnn")
+    search = tab.page.get_by_role("textbox", name="filter the classes")
+    search.fill("striped heart")
+    tab.page.get_by_role("button", name="striped heart").click()
+    until(tab, lambda: labeller.journal.labels)
+    assert search.evaluate("e => e === document.activeElement")
+    tab.page.keyboard.press("ArrowLeft")
+    until(tab, lambda: not labeller.journal.labels)
+
+
+def test_class_names_with_digits_are_typed_in_full(game):
+    images, labels = make_shapes(150, 0)
+    teacher = akd.teacher.from_logits(9.0 * torch.nn.functional.one_hot(labels, 36))
+    names = [f"plane {700 + k // 2}" + k % 2 * "-200" for k in range(36)]
+    data = akd.make_dataset("s", images, labels, images[:40], labels[:40], names)
+    labeller, tab = game(data, teacher, shots=0, strategy="random", student="tiny-cnn")
+    tab.page.get_by_role("region", name="Label it yourself", exact=True).focus()
+    tab.page.keyboard.type("711-")  # a digit is no answer here
+    assert not labeller.journal.labels
+    tab.page.keyboard.press("Enter")
+    until(tab, lambda: len(labeller.journal.labels) == 1)
+    tab.page.keyboard.type("plane 711")  # two are left, and one has exactly that name
+    tab.page.keyboard.press("Enter")
+    until(tab, lambda: len(labeller.journal.labels) == 2)
+    assert [*labeller.journal.labels.values()] == [names.index("plane 711-200"), 22]

@@ -3,7 +3,10 @@
 import lab
 import numpy as np
 import pytest
+import torch
 from lab import DIGITS
+
+import activekd_lite as akd
 
 STATE = "[prompts.probs[:, 3].mean().item(), prompts.accuracy_pct]"
 
@@ -71,3 +74,17 @@ def test_prompts_are_asked_while_they_are_typed(browser):
     assert out.locator(".akd-shell").bounding_box()["height"] < 720, "one screen"
     page.set_viewport_size({"width": 1280, "height": 1300})
     notebook.close()
+
+
+def test_without_labels_the_page_speaks_of_probabilities(stage, small, vlm, tmp_path):
+    unknown = [torch.full((150,), -1), small.test.images, small.test.labels]
+    names = (small.classnames, small.templates)
+    data = akd.make_dataset("u", small.pool.images, *unknown, *names, student="tiny-cnn")
+    cache = akd.TeacherCache.build(vlm, data.pool, root=tmp_path, progress=False)
+    tab = stage(akd.widgets.PromptExplorer(data, vlm, cache))
+    tab.wait(200)
+    said = tab.page.locator(".akd-shell").inner_text().lower()
+    assert "confusion" not in said.replace("click a confusion", "")
+    assert "columns: mean probability" in said
+    cell = tab.page.locator(".akd-heat td[title]").nth(1)
+    assert "predicted as" not in cell.get_attribute("title")

@@ -3,6 +3,8 @@
 The accessibility rules are axe-core's.
 """
 
+import time
+
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
@@ -27,7 +29,7 @@ def answers(small):
 
 
 @pytest.fixture(scope="module")
-def make(small, answers, vlm, tmp_path_factory):
+def make(small, answers, vlm, quick, tmp_path_factory):
     """Name -> a function that makes a new explorer."""
     teacher, student = answers
     cloud = torch.randn(len(small.pool), 2, generator=torch.Generator().manual_seed(1))
@@ -52,7 +54,24 @@ def make(small, answers, vlm, tmp_path_factory):
     def prompts():
         return akd.widgets.PromptExplorer(small, vlm, cache)
 
-    made = (simplex, inheritance, stepper, prompts)
+    knows = akd.teacher.from_logits(teacher.log())
+    settings = dict(rounds=2, query_size=5, train=quick, progress=False)
+    finished = akd.run_active_learning(small, knows, **settings)
+
+    def viewer():
+        made = akd.widgets.RunViewer(small)
+        made.show(finished)
+        return made
+
+    def labeller():
+        out = tmp_path_factory.mktemp("labels")
+        made = akd.widgets.Labeller(small, knows, out=out, rivals=(), train=quick)
+        made.start()
+        while made.oracle.current is None:
+            time.sleep(0.02)
+        return made
+
+    made = (simplex, inheritance, stepper, prompts, viewer, labeller)
     return {function.__name__: function for function in made}
 
 
@@ -65,7 +84,7 @@ def inherited_by(data, teacher, student):
     return akd.widgets.InheritanceExplorer(data, knows, predictions, state)
 
 
-EXPLORERS = ["simplex", "inheritance", "stepper", "prompts"]
+EXPLORERS = ["simplex", "inheritance", "stepper", "prompts", "viewer", "labeller"]
 
 
 @pytest.mark.parametrize("name", EXPLORERS)

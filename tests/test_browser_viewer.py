@@ -87,3 +87,16 @@ def test_keys_and_the_curve_choose_a_query(stage, small, teacher, quick):
         frame = tab.page.locator(".akd-shell")
         assert frame.evaluate("e => e.scrollWidth - e.clientWidth") <= 0
         assert frame.bounding_box()["height"] <= (700 if width == 1000 else 1500)
+
+
+def test_a_new_run_clears_an_earlier_error(stage, small, quick):
+    viewer = RunViewer(small)
+    tab = stage(viewer)
+    viewer._on_message(viewer.widget, {"kind": "picture", "index": "one"}, [])
+    tab.wait(100)
+    status = tab.page.locator(".akd-status")
+    assert "TypeError" in status.inner_text()
+    settings = dict(strategy="random", rounds=0, query_size=4, train=quick, progress=False)
+    viewer.show(akd.run_active_learning(small, **settings))
+    tab.wait(100)
+    assert status.inner_text().startswith("Finished")

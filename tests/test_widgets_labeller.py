@@ -599,6 +599,27 @@ def test_rivals_wait_for_the_persons_student_and_stop_with_the_labeller(hand):
     until(lambda: len(labeller.rivals.records["random"]) == 3)
 
 
+def test_a_rival_that_is_trained_at_the_end_writes_nothing_more(small, teacher, quick, tmp_path):
+    settings = dict(rounds=1, query_size=4, shots=1, seed=0, train=quick)
+    rivals = module.Rivals(small, teacher, ["random"], settings, tmp_path)
+    stop = threading.Event()
+    stop.set()  # as if during the training
+    assert not rivals._train_round("random", stop)
+    assert not [*tmp_path.rglob("rounds.jsonl"), *tmp_path.rglob("*.safetensors")]
+    assert rivals.records == {"random": []}
+
+
+def test_messages_that_mean_nothing_change_nothing(hand):
+    labeller = hand()
+    index = asked(labeller)
+    for message in ("text", None, [1], {}, {"kind": ["answer"]}):
+        labeller._on_message(labeller.widget, message, [])
+    for label in (True, "1", 99, None):
+        send(labeller, "answer", label=label)
+    assert labeller.journal.events == []
+    assert labeller.oracle.current == index
+
+
 def test_a_rival_that_fails_is_named_and_the_person_goes_on(hand, tmp_path):
     (tmp_path / "run" / "rivals" / "random").mkdir(parents=True)
     (tmp_path / "run" / "rivals" / "random" / "rounds.jsonl").write_text("damaged\n")

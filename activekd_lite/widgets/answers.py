@@ -214,22 +214,25 @@ def summary(
     pairs, groups = [], {}
     if "true" in given:
         for row in _rows(confusions(given).head(SHOWN)):
-            tiles = pictures.tiles(row.indices, labels)
+            tiles = pictures.tiles(row.indices, dict.fromkeys(row.indices, ""))
             pairs.append({"true": row.true, "label": row.label, "tiles": tiles})
     if "teacher" in given:
         groups = {k: pictures.tiles(v, labels) for k, v in teacher_against(given).items()}
     rows = table.round(1).astype(object).where(table.notna(), None).to_dict(orient="records")
     words = closing_words(given, table, seconds)
+    if pairs:
+        words["labels"] = words["labels"].partition(":")[0] + ":"  # the pictures say the rest
     return {"words": words, "standings": rows, "confusions": pairs, "teacher": groups}
 
 
 def _gain_words(table: pd.DataFrame) -> str:
     person, *rivals = _rows(table)
-    verb, points = ("lost" if person.gained_pct < 0 else "gained"), abs(person.gained_pct)
+    gained = round(person.gained_pct, 1)
+    verb, points = ("lost" if gained < 0 else "gained"), abs(gained)
     text = f"The student {verb} {points:.1f} points of test accuracy"
     if person.gained_per_minute == person.gained_per_minute:  # not NaN
         text += f", {abs(person.gained_per_minute):.1f} per minute of labelling"
-    others = [f"{r.run} {r.gained_pct:+.1f}" for r in rivals]
+    others = [f"{r.run} {f'{r.gained_pct:+.1f}'.replace('-', '−')}" for r in rivals]
     return f"{text}; with the true labels: {', '.join(others)}." if others else f"{text}."
 
 
@@ -238,8 +241,11 @@ def _teacher_words(given: pd.DataFrame) -> str:
     if "open" in groups:
         return f"The teacher disagrees on {groups['open']} of {len(given)} images."
     wrong = int((given["teacher"] != given["true"]).sum())
-    text = f"The teacher is wrong on {wrong} of {len(given)} images; {groups['corrected']} of "
-    text += "these mistakes were corrected."
+    if wrong == 0:
+        text = f"The teacher is right on all {len(given)} images."
+    else:
+        text = f"The teacher is wrong on {wrong} of {len(given)} images; the labels correct "
+        text += f"{groups['corrected']} of these mistakes."
     missed = groups["missed"]
     return f"{text} On {count_of(missed, 'image')}, only the teacher is right." if missed else text
 

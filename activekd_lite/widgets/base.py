@@ -85,6 +85,8 @@ class Explorer(ABC):
 
     def _on_message(self, page: Page, message: Mapping, buffers: Sequence) -> None:
         """Call `_on_{kind}` with the fields of a message; its errors appear in the status line."""
+        if not isinstance(message, Mapping):
+            return
         fields = {key: value for key, value in message.items() if key != "kind"}
         handler = getattr(self, f"_on_{message.get('kind')}", None)
         try:

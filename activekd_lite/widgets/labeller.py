@@ -309,7 +309,7 @@ class Labeller(Explorer):
         if self._error:
             return state | {"title": "Stopped."}
         if busy:
-            title = f"{given} of {self.to_give} labels given. Training ..."
+            title = f"{given} of {self.to_give} labels given."
             return state | {"title": title, "progress": "Your student is being trained"}
         state |= {"index": index, "title": self._describe_progress()}
         return state | self._pictures.large(index)
@@ -401,7 +401,7 @@ class Labeller(Explorer):
 
     def _record(self, kind: str, index: int, seconds: float, label: int | None) -> None:
         names = self.data.classnames
-        if kind == "answer" and isinstance(label, int) and 0 <= label < len(names):
+        if kind == "answer" and type(label) is int and 0 <= label < len(names):
             self.journal.answer(index, label, seconds)
             self._feedback = f"Your label: {names[label]}. {self._describe_opinion(index, label)}"
         elif kind == "skip":
@@ -425,7 +425,9 @@ class Labeller(Explorer):
         if predicted == label:
             return f"The teacher agrees ({probs[label]:.0%})."
         name = self.data.classnames[predicted]
-        return f"The teacher says {name} ({probs[predicted]:.0%}); your label: {probs[label]:.0%}."
+        return (
+            f"The teacher says {name} ({probs[predicted]:.0%}) and gives yours {probs[label]:.0%}."
+        )
 
     # Figures.
 

@@ -36,7 +36,7 @@ from activekd_lite.widgets.page import Page, groups, points
 Task = tuple[Sequence[str], Sequence[str], Tensor | Callable[[], Tensor] | None]
 CACHED = 20_000  # prompts whose features are kept
 FEW = 16  # with more classes, their names appear on hover only
-RANGE = dict(x=(-0.2 * SIDE, 1.2 * SIDE), y=(-0.12 * SIDE, 1.0 * SIDE))  # of the triangle
+RANGE = dict(x=(-0.2 * SIDE, 1.2 * SIDE), y=(-0.17 * SIDE, 1.0 * SIDE))  # of the triangle
 WARM = ("#F7F7F7", "#F6C667", "#D9822B", "#B04F14", "#8C2D04")  # colours of shares
 MOST = 60  # percent; larger shares have the same colour
 

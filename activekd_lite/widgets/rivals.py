@@ -75,7 +75,7 @@ class Rivals:
         self.thread.start()
 
     def stop(self) -> None:
-        """Stop after the round that is being trained; `start` continues with the next one."""
+        """Stop; the student being trained is finished, but not kept. `start` trains it again."""
         self._stop.set()
 
     def describe(self) -> str:
@@ -108,14 +108,22 @@ class Rivals:
         while waiting:
             for name in list(waiting):
                 self._wait(stop)
-                if self._train_round(name):
+                if self._train_round(name, stop):
                     waiting.remove(name)
                 self.on_round()
 
-    def _train_round(self, name: str) -> bool:
-        """Train the next round of a rival; returns whether there are no more."""
+    def _train_round(self, name: str, stop: threading.Event) -> bool:
+        """Train the next round of a rival; returns whether there are no more.
+
+        A round that is being trained at `stop` is not written.
+        """
         folder = self.folders[name]
-        own = dict(strategy=name, out=folder, progress=False, on_round=_pause, on_student=None)
+
+        def end(record: RoundRecord) -> None:
+            if stop.is_set():
+                raise _Pause
+
+        own = dict(strategy=name, out=folder, progress=False, on_round=_pause, on_student=end)
         try:
             run_active_learning(self.data, self.teacher, **self.settings | own)
         except _Pause:

@@ -15,6 +15,7 @@ from activekd_lite.runs.folder import finished_rounds
 from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
 from activekd_lite.widgets import race
+from activekd_lite.widgets.answers import count_of
 from activekd_lite.widgets.base import Explorer, is_interactive
 from activekd_lite.widgets.page import Page
 from activekd_lite.widgets.pictures import Pictures
@@ -71,7 +72,7 @@ class RunViewer(Explorer):
             self._runs_here = False
             error = f"Stopped by an error ({type(stop).__name__})"
             event = "Interrupted" if isinstance(stop, KeyboardInterrupt) else error
-            self._draw(f"{event} after {len(self.records)} complete rounds.")
+            self._draw(f"{event} after {count_of(len(self.records), 'complete round')}.")
             raise
         self.show(result)
         if not live:
@@ -203,6 +204,7 @@ class RunViewer(Explorer):
         ]
         return {
             "status": self.status,
+            "error": "",
             "progress": f"round {count}" if self._runs_here else "",
             "counts": self._counts,
             "lines": race.lines_of(self._curves(), level),

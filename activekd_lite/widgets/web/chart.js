@@ -57,7 +57,7 @@ function chart(S, parent, options) {
     }
     const whole = o.lines.every((l) => [...l.xs].every(Number.isInteger));
     for (const [v, text] of ticks(x0, x1, Math.max(2, width / 80))) if (!whole || Number.isInteger(v))
-      svg("text", drawing, { x: px(v), y: box.bottom + 17, "text-anchor": "middle" }, text);
+      svg("text", drawing, { x: px(v), y: box.bottom + 17, "text-anchor": "middle" }, whole ? v.toLocaleString("en") : text);
     svg("line", drawing, { class: "akd-axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom });
     svg("text", drawing, { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, o.x);
     svg("text", drawing, { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, o.y);

@@ -7,24 +7,26 @@ const ANSWER_TIMEOUT = 4000; // milliseconds
 const CHART_HEIGHT = 270;
 
 const sameQuestion = (one, other) => one.index === other.index && one.events === other.events;
+const signed = (v) => (v >= 0.05 ? "+" : v <= -0.05 ? "−" : "") + Math.abs(v).toFixed(1);
 const shortTime = (seconds) => seconds < 60 ? `${seconds.toFixed(1)} s` : `${Math.floor(seconds / 60)} min ${Math.floor(seconds % 60)} s`;
 
 function render({ model, el }) {
   const names = model.get("view").classnames, digits = names.every((name) => /^[0-9]$/.test(name)), searching = names.length > 10;
+  const numbered = !searching || !names.some((name) => /[0-9]/.test(name)); // else digits are typed to filter, as in "747-400"
   const keys = [
-    ["0-9", digits ? "the digit that you see" : "the class with that key"],
-    ...(searching ? [["letters", "filter the classes"], ["Enter", "the only class that is left"]] : []),
+    ...(numbered ? [["0-9", digits ? "the digit that you see" : "the class with that key"]] : []),
+    ...(searching ? [[numbered ? "letters" : "letters, digits", "filter the classes"], ["Enter", "the only class that is left, or the one of exactly that name"]] : []),
     [searching ? "→" : "s, space, →", "skip: the image comes again at the end of the query"],
     [searching ? "←, Backspace" : "u, Backspace, ←", "undo the last answer of this query"],
     ...(searching ? [["Esc", "clear the filter"]] : []),
   ];
-  const hands = searching ? "letters: filter · digit or Enter: answer · →: skip · ←: undo" : "digit key or click: answer · s: skip · u: undo";
+  const hands = searching ? `type: filter · ${numbered ? "digit or " : ""}Enter: answer · →: skip · ←: undo` : "digit key or click: answer · s: skip · u: undo";
   const S = shell({ model, el, name: "labeller", title: "Label it yourself", hands, keys });
   S.root.tabIndex = 0;
   const left = S.side(0, 430), right = S.side(1, 280);
   left.classList.add("akd-ask");
   const desk = make("div", "desk", left), end = make("div", "end", left, { hidden: true, tabIndex: 0, "role": "region", "aria-label": "summary" });
-  const game = curves(S, right), ask = question(S, desk, { names, digits, searching });
+  const game = curves(S, right), ask = question(S, desk, { names, digits, searching, numbered });
   const summary = closing(S, end);
   S.listen(model, "change:view", show);
   show();
@@ -43,7 +45,7 @@ function render({ model, el }) {
 }
 
 // The image, its clock, the classes, and what the keys do.
-function question(S, parent, { names, digits, searching }) {
+function question(S, parent, { names, digits, searching, numbered }) {
   let shown = {}, locked = false, timeout = 0, places = []; // places: class positions of the buttons, in order
   let spent = 0, since = null; // milliseconds spent on this image, and when its clock last started
   let drawn = false, onScreen = false, begun = false; // conditions of the clock: image decoded, in view, widget in use
@@ -74,7 +76,7 @@ function question(S, parent, { names, digits, searching }) {
     return button;
   }
 
-  const keyOf = (row, place) => digits ? names[place] : row < 10 ? String((row + 1) % 10) : "";
+  const keyOf = (row, place) => digits ? names[place] : numbered && row < 10 ? String((row + 1) % 10) : "";
 
   function filter() {
     const wanted = (search?.value || "").trim().toLowerCase();
@@ -111,7 +113,7 @@ function question(S, parent, { names, digits, searching }) {
     timeout = setTimeout(() => {
       S.status("The kernel is busy or has stopped. If it was restarted, run this cell again; all your answers are saved.", "error");
     }, ANSWER_TIMEOUT);
-    if (search) {
+    if (search?.value) {
       search.value = "";
       filter();
     }
@@ -126,9 +128,8 @@ function question(S, parent, { names, digits, searching }) {
 
   function tell() {
     const now = spent + (since === null ? 0 : performance.now() - since), total = (shown.seconds || 0) + now / 1000;
-    clock.textContent = shown.index >= 0
-      ? `${begun ? `this image ${shortTime(now / 1000)}` : "the clock starts with your first move here"} · all images ${shortTime(total)}`
-      : `all images ${shortTime(shown.seconds || 0)}`;
+    const open = shown.index >= 0, image = begun ? `this image ${shortTime(now / 1000)}` : "the clock starts with your first move here";
+    clock.textContent = [open && image, total && `all images ${shortTime(total)}`].filter(Boolean).join(" · ");
   }
 
   function begin() {
@@ -174,13 +175,14 @@ function question(S, parent, { names, digits, searching }) {
     const { key } = event, typing = event.target === search, empty = !search || search.value === "";
     const onButton = event.target.tagName === "BUTTON";
     let action = null;
-    if (/^[0-9]$/.test(key)) {
+    if (numbered && /^[0-9]$/.test(key)) {
       const place = places.find((at, row) => keyOf(row, at) === key);
       action = () => place !== undefined && answer(place);
     } else if (onButton && (key === " " || key === "Enter")) {
       return; // handled by the button
     } else if (searching && key === "Enter") {
-      action = () => places.length === 1 && answer(places[0]);
+      const same = places.find((at) => names[at].toLowerCase() === search.value.trim().toLowerCase());
+      action = () => places.length === 1 ? answer(places[0]) : same !== undefined && answer(same);
     } else if (empty && (key === "ArrowLeft" || key === "Backspace" || (!searching && key.toLowerCase() === "u"))) {
       action = () => shown.undo && send("undo");
     } else if (empty && (key === "ArrowRight" || (!searching && (key === " " || key.toLowerCase() === "s")))) {
@@ -197,8 +199,9 @@ function question(S, parent, { names, digits, searching }) {
   }
 
   function click(event) {
-    if (!event.target.closest("button, input, .akd-end, .akd-card")) (search || S.root).focus({ preventScroll: true });
-    else if (event.detail && event.target.closest(".akd-desk button")) (search || S.root).focus({ preventScroll: true }); // by mouse
+    const elsewhere = !event.target.closest("button, input, .akd-end, .akd-card");
+    const answered = event.detail && event.target.closest("button") && event.composedPath().includes(parent); // by mouse; it may be gone
+    if (elsewhere || answered) (touched || !search ? S.root : search).focus({ preventScroll: true });
   }
 
   const screen = new IntersectionObserver((entries) => {
@@ -207,6 +210,8 @@ function question(S, parent, { names, digits, searching }) {
   }, { threshold: 0.5 });
   screen.observe(image);
   const ticking = setInterval(tell, 200);
+  let touched = false; // by finger: the search field would open the screen's keyboard
+  S.listen(S.root, "pointerdown", (event) => { touched = event.pointerType === "touch"; });
   for (const sign of ["focusin", "pointerdown", "pointermove"]) S.listen(S.root, sign, begin);
   S.listen(S.root, "keydown", press);
   S.listen(S.root, "click", click);
@@ -299,13 +304,13 @@ function closing(S, parent) {
     const { words, standings, confusions, teacher } = summary;
     make("p", "score", parent, { textContent: words.pace });
     make("p", "", parent, { textContent: words.gain });
-    const rows = standings.map((r) => [r.run, r.accuracy_pct, r.gained_pct, r.gained_per_minute].map((v) => typeof v === "number" ? v.toFixed(1) : v ?? ""));
-    writeTable(parent, "What your seconds bought", ["", "accuracy (%)", "points gained", "per minute"], rows);
-    if (standings.length > 1) make("p", "note", parent, { textContent: "Same number of labels for all; the others are given your pace." });
+    const rows = standings.map((r) => [r.run, r.accuracy_pct.toFixed(1), ...[r.gained_pct, r.gained_per_minute].map((v) => v === null ? "" : signed(v))]);
+    writeTable(parent, "What the labels gained", ["", "accuracy (%)", "points gained", "per minute"], rows);
+    if (standings.length > 1) make("p", "note", parent, { textContent: "All have the same number of labels; per minute, the others are taken to label at your pace." });
     if (words.labels) {
       make("h3", "", parent, { textContent: words.labels });
       const row = make("div", "groups-of", parent);
-      for (const { true: truth, label, tiles: wrong } of confusions) group(row, `${truth} called ${label}`, wrong);
+      for (const { true: truth, label, tiles: wrong } of confusions) group(row, `${truth} labelled ${label}`, wrong);
     }
     if (words.teacher) {
       make("h3", "", parent, { textContent: words.teacher });

@@ -15,7 +15,7 @@ function render({ model, el }) {
   const [asked, answers, classes] = [S.side(2, 210), S.side(3, 270), S.side(3, 270)];
   classes.classList.add("akd-third");
   const task = S.view("tasks").length > 1 && S.select("task", S.view("tasks"), S.view("task"), (name) => S.send("task", { name }), { parent: make("div", "row", asked) });
-  const names = S.field("Class names, one per line", { rows: 8 }, typed, { parent: asked, onDone: left });
+  const names = S.field("Class names, one per line, in the order of the classes", { rows: 8 }, typed, { parent: asked, onDone: left });
   const templates = S.field("Templates, one per line; {}: the name", { rows: 3 }, typed, { parent: asked, onDone: left });
   const warning = make("p", "warning", asked, { role: "status" });
   const own = S.button("the task's own prompts", () => S.send("own"), { parent: make("div", "row", asked), icon: "↺", title: "restore the class names and templates of the task" });
@@ -25,7 +25,7 @@ function render({ model, el }) {
   const triangle = L.panel(answers, { height: 320 });
   const corners = addCornerMenus(S, triangle);
   const key = S.legend(S.view("legend"), { parent: answers, onFilter: (hidden) => L.hidden(hidden) });
-  make("h3", "", answers, { textContent: "Largest confusions" });
+  const mixedUp = make("h3", "", answers);
   const errors = make("div", "errors", answers);
 
   const heat = addHeat(S, make("div", "heat", classes)), paired = addClasses(S, make("div", "classes", classes));
@@ -87,9 +87,10 @@ function render({ model, el }) {
   });
   S.on("legend", () => { key.set(S.view("legend")); L.hidden(key.hidden); });
   S.on(["corners", "options"], corners);
-  S.on("errors", () => {
+  S.on(["errors", "kind"], () => {
     errors.replaceChildren();
-    for (const [a, b, share] of S.view("errors")) S.button(`${a} → ${b}: ${Math.round(share)}%`, () => S.send("pair", { true: a, predicted: b }), { parent: errors, title: `${a} predicted as ${b}: show both in the triangle` });
+    mixedUp.textContent = S.view("kind") === "true" ? "Largest confusions" : "Largest probabilities of another class";
+    for (const [a, b, share] of S.view("errors")) S.button(`${a} → ${b}: ${Math.round(share)} %`, () => S.send("pair", { true: a, predicted: b }), { parent: errors, title: `${a} and ${b}: show both in the triangle` });
     if (!S.view("errors").length) errors.textContent = "none";
   });
   S.on(["shares", "rows", "columns", "titles"], heat);
@@ -139,15 +140,17 @@ function addHeat(S, parent) {
   const title = make("h3", "", parent), room = make("div", "heat-room", parent), said = make("p", "aside", parent);
   const paint = (share) => mixed(S.theme.paper, S.theme.hot, Math.min(1, share / S.view("most")));
   const ink = (back) => (contrast(back, "#000") > contrast(back, "#fff") ? "#000" : "#fff"); // one of them has 4.5:1
-  const axes = () => `Rows: ${S.view("kind")} class, columns: predicted.`;
+  const labelled = () => S.view("kind") === "true";
+  const axes = () => `Rows: ${S.view("kind")} class, columns: ${labelled() ? "predicted" : "mean probability"}.`;
+  const words = (a, b, share) => labelled() ? `${a} predicted as ${b}: ${share} %` : `predicted ${a}, mean probability of ${b}: ${share} %`;
   const pair = (a, b) => S.send("pair", { true: a, predicted: b });
   function table(rows, columns, shares) {
-    const element = make("table", ""), body = make("tbody", "", null);
+    const element = make("table", columns.every((name) => name.length < 3) ? "short" : ""), body = make("tbody", "", null);
     make("caption", "only-spoken", element, { textContent: S.view("titles")[1] });
     rows.forEach((row, i) => {
       const line = make("tr", "", body);
       columns.forEach((column, j) => {
-        const share = shares[i * columns.length + j], cell = make("td", "", line, { textContent: share ? String(share) : "", title: `${row} predicted as ${column}: ${share} %` });
+        const share = shares[i * columns.length + j], cell = make("td", "", line, { textContent: share ? String(share) : "", title: words(row, column, share) });
         if (row === column) return cell.classList.add("akd-right");
         cell.style.background = paint(share);
         cell.style.color = ink(paint(share));
@@ -167,7 +170,7 @@ function addHeat(S, parent) {
     const ratio = window.devicePixelRatio || 1, canvas = make("canvas", "", null, { width: side * columns.length * ratio, height: side * rows.length * ratio, tabIndex: 0, role: "img" });
     const c = canvas.getContext("2d"), gap = side > 4 ? 1 : 0, paints = Array.from({ length: 101 }, (_, share) => share ? paint(share) : S.theme.paper);
     canvas.style.cssText = `width:${side * columns.length}px;height:${side * rows.length}px`;
-    canvas.setAttribute("aria-label", `${S.view("titles")[1]}: ` + S.view("errors").map(([a, b, share]) => `${a} predicted as ${b} ${Math.round(share)} %`).join(", "));
+    canvas.setAttribute("aria-label", `${S.view("titles")[1]}: ` + S.view("errors").map(([a, b, share]) => words(a, b, Math.round(share))).join("; "));
     c.scale(ratio, ratio);
     for (let i = 0; i < rows.length; i++) for (let j = 0; j < columns.length; j++) {
       const share = shares[i * columns.length + j], same = rows[i] === columns[j];
@@ -179,7 +182,7 @@ function addHeat(S, parent) {
       return i >= 0 && j >= 0 && i < rows.length && j < columns.length ? [rows[i], columns[j], shares[i * columns.length + j]] : null;
     };
     const idle = `${axes()} Point at a field to read it.`;
-    canvas.onpointermove = (event) => { const found = at(event); said.textContent = found ? `${found[0]} predicted as ${found[1]}: ${found[2]} %` : idle; };
+    canvas.onpointermove = (event) => { const found = at(event); said.textContent = found ? words(...found) : idle; };
     canvas.onpointerleave = () => { said.textContent = idle; };
     canvas.onclick = (event) => { const found = at(event); if (found && found[0] !== found[1]) pair(found[0], found[1]); };
     said.textContent = idle;
@@ -207,7 +210,7 @@ function addClasses(S, parent) {
       moved.length ? "ring: own prompts, dot: these; largest change first" : "no difference to the task's own prompts";
     room.hidden = !rows.length;
     const table = make("table", ""), top = make("tr", "", make("thead", "", table));
-    for (const name of ["class", "0 to 100%", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
+    for (const name of ["class", "0 to 100 %", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
     const body = make("tbody", "", table), order = [...rows].sort((a, b) => Math.abs(b[2] - b[1]) - Math.abs(a[2] - a[1]));
     for (const [name, before, now] of order) {
       const line = make("tr", "", body), better = now >= before ? S.theme.good : S.theme.hot;

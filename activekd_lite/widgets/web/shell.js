@@ -387,7 +387,8 @@ function tiles(S, parent, entries, { side = 48, most = 60, total = entries.lengt
     const tile = make(onClick ? "button" : "figure", "tile", box, onClick ? { type: "button", onclick: () => onClick(index) } : {});
     const picture = make("img", "", tile, { alt: `image ${index}`, width: side, height: side });
     src ? (picture.src = src) : S.picture(index).then((source) => { picture.src = source; });
-    tile.style.width = `${side + (onClick ? 6 : 0)}px`;
+    if (onClick) tile.style.width = `${side + 6}px`;
+    else Object.assign(tile.style, { minWidth: `${side}px`, maxWidth: `${1.8 * side}px` }); // room for long words
     if (badge !== undefined) make("b", "", tile, { textContent: badge });
     if (caption) make(onClick ? "span" : "figcaption", "", tile, { textContent: caption });
   }
@@ -405,7 +406,7 @@ async function savePicture(S, title) {
 }
 
 async function composed(S, title) {
-  const ratio = 2, box = S.main.getBoundingClientRect(), top = 40;
+  const ratio = 2, top = 40, parts = [...S.main.querySelectorAll("canvas, svg, .akd-title")], box = areaOf(parts, S.main);
   const canvas = make("canvas", "", null, { width: box.width * ratio, height: (box.height + top) * ratio }), c = canvas.getContext("2d");
   c.scale(ratio, ratio);
   c.fillStyle = S.theme.paper;
@@ -414,13 +415,21 @@ async function composed(S, title) {
   c.font = "bold 18px Helvetica, Arial, sans-serif";
   c.fillText(title, 8, 26);
   c.font = "15px Helvetica, Arial, sans-serif";
-  for (const part of S.main.querySelectorAll("canvas, svg, .akd-title")) {
+  for (const part of parts) {
     const at = part.getBoundingClientRect(), place = [at.left - box.left, at.top - box.top + top, at.width, at.height];
     if (part.matches(".akd-title")) c.fillText(part.textContent, place[0] + 4, place[1] + 18);
     else if (part.matches("canvas")) part.width && part.height && c.drawImage(part, ...place);
     else c.drawImage(await imageOf(part), ...place);
   }
   return canvas;
+}
+
+// The area of the visible parts, without the text beside them.
+function areaOf(parts, whole) {
+  const seen = parts.map((part) => part.getBoundingClientRect()).filter((b) => b.width && b.height);
+  if (!seen.length) return whole.getBoundingClientRect();
+  const [left, top] = ["left", "top"].map((side) => Math.min(...seen.map((b) => b[side])));
+  return { left, top, width: Math.max(...seen.map((b) => b.right)) - left, height: Math.max(...seen.map((b) => b.bottom)) - top };
 }
 
 // An SVG as an image: its styles come from the page, so they are written into a copy.
