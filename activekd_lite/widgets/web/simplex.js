@@ -20,7 +20,7 @@ function render({ model, el }) {
   }
   const colour = S.select("colour", S.view("colourings"), S.view("colour"), (v) => choose({ colour: v }));
   const map = S.select("map", S.view("layouts"), S.view("layout"), (v) => choose({ map: v }));
-  const find = S.field("find class", { placeholder: "a class name", width: "130px", type: "search" }, null, { onDone: (v) => v && S.send("find", { name: v }) });
+  const find = S.field("find class", { placeholder: "a class name", width: "150px", type: "search" }, null, { onDone: (v) => v && S.send("find", { name: v }) });
   const names = make("datalist", "", find.element, { id: `akd-classes-${Math.random().toString(36).slice(2)}` });
   find.input.setAttribute("list", names.id);
   names.append(...S.view("classnames").map((name) => make("option", "", null, { value: name })));
@@ -140,7 +140,7 @@ function addCorners(S, panel) {
   S.listen(S.root, "pointerdown", (event) => { if (!list.hidden && !list.contains(event.target)) list.hidden = true; });
   return () => buttons.forEach(({ element }, k) => {
     const name = S.view("corners")[k];
-    element.textContent = name + " ▾";
+    Object.assign(element, { textContent: name + " ▾", title: `${name}: choose another class` });
     element.setAttribute("aria-label", `${["left", "right", "top"][k]} corner: ${name}; choose another class`);
   });
 }
