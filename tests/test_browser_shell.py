@@ -268,3 +268,19 @@ def test_more_points_than_symbols_are_a_raster(stage, small):
     mouse.move(*middle)
     shown.wait(400)
     assert shown.page.locator(".akd-tip img").get_attribute("src").startswith("data:image")
+
+
+def test_long_names_do_not_widen_the_page(small, answers, stage):
+    names = ["W" * 60, "<b>bold</b> " + "x" * 48, *(f"class {k} " * 7 for k in range(8))]
+    pool = small.pool.images, small.oracle.label(torch.arange(len(small.pool)))
+    data = akd.make_dataset("long", *pool, small.test.images, small.test.labels, names)
+    cloud = torch.randn(len(small.pool), 2, generator=torch.Generator().manual_seed(1))
+    corners = [*names[:2], "rest"]
+    explorer = akd.widgets.SimplexExplorer(
+        data, answers[0], corners=corners, layouts={"cloud": cloud}
+    )
+    shown = stage(explorer, width=390)
+    shown.wait(300)
+    shown.page.get_by_role("button", name="left corner").click()
+    assert shown.page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    assert shown.page.locator(".akd-shell b b").count() == 0, "names are text, not HTML"

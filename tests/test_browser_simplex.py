@@ -184,6 +184,31 @@ def test_a_slider_moves_the_points_between_two_sets_of_answers(grid, stage):
     )
 
 
+def test_a_finger_shows_the_image_that_it_selects(explorer, stage):
+    shown = stage(explorer, width=390, has_touch=True)
+    shown.wait(200)
+    shown.page.touchscreen.tap(*Map(shown.page, 1).at(7, 3))
+    shown.wait(300)
+    assert explorer.selected.tolist() == [67]
+    assert shown.page.locator(".akd-tip").is_visible()
+    card = shown.page.locator(".akd-detail")
+    assert card.get_by_text("image 67", exact=True).is_visible()
+
+
+def test_at_the_end_of_the_slider_all_images_of_the_second_answers_are_shown(grid, stage):
+    data, answers, layouts = grid
+    explorer = akd.widgets.SimplexExplorer(data, answers, layouts=layouts)
+    shown = stage(explorer)
+    shown.page.get_by_role("slider", name="from the first to the second").fill("1")
+    shown.wait(100)
+    count = len(explorer._in_triangle("student")[1])
+    assert count != len(explorer._in_triangle("teacher")[1])
+    assert f"Left: {count} images" in shown.page.locator(".akd-status").inner_text()
+    shown.page.get_by_role("button", name="Reset").click()
+    shown.wait(200)
+    assert "according to teacher" in shown.page.locator(".akd-status").inner_text()
+
+
 def test_two_explorers_in_jupyterlab_share_a_selection(browser):
     shared = 'layouts={"grid": grid}, selection=selection'
     explorer = f'akd.widgets.SimplexExplorer(data, {{"teacher": probs}}, {shared})'

@@ -405,3 +405,54 @@ def test_a_message_that_cannot_be_followed_is_an_error_on_the_page(explorers):
     send(explorer, "choose", colour="confidence")
     assert page.view["error"] == ""
     explorer.close()
+
+
+@pytest.mark.parametrize("message", ["text", None, {}, {"kind": "message"}, {"kind": ["step"]}])
+def test_what_is_no_message_is_ignored(explorers, message):
+    explorer = explorers["stepper"]()
+    explorer._on_message(explorer.widget, message, [])
+    assert not explorer.widget.view.get("error")
+    explorer.close()
+
+
+def test_what_is_not_in_the_pool_is_not_selected(explorers, probs):
+    explorer = explorers["simplex"]()
+    explorer.widget.chosen = mask_of([3, 500], 1000)
+    assert explorer.selected.tolist() == [3]
+    corners = explorer.corners
+    send(explorer, "corner", place=-1, name="rest")
+    assert explorer.corners == corners
+    assert "corner -1" in explorer.widget.view["error"]
+    explorer.close()
+
+
+def test_reset_starts_again(explorers):
+    simplex, stepper = explorers["simplex"](), explorers["stepper"]()
+    corners = simplex.widget.view["corners"]
+    send(simplex, "corner", place=0, name="rest")
+    send(simplex, "choose", colour="confidence")
+    send(simplex, "reset")
+    view = simplex.widget.view
+    assert (view["corners"], view["colour"]) == (corners, "true label")
+    assert stepper.widget.view["beside"] == "random"
+    send(stepper, "beside", name="uncertainty")
+    send(stepper, "yours", shown=True)
+    send(stepper, "pick", index=stepper.picks["pcoreset"][0])
+    assert stepper.picks["you"]
+    send(stepper, "reset")
+    view = stepper.widget.view
+    assert (view["beside"], view["yours"], view["at"]) == ("random", False, 0)
+    assert "you" not in stepper.picks
+    simplex.close()
+    stepper.close()
+
+
+def test_two_classes_and_few_unlabelled_images(small):
+    images, labels = small.pool.images[:6], torch.arange(6) % 2
+    data = akd.make_dataset("two", images, labels, images, labels, ["a", "b"])
+    probs = torch.rand(6, 2, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    assert WIDGETS.SimplexExplorer(data, probs).corners == ["a", "b", "rest"]
+    known = torch.arange(5)
+    state = akd.LabelState.empty(6).with_labels(known, labels[known], 0)
+    stepper = WIDGETS.PCoreSetStepper(data, akd.Predictions(probs, probs, probs), state)
+    assert stepper.budget == 1

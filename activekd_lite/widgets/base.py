@@ -85,10 +85,10 @@ class Explorer(ABC):
 
     def _on_message(self, page: Page, message: Mapping, buffers: Sequence) -> None:
         """Call `_on_{kind}` with the fields of a message; its errors appear in the status line."""
-        if not isinstance(message, Mapping):
-            return
+        message = message if isinstance(message, Mapping) else {}
+        kind = message.get("kind")
         fields = {key: value for key, value in message.items() if key != "kind"}
-        handler = getattr(self, f"_on_{message.get('kind')}", None)
+        handler = getattr(self, f"_on_{kind}", None) if kind != "message" else None
         try:
             if handler is not None:
                 handler(**fields)

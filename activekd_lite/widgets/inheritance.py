@@ -210,7 +210,9 @@ class InheritanceExplorer(Explorer):
             classnames=list(self.data.classnames),
             trainable=self.trainable and len(self.data.classnames) > 3,
             strategies=[NOTHING, *(name for name in STRATEGIES if name != OURS)],
-            start=dict(kd_weight=self.kd_weight, picks=self.count),
+            start=dict(
+                kd_weight=self.kd_weight, picks=self.count, beside=self.beside, balls=self.balls
+            ),
             most=MOST_PICKS,
             field=list(FIELD),
             unit=SIDE / 2**0.5,
@@ -261,7 +263,8 @@ class InheritanceExplorer(Explorer):
         """Follow the controls of the page, and send the picks of the strategy beside."""
         if beside not in self._page.view["strategies"]:
             raise ValueError(f"strategy {beside!r} is unknown")
-        self.kd_weight, self.count = min(1.0, max(0.0, float(kd_weight))), max(0, int(picks))
+        self.kd_weight = min(1.0, max(0.0, float(kd_weight)))
+        self.count = min(MOST_PICKS, max(0, int(picks)))
         self.beside, self.balls = beside, bool(balls)
         self._page.update(beside_picks=self._beside_picks())
 

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -93,12 +93,21 @@ class SimplexExplorer(Explorer):
         self.layouts = {n: _numpy(xy).astype(np.float32) for n, xy in (layouts or {}).items()}
         self.selection = selection or Selection()
         self.source, self.beside = next(iter(self.probs)), next(reversed(self.probs))
-        mixed_up = most_mixed_up(self.probs[self.source])
-        self.corners = list(mixed_up if corners is None else corners)
+        self.corners = list(self._default_corners() if corners is None else corners)
         self._colourings = self._all_colourings(state, clusters)
         self.coloured_by = next(iter(self._colourings))
         self._check()
         self.corners = self._checked(self.corners)
+        self._first = dict(
+            source=self.source,
+            beside=self.beside,
+            coloured_by=self.coloured_by,
+            corners=self.corners,
+        )
+
+    def _default_corners(self) -> list[str | int]:
+        classes = self.data.pool.num_classes
+        return [0, 1, "rest"] if classes == 2 else most_mixed_up(self.probs[self.source])
 
     def _check(self) -> None:
         pool, classes = len(self.data.pool), self.data.pool.num_classes
@@ -261,7 +270,7 @@ class SimplexExplorer(Explorer):
             "simplex", self.data.pool.images, arrays=dict.fromkeys(names, b""), view=self._choices()
         )
         page.observe(lambda change: self._show(change["new"]), "hovered")
-        page.observe(lambda change: self.selection.set(indices_of(change["new"])), "chosen")
+        page.observe(lambda change: self._select(indices_of(change["new"])), "chosen")
         self._observe(self.selection, self._show_selection, "indices")
         self._draw()
         self._show_selection()
@@ -300,8 +309,16 @@ class SimplexExplorer(Explorer):
         self._draw()
         self._show_selection()
 
+    def _on_reset(self) -> None:
+        """Back to the first sets of answers, colour and corners; the map stays."""
+        vars(self).update(self._first)
+        self._draw()
+        self._show_selection()
+
     def _on_corner(self, place: int, name: str) -> None:
         """Put a class at a corner; one that is at another corner already changes places."""
+        if place not in (0, 1, 2):
+            raise ValueError(f"corner {place!r}: 0, 1 or 2 are expected")
         corners = list(self.corners)
         if name in corners:
             corners[corners.index(name)] = corners[place]
@@ -318,8 +335,11 @@ class SimplexExplorer(Explorer):
         self.selection.set(torch.nonzero(predicted == place).flatten().tolist())
 
     def _on_typed(self, text: str) -> None:
-        typed = [int(i) for i in re.findall(r"\d+", text)]
-        self.selection.set(i for i in typed if i < len(self.data.pool))
+        self._select(int(i) for i in re.findall(r"\d{1,18}", text))
+
+    def _select(self, indices: Iterable[int]) -> None:
+        """Select those of `indices` that are in the pool."""
+        self.selection.set(i for i in indices if i < len(self.data.pool))
 
     def _draw(self) -> None:
         """Send the current choices to the page."""

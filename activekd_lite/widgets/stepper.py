@@ -1,5 +1,7 @@
 """Step through PCoreSet pick by pick, beside another strategy or beside your own picks."""
 
+import operator
+
 import numpy as np
 import pandas as pd
 import torch
@@ -65,7 +67,8 @@ class PCoreSetStepper(Explorer):
                 f"{len(state.labels)}; the pool of {data.name} has {size}"
             )
         self.data, self.predictions, self.state, self.seed = data, predictions, state, seed
-        self.budget, self.at = budget or data.pool.num_classes, 0
+        most = max(1, len(state.unlabeled_indices))
+        self.budget, self.at = budget or min(data.pool.num_classes, most), 0
         self.probs = predictions.probs.detach().cpu().double()
         xy = (
             main_components(self.probs) if layout is None else torch.as_tensor(layout).cpu().numpy()
@@ -78,7 +81,7 @@ class PCoreSetStepper(Explorer):
         self.distances: dict[str, np.ndarray] = {}
         self.nearest: dict[str, list[int]] = {}  # strategy -> centre nearest to each pick
         self._paths: dict[str, dict] = {}  # what the page says about each strategy
-        self.beside, self._yours = beside, False
+        self.beside, self._first, self._yours = beside, beside, False
         for name in (OURS, beside):
             self._run(name)
         self._largest = max(1e-12, self.distances[OURS][0].max())
@@ -116,7 +119,7 @@ class PCoreSetStepper(Explorer):
         Raises ValueError if it is not in the pool, is labelled or picked already, or the budget is
         used up.
         """
-        picks = self.picks.get(YOU, [])
+        picks, index = self.picks.get(YOU, []), int(operator.index(index))
         if not 0 <= index < len(self.data.pool):
             raise ValueError(f"image {index}: the pool has images 0 to {len(self.data.pool) - 1}")
         if index in self.state.labeled_indices:
@@ -154,7 +157,7 @@ class PCoreSetStepper(Explorer):
         farthest = int(distances.argmax())
         radius = f"{distances[farthest]:.2f}"
         if made == len(picks):
-            return f"After {made} picks, no image is farther than {radius} from a labelled one."
+            return f"After {_picks(made)}, no image is farther than {radius} from a labelled one."
         pick, near = picks[made], self.nearest[name][made]
         number = f", pick {picks.index(near) + 1}" if near in picks else ""
         text = f"image {pick} is {distances[pick]:.2f} from its nearest labelled image "
@@ -167,19 +170,20 @@ class PCoreSetStepper(Explorer):
         """Your covering radius, PCoreSet's and that of random picks, after as many picks."""
         made = len(self.picks.get(YOU, []))
         if not made:
-            return f"Click up to {self.budget} images that make the covering radius small."
+            return f"Click up to {_many(self.budget, 'image')} to make the covering radius small."
         self._run(CHANCE)
         radii = {name: self.distances[name][made].max() for name in (YOU, OURS, CHANCE)}
         said = ", ".join(f"{name} {radius:.2f}" for name, radius in radii.items())
-        return f"Covering radius after {made} of {self.budget} picks: {said}."
+        return f"Covering radius after {made} of {_picks(self.budget)}: {said}."
 
     def _describe(self, at: int) -> str:
         changes = [
-            f"{name} {radii[0]:.2f} to {radii[min(at, len(radii) - 1)]:.2f}"
+            f"{name} {radii[0]:.2f}"
+            + (f" to {radii[min(at, len(radii) - 1)]:.2f}" if at and len(radii) > 1 else "")
             for name, radii in self.radii.items()
         ]
         radius = f"Covering radius in probability space: {', '.join(changes)}."
-        return f"{at} of {self.budget} picks made. {radius}"
+        return f"{at} of {_picks(self.budget)} made. {radius}"
 
     def _status(self) -> str:
         return self.score() if self._yours else self._describe(self.at)
@@ -291,7 +295,7 @@ class PCoreSetStepper(Explorer):
             self._update_twin()
 
     def _on_step(self, to: int) -> None:
-        self.at = min(max(0, to), self.budget)
+        self.at = min(max(0, int(to)), self.budget)
         self._page.update(at=self.at, status=self._status())
 
     def _on_beside(self, name: str) -> None:
@@ -300,7 +304,7 @@ class PCoreSetStepper(Explorer):
         self._refresh()
 
     def _on_yours(self, shown: bool) -> None:
-        self._yours = shown
+        self._yours = bool(shown)
         self._refresh()
 
     def _on_pick(self, index: int) -> None:
@@ -311,3 +315,16 @@ class PCoreSetStepper(Explorer):
 
     def _on_clear(self) -> None:
         self.clear()
+
+    def _on_reset(self) -> None:
+        """Back to the first comparison, before the first pick; your picks are taken back."""
+        self.at, self.beside, self._yours = 0, self._first, False
+        self.clear()
+
+
+def _many(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _picks(count: int) -> str:
+    return _many(count, "pick")

@@ -8,7 +8,7 @@ function render({ model, el }) {
   const S = shell({
     model, el, name: "inheritance", title: "What the student inherits",
     hands: "kd_weight: move the points · N: next pick · drag: lasso · hover: pictures",
-    keys: [["N / P", "one pick more / fewer"], ["[ / ]", "kd_weight down / up"], ["W", "sweep kd_weight from 0 to 1 and back"], ["B", "balls on / off"],
+    keys: [["N / P", "one pick more / fewer"], ["[ / ]", "kd_weight down / up"], ["W", "sweep: move kd_weight through its whole range and back"], ["B", "balls on / off"],
       ["drag", "lasso: arrows for the selected images"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"],
       ["← ↑ → ↓", "go to the neighbour in that direction"], ["Esc", "clear the selection"]],
   });
@@ -17,7 +17,7 @@ function render({ model, el }) {
 
   // Controls.
   const slider = S.slider("kd_weight", { min: 0, max: 1, step: .01, value: weight, text: (v) => v.toFixed(2) }, (v) => { stopSweep(); setWeight(v); });
-  const sweep = S.button("sweep", () => sweeping ? stopSweep() : startSweep(), { title: "move kd_weight from 0 to 1 and back", pressed: false, icon: "▶" });
+  const sweep = S.button("sweep", () => sweeping ? stopSweep() : startSweep(), { title: "move kd_weight through its whole range and back", pressed: false, icon: "▶" });
   const picks = S.slider("picks", { min: 0, max: S.view("most"), step: 1, value: count }, setCount);
   const next = S.button("next pick", () => setCount(count + 1), { title: "take the image where the colour is strongest" });
   const menu = S.select("beside", S.view("strategies"), beside, (v) => { beside = v; placePanels(); tell(0); });
@@ -348,28 +348,28 @@ function render({ model, el }) {
   const percent = (part, whole) => `${Math.round(100 * part / Math.max(1, whole))}\u00a0%`;
   function words() {
     const right1 = task.rows.filter((_, r) => task.truth[r] >= 0 && !task.wrong[r]).length, known = task.rows.filter((_, r) => task.truth[r] >= 0).length;
-    left.said.textContent = `${percent(right1, known)} of ${known} images right: ${known - right1} mistakes.`;
+    left.said.textContent = `The teacher’s accuracy is ${percent(right1, known)}: ${plural(known - right1, "mistake")} in ${plural(known, "image")}.`;
     if (!now) {
       middle.said.textContent = "A student is being trained on these classes.";
       right.said.textContent = other.said.textContent = "";
       S.status("");
       return;
     }
-    const c = now.counts, also = c.changed ? `, turns ${c.changed} into another` : "";
-    const copies = `The student copies ${c.copied} of the teacher's ${c.errors} mistakes`;
-    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${c.fresh} new ones: ${percent(c.right, c.images)} right.`;
+    const c = now.counts, also = c.changed ? `, makes another mistake on ${c.changed}` : "";
+    const copies = `The student copies ${c.copied} of the teacher's ${plural(c.errors, "mistake")}`;
+    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${plural(c.fresh, "new one")}: ${percent(c.right, c.images)} right.`;
     if (balls) middle.said.textContent = ratios();
     right.said.textContent = covers(now.ours);
     if (now.theirs) other.said.textContent = covers(now.theirs);
     const whole = task.whole ? "" : " The panels are a projection: true distances are larger.";
-    S.status(`kd_weight ${weight.toFixed(2)}: ${percent(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${now.ours.picks.length} picks.${whole}`);
+    S.status(`kd_weight ${weight.toFixed(2)}: ${percent(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${plural(now.ours.picks.length, "pick")}.${whole}`);
   }
 
   const covers = ({ radii, picks: found, next }) => {
     const wrong = found.filter((r) => task.truth[r] >= 0 && now.said[r] !== task.truth[r]).length, n = found.length, far = radii[0].toFixed(2);
-    const reached = n ? `${n} pick${n > 1 ? "s bring" : " brings"} the farthest answer from ${far} to ${radii.at(-1).toFixed(2)} away from a label. The student is wrong on ${wrong} of them.`
-      : `The farthest answer is ${far} away from a label.`;
-    return next < 0 ? reached : `${reached} ★ marks the next.`;
+    const reached = n ? `After ${plural(n, "pick")}, the largest distance to a label is ${radii.at(-1).toFixed(2)}; before, it was ${far}. The student is wrong on ${wrong} of the ${plural(n, "pick")}.`
+      : `The largest distance to a label is ${far}.`;
+    return next < 0 ? reached : `${reached} ★ marks the next pick.`;
   };
 
   function ratios() {
@@ -487,7 +487,7 @@ function render({ model, el }) {
   S.key("b", () => setBalls(!balls));
   S.onReset(() => {
     stopSweep();
-    [weight, count, beside, balls] = [start.kd_weight, start.picks, "nothing", false];
+    [weight, count, beside, balls] = [start.kd_weight, start.picks, start.beside, start.balls];
     [slider, picks].forEach((control, k) => control.set([weight, count][k]));
     menu.set(null, beside);
     check.set(balls);

@@ -130,7 +130,7 @@ function linked(S, { count, onHover, onChoose, caption } = {}) {
     L.panels.forEach((panel) => panel.overlay());
   });
   S.onTheme(L.draw);
-  S.onSize(() => L.panels.forEach((panel) => panel.draw()));
+  S.onSize(() => { tip.style.display = "none"; L.panels.forEach((panel) => panel.draw()); });
   S.listen(document, "fullscreenchange", () => setTimeout(L.draw, 100));
   S.cleanup(() => clearTimeout(sent));
   S.sheet.ready.then(L.draw);
@@ -460,7 +460,7 @@ class Panel {
       this.path.push(here);
       this.overlay();
     });
-    field.addEventListener("pointerleave", () => L.hover(-1));
+    field.addEventListener("pointerleave", (e) => e.pointerType !== "touch" && L.hover(-1)); // a lifted finger leaves, too
     field.addEventListener("contextmenu", (e) => this.zoom > 1 && e.preventDefault());
     field.addEventListener("pointerdown", (e) => {
       field.setPointerCapture(e.pointerId);

@@ -37,6 +37,8 @@ function contrast(a, b) {
   return (high + 0.05) / (low + 0.05);
 }
 
+const plural = (count, thing) => `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
+
 const mixed = (a, b, share) => `rgb(${rgbOf(a).map((v, k) => Math.round(v + share * (rgbOf(b)[k] - v)))})`;
 
 // A mark's colour and outline: the hue is kept, and the outline reaches 3:1 where the hue does not. Black becomes ink.
@@ -347,8 +349,11 @@ function legend(S, entries, { onFilter, parent } = {}) {
     }
     let group = null;
     for (const entry of shown) {
-      if (entry.group && entry.group !== group) parts.push(make("span", "group", null, { textContent: group = entry.group }));
-      parts.push(item(entry));
+      if (entry.group && entry.group !== group) {
+        parts.push(make("span", "kin", null));
+        make("span", "group", parts.at(-1), { textContent: group = entry.group });
+      }
+      entry.group ? parts.at(-1).append(item(entry)) : parts.push(item(entry));
     }
     if (hidden.size) parts.push(S.button("show all", () => { hidden.clear(); filter(); }, { parent: make("span", "", null) }).element);
     const typing = document.activeElement === search;
@@ -383,6 +388,7 @@ function bars(parent, rows, { colour } = {}) {
 
 function tiles(S, parent, entries, { side = 48, most = 60, total = entries.length, onClick } = {}) {
   const box = make("div", "tiles", null);
+  if (entries.length === total && total === most + 1) most = total; // "and 1 more" takes as much room
   for (const { index, caption, src, badge } of entries.slice(0, most)) {
     const tile = make(onClick ? "button" : "figure", "tile", box, onClick ? { type: "button", onclick: () => onClick(index) } : {});
     const picture = make("img", "", tile, { alt: `image ${index}`, width: side, height: side });

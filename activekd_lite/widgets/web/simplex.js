@@ -20,12 +20,12 @@ function render({ model, el }) {
   }
   const colour = S.select("colour", S.view("colourings"), S.view("colour"), (v) => choose({ colour: v }));
   const map = S.select("map", S.view("layouts"), S.view("layout"), (v) => choose({ map: v }));
-  const find = S.field("find class", { placeholder: "a class name", width: "110px", type: "search" }, null, { onDone: (v) => v && S.send("find", { name: v }) });
+  const find = S.field("find class", { placeholder: "a class name", width: "150px", type: "search" }, null, { onDone: (v) => v && S.send("find", { name: v }) });
   const names = make("datalist", "", find.element, { id: `akd-classes-${Math.random().toString(36).slice(2)}` });
   find.input.setAttribute("list", names.id);
   names.append(...S.view("classnames").map((name) => make("option", "", null, { value: name })));
-  S.field("images", { placeholder: "3, 17, 101", width: "90px" }, null, { onDone: (v) => S.send("typed", { text: v }) })
-    .input.setAttribute("aria-label", "select images by number");
+  const typed = S.field("images", { placeholder: "3, 17, 101", width: "100px" }, null, { onDone: (v) => S.send("typed", { text: v }) });
+  typed.input.setAttribute("aria-label", "select images by number");
 
   const left = L.panel(S.side(3, 280), { height: 400, label: "triangle of three classes" });
   const right = L.panel(S.side(3, 280), { height: 400, label: "map of the same images" });
@@ -38,12 +38,15 @@ function render({ model, el }) {
 
   // Points move in the page between the two sets of answers.
   function place() {
-    const t = several ? +share.input.value : 0, xy = t ? from.map((v, k) => (1 - t) * v + t * to[k]) : from;
+    const t = several ? +share.input.value : 0, xy = !t ? from : t === 1 ? to : from.map((v, k) => (1 - t) * v + t * to[k]);
     const chosen = t && L.some ? indicesOf(L.chosen, 300) || [] : [];
     const arrows = chosen.map((i) => [from[2 * i], from[2 * i + 1], xy[2 * i], xy[2 * i + 1]]).filter(([x]) => x === x);
     const [a, b] = [S.view("source"), S.view("beside")];
     left.set({ xy, arrows, title: !t || a === b ? a : t === 1 ? b : `${a} → ${b}, ${Math.round(100 * t)}%` });
     left.draw();
+    const moved = t > 0 && a !== b && xy.filter((v, k) => k % 2 === 0 && v === v).length.toLocaleString("en");
+    if (moved && !S.view("error")) S.status(t === 1 ? `Left: ${moved} images, according to ${b}.` : `Left: ${moved} images that are in the triangle according to both ${a} and ${b}.`);
+    else if (!S.view("error")) S.status(S.view("status"));
   }
 
   S.on(["start", "end", "groups", "looks", "labels", "source", "beside"], () => {
@@ -88,7 +91,14 @@ function render({ model, el }) {
     }
     place();
   });
-  S.onReset(() => { if (several) { share.set(0); place(); } key.clear(); L.reset(); });
+  S.onReset(() => {
+    if (several) share.set(0);
+    [find, typed].forEach((field) => field.set(""));
+    S.send("reset");
+    key.clear();
+    L.reset();
+    place();
+  });
   return S.close;
 }
 
@@ -130,7 +140,7 @@ function addCorners(S, panel) {
   S.listen(S.root, "pointerdown", (event) => { if (!list.hidden && !list.contains(event.target)) list.hidden = true; });
   return () => buttons.forEach(({ element }, k) => {
     const name = S.view("corners")[k];
-    element.textContent = name + " ▾";
+    Object.assign(element, { textContent: name + " ▾", title: `${name}: choose another class` });
     element.setAttribute("aria-label", `${["left", "right", "top"][k]} corner: ${name}; choose another class`);
   });
 }

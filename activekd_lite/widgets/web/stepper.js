@@ -63,7 +63,7 @@ function render({ model, el }) {
     const marks = start.map((index) => ({ index, kind: "start" }));
     picks.slice(0, made).forEach((index, k) => marks.push({ index, kind: own ? "own" : "pick", text: k >= made - 9 || made <= 12 ? String(k + 1) : undefined }));
     if (following >= 0) marks.push({ index: following, kind: "next" });
-    const radius = made < radii.length ? radii[made] : path("pcoreset").radii[0], title = `${name}: ${made} of ${budget} picks, radius ${radius.toFixed(2)}`;
+    const radius = made < radii.length ? radii[made] : path("pcoreset").radii[0], title = `${name}: ${made} of ${plural(budget, "pick")}, radius ${radius.toFixed(2)}`;
     const over = (c, to) => following >= 0 && reach(c, to, following, nearest[made], row(place, at)[following] / unit);
     side.panel.set({ xy, range, groups: shades(place, t), looks, marks, over, title, label: `map of ${title}`, onPoint: own ? (i) => (S.send("pick", { index: i }), true) : null });
     side.panel.draw();
@@ -111,7 +111,7 @@ function render({ model, el }) {
     const made = yours() ? mine().picks.length : at, paths = S.view("paths"), sorted = [];
     for (const { name, colour, marker } of lines) if (made < paths[name].radii.length) sorted.push([paths[name].radii[made], name, [colour, marker]]);
     sorted.sort((a, b) => a[0] - b[0]);
-    ranking.replaceChildren(make("b", "", null, { textContent: `after ${made} picks` }));
+    ranking.replaceChildren(make("b", "", null, { textContent: `after ${plural(made, "pick")}` }));
     for (const [radius, name, look] of sorted) {
       const line = make("div", "", ranking);
       line.append(copied(swatch(look, S)), `${radius.toFixed(2)} ${name}`);
@@ -188,7 +188,7 @@ function render({ model, el }) {
   S.key("End", () => go(budget));
   S.key("p", () => (timer ? pause() : begin()));
   S.key("u", () => yours() && S.send("undo"));
-  S.onReset(() => { pause(); go(0); key.clear(); L.reset(); });
+  S.onReset(() => { pause(); go(0); S.send("reset"); key.clear(); L.reset(); });
   S.onTheme(() => draw(1));
   requestAnimationFrame(() => moving && flash());
   return S.close;
