@@ -37,7 +37,7 @@ check: lint ## lint, types and unit tests: what a contributor runs all the time
 
 # In one run, so that no core waits for the last notebook; the longest files come first.
 test: $(INSTALLED) ## everything: the notebooks, and all tests
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks tests --nbval-lax $(PARALLEL)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest notebooks tests --nbval-lax $(PARALLEL) --durations=25
 
 lint: $(INSTALLED) ## ruff, and which wing may import which
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/lint-imports --no-logo --no-cache
