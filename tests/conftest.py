@@ -208,15 +208,25 @@ def browser(chromium, lab_server, request):
     lab.end_kernels(address, token)
 
 
+@pytest.fixture(scope="session")
+def tabs(chromium):
+    return chromium.new_context()
+
+
 @pytest.fixture
-def stage(chromium):
-    """`stage(explorer, width=1280, dark=False)`: its page in a plain tab; closed after the test."""
+def stage(chromium, tabs):
+    """`stage(explorer, width=1280, dark=False)`: its page in a plain tab; closed after the test.
+
+    A browser context of its own, which is slow, only where it has options.
+    """
     opened = []
 
-    def show(explorer, *, width=1280, height=900, dark=False, **context):
-        context = chromium.new_context(viewport=dict(width=width, height=height), **context)
-        opened.append(Stage(context, explorer, dark=dark))
-        return opened[-1]
+    def show(explorer, *, width=1280, height=900, dark=False, **options):
+        context = chromium.new_context(**options) if options else tabs
+        shown = Stage(context, explorer, dark=dark)
+        shown.page.set_viewport_size(dict(width=width, height=height))
+        opened.append(shown)
+        return shown
 
     yield show
     for page in opened:

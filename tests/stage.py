@@ -9,9 +9,9 @@ import base64
 import json
 from pathlib import Path
 
-HTML = """<!doctype html><html lang="en" style="color-scheme:{scheme}"><title>explorer</title>
+HTML = """<!doctype html><html lang="en"><title>explorer</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<body data-jp-theme-light="{light}" style="margin:8px;background:{paper};color:{ink}">
+<body style="margin:8px">
 <main><h1 style="font-size:16px;margin:0">A notebook</h1><div id="stage"></div></main>
 </body></html>"""
 START = """async ([script, style, state]) => {
@@ -60,10 +60,8 @@ class Stage:
         self.page = context.new_page()
         self.page.on("console", lambda m: m.type == "error" and self.troubles.append(m.text))
         self.page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        colours = dict(scheme="dark", light="false", paper="#111", ink="#eee")
-        if not dark:
-            colours = dict(scheme="light", light="true", paper="#fff", ink="#111")
-        self.page.set_content(HTML.format(**colours))
+        self.page.set_content(HTML)
+        self.darken(dark)
         self.page.expose_function("toKernel", self._to_kernel)
         other = ("layout", "tabbable", "tooltip")
         self.keys = keys = [k for k in self.widget.keys if k[0] != "_" and k not in other]
@@ -72,6 +70,18 @@ class Stage:
         self.widget.send = lambda content, buffers=None: self._call({}, content)
         self._queue = []
         self.page.evaluate(START, [str(self.widget._esm), str(self.widget._css), state])
+
+    def darken(self, dark: bool) -> None:
+        """Change the theme, as JupyterLab does."""
+        self.page.evaluate(
+            """(dark) => {
+              document.documentElement.style.colorScheme = dark ? 'dark' : 'light';
+              Object.assign(document.body.style, dark
+                ? { background: '#111', color: '#eee' } : { background: '#fff', color: '#111' });
+              document.body.dataset.jpThemeLight = String(!dark);
+            }""",
+            dark,
+        )
 
     def _to_kernel(self, event: dict) -> None:
         if "message" in event:
@@ -110,7 +120,7 @@ class Stage:
     def close(self) -> None:
         self.page.evaluate("() => closePage()")
         left = self.page.evaluate("() => listeners()")
-        self.page.context.close()
+        self.page.close()
         self.explorer.close()
         assert not self.troubles, self.troubles
         assert not left, "the closed page still listens to its model"
