@@ -173,7 +173,7 @@ def test_selection_sources_are_an_axis_of_the_runs_with_a_teacher():
         ValueError, match="selection_source = 'both'; choose one of 'mixed', 'ce', 'kd', 'teacher'"
     ):
         Grid(selection_sources=("both",))
-    with pytest.raises(ValueError, match="selection_source = 'kd' .* run with a teacher"):
+    with pytest.raises(ValueError, match="selection_source = 'kd' .* run with one"):
         RunConfig(teacher=None, selection_source="kd")
 
 

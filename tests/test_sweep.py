@@ -311,12 +311,12 @@ def test_the_command_line(workplace, capsys):
     assert cli.main([*words, "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert "0 of 8 runs are finished; 16 trainings are left\n" in out
-    assert "time left with 1 workers: no training is done yet to go by" in out
+    assert "time left with 1 workers: unknown until a training is finished" in out
     assert not (workplace / "runs").exists()
     assert cli.main(words) == 0
     out = capsys.readouterr().out
     assert "gain" in out
-    assert "8 runs; figures and tests of what they say are in runs/s/report.html" in out
+    assert "8 runs; figures and significance tests are in runs/s/report.html" in out
     assert (
         "https://cdn" not in (workplace / "runs/s/report.html").read_text().partition("<script")[0]
     )

@@ -184,7 +184,7 @@ def test_cache_and_doctor_on_the_command_line(workplace, capsys):
     assert cli.main(["doctor"]) == 0
     out = capsys.readouterr().out
     assert "everything needed is installed" in out
-    assert "handwritten digits, unseen" in out
+    assert "handwritten digits that it has not seen" in out
 
 
 def test_doctor_says_what_is_missing_and_what_is_optional(monkeypatch, capsys):

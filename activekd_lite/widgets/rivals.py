@@ -71,7 +71,8 @@ class Rivals:
         if not self.folders or (self.thread and not self._stop.is_set()):
             return
         earlier, self._stop = self.thread, threading.Event()
-        self.thread = threading.Thread(target=self._work, args=[self._stop, earlier], daemon=True)
+        words = (self._stop, earlier, torch.get_num_threads())
+        self.thread = threading.Thread(target=self._work, args=words, daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
@@ -93,7 +94,8 @@ class Rivals:
         """Train here and now."""
         self._run(threading.Event())
 
-    def _work(self, stop: threading.Event, earlier: threading.Thread | None) -> None:
+    def _work(self, stop: threading.Event, earlier: threading.Thread | None, cores: int) -> None:
+        torch.set_num_threads(cores)  # a new thread has a number of its own; results depend on it
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
