@@ -20,7 +20,7 @@ from activekd_lite.utils.backbones import (
     with_weights,
 )
 from activekd_lite.utils.device import resolve_device
-from activekd_lite.utils.seeding import derive_seed
+from activekd_lite.utils.seeding import derive_seed, global_seed
 
 __all__ = [
     "ON_FEATURES",
@@ -100,8 +100,7 @@ def build_student(
     that were not found.
     """
     backbone = find_backbone(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "student"))
+    with global_seed(derive_seed(seed, "student")):
         if backbone is None:
             student = _feature_student(name, num_classes, input_dim, pretrained)
         else:

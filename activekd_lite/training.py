@@ -16,7 +16,7 @@ from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.batches import draw_batches, fill_up
 from activekd_lite.utils.device import autocast, resolve_device, resolve_precision
 from activekd_lite.utils.images import Batch, ImageFiles, stream_centers
-from activekd_lite.utils.seeding import derive_seed, generator
+from activekd_lite.utils.seeding import derive_seed, generator, global_seed
 from activekd_lite.utils.views import FRESH, Views
 
 Bank = ViewBank | FeatureBank
@@ -60,8 +60,8 @@ def train_student(
         input_dim=bank.dim,
     ).train()
     plan = _plan(state, bank.views.count, config, seed, teacher is not None, last_round)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive_seed(seed, "dropout"))  # layers draw from the global state
+    cuda = [device] if device.type == "cuda" else []
+    with global_seed(derive_seed(seed, "dropout"), cuda):
         net.loss_curve = _train(net, plan, bank, state, teacher, config, progress)
     return net.eval()
 

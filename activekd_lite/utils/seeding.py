@@ -5,12 +5,16 @@ another order draws the same numbers. `generator(seed, "selection", round)` is a
 `uniforms(seed, ids)` are numbers that belong to an image.
 """
 
+import contextlib
 import hashlib
+import threading
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_GLOBAL = threading.RLock()  # torch's global state is one for all threads
 
 
 def derive_seed(seed: int, *purpose: object) -> int:
@@ -22,6 +26,14 @@ def derive_seed(seed: int, *purpose: object) -> int:
 def generator(seed: int, *purpose: object, device: torch.device | str = "cpu") -> torch.Generator:
     """A new torch generator for one purpose."""
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))
+
+
+@contextlib.contextmanager
+def global_seed(seed: int, devices: Sequence[torch.device] = ()) -> Iterator[None]:
+    """Seed torch's global state, from which layers draw, and restore it; one thread at a time."""
+    with _GLOBAL, torch.random.fork_rng(devices=list(devices)):
+        torch.manual_seed(seed)
+        yield
 
 
 def uniforms(seed: int, ids: np.ndarray, count: int) -> np.ndarray:
