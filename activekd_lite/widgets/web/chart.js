@@ -30,8 +30,7 @@ function chart(S, parent, options) {
   const format = (v) => Math.abs(v) >= 100 || Number.isInteger(v) ? Math.round(v).toLocaleString("en") : v.toPrecision(3);
 
   function extent() {
-    const xs = o.lines.flatMap((l) => [...l.xs]), bands = o.lines.flatMap((l) => l.band ? [...l.band[0], ...l.band[1]] : []);
-    const ys = [...o.lines.flatMap((l) => [...l.ys]), ...bands, ...o.rules.map((r) => r.y)].filter(Number.isFinite);
+    const xs = o.lines.flatMap((l) => [...l.xs]), ys = [...o.lines.flatMap((l) => [...l.ys]), ...o.rules.map((r) => r.y)].filter(Number.isFinite);
     const [x0, x1] = o.xRange || [Math.min(...xs, ...(o.zero ? [0] : [])), Math.max(...xs)];
     let [y0, y1] = o.yRange || [o.zero ? 0 : Math.min(...ys), Math.max(...ys)];
     if (!(y1 > y0)) [y0, y1] = Number.isFinite(y0) ? [y0 - (o.zero ? 0 : 1), y0 + 1] : [0, 1];
@@ -49,7 +48,7 @@ function chart(S, parent, options) {
     const room = Math.min(.36 * width, 14 + 7.2 * Math.max(0, ...names.map((n) => n.length)));
     const yTicks = ticks(y0, y1, Math.max(2, height / 45)), left = 28 + 8 * Math.max(...yTicks.map(([, text]) => text.length)), box = { left, right: width - room, top: 8, bottom: height - 42 };
     const px = (v) => box.left + (v - x0) / (x1 - x0) * (box.right - box.left), py = (v) => box.bottom - (v - y0) / (y1 - y0) * (box.bottom - box.top);
-    map = { px, py, x0, x1, box, width };
+    map = { x0, x1, box, width };
     drawing.replaceChildren();
     for (const [v, text] of yTicks) {
       svg("line", drawing, { class: "akd-grid", x1: box.left, x2: box.right, y1: py(v), y2: py(v) });
@@ -71,14 +70,10 @@ function chart(S, parent, options) {
     spread(ends, box).forEach(([y, text]) => svg("text", drawing, { class: "akd-halo", x: box.right + 8, y: y + 4 }, text));
   }
 
-  function drawLine({ name, colour, marker, xs, ys, dash, band }, px, py) {
+  function drawLine({ name, colour, marker, xs, ys, dash }, px, py) {
     if (!xs.length) return [];
     const { fill, edge } = paintOf(S.theme[colour] || colour, S.theme), ink = contrast(fill, S.theme.paper) >= 3 ? fill : edge;
     const points = [...xs].map((x, k) => `${px(x)},${py(ys[k])}`).join(" ");
-    if (band) {
-      const area = [...[...xs].map((x, k) => `${px(x)},${py(band[1][k])}`), ...[...xs].map((x, k) => `${px(x)},${py(band[0][k])}`).reverse()];
-      svg("polygon", drawing, { points: area.join(" "), fill: ink, opacity: .18 });
-    }
     svg("polyline", drawing, { points, fill: "none", stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash ? "6 4" : "none", "stroke-linejoin": "round" });
     const few = xs.length <= 40;
     [...xs].forEach((x, k) => { if (few || x === o.at) symbol(marker, px(x), py(ys[k]), x === o.at ? 6 : 3.6, ink); });

@@ -3,7 +3,7 @@
 // been focused, touched or pointed at, so that time spent reading the notebook does not count.
 
 const MOST_BUTTONS = 60; // further classes are reached through the search field
-const ANSWER_TIMEOUT = 4000; // milliseconds
+const SAVED = "The kernel is busy or has stopped. If it was restarted, run this cell again; all your answers are saved.";
 const CHART_HEIGHT = 270;
 
 const sameQuestion = (one, other) => one.index === other.index && one.events === other.events;
@@ -21,7 +21,7 @@ function render({ model, el }) {
     ...(searching ? [["Esc", "clear the filter"]] : []),
   ];
   const hands = searching ? `type: filter · ${numbered ? "digit or " : ""}Enter: answer · →: skip · ←: undo` : "digit key or click: answer · s: skip · u: undo";
-  const S = shell({ model, el, name: "labeller", title: "Label it yourself", hands, keys });
+  const S = shell({ model, el, name: "labeller", title: "Label it yourself", hands, keys, silent: SAVED, patience: 4000 });
   S.root.tabIndex = 0;
   const left = S.side(0, 430), right = S.side(1, 280);
   left.classList.add("akd-ask");
@@ -46,7 +46,7 @@ function render({ model, el }) {
 
 // The image, its clock, the classes, and what the keys do.
 function question(S, parent, { names, digits, searching, numbered }) {
-  let shown = {}, locked = false, timeout = 0, places = []; // places: class positions of the buttons, in order
+  let shown = {}, locked = false, places = []; // places: class positions of the buttons, in order
   let spent = 0, since = null; // milliseconds spent on this image, and when its clock last started
   let drawn = false, onScreen = false, begun = false; // conditions of the clock: image decoded, in view, widget in use
 
@@ -109,10 +109,7 @@ function question(S, parent, { names, digits, searching, numbered }) {
     if (locked || !(shown.index >= 0)) return;
     locked = true; // until the kernel updates the view
     setClock();
-    S.model.send({ kind, index: shown.index, seconds: spent / 1000, ...more }); // not S.send, whose words are others
-    timeout = setTimeout(() => {
-      S.status("The kernel is busy or has stopped. If it was restarted, run this cell again; all your answers are saved.", "error");
-    }, ANSWER_TIMEOUT);
+    S.send(kind, { index: shown.index, seconds: spent / 1000, ...more });
     if (search?.value) {
       search.value = "";
       filter();
@@ -142,7 +139,6 @@ function question(S, parent, { names, digits, searching, numbered }) {
     const before = shown;
     shown = view;
     locked = false;
-    clearTimeout(timeout);
     progress.textContent = shown.title || "";
     [done.value, done.max] = shown.given || [0, 1];
     feedback.textContent = shown.feedback || "";
@@ -217,7 +213,7 @@ function question(S, parent, { names, digits, searching, numbered }) {
   S.listen(S.root, "click", click);
   if (search) S.listen(search, "input", filter);
   S.listen(document, "visibilitychange", setClock);
-  S.cleanup(() => { clearTimeout(timeout); clearInterval(ticking); screen.disconnect(); });
+  S.cleanup(() => { clearInterval(ticking); screen.disconnect(); });
   filter();
   return { show };
 }

@@ -144,7 +144,14 @@ class Panel {
     this.title = make("div", "title", this.box, { textContent: title });
     this.field = make("div", "field", this.box, { tabIndex: 0, role: "application", "aria-label": label || title });
     [this.under, this.over] = [0, 1].map(() => make("canvas", "", this.field, { "aria-hidden": "true" }));
+    this.S.cleanup(() => cancelAnimationFrame(this.waiting));
     this.listen();
+  }
+
+  // A control that lies on the panel: its events are its own.
+  hold(element) {
+    this.field.append(element);
+    for (const event of ["pointerdown", "pointerup", "pointermove", "keydown", "dblclick", "wheel"]) element.addEventListener(event, (e) => e.stopPropagation());
   }
 
   set(options) {
@@ -157,7 +164,6 @@ class Panel {
   later() {
     if (this.waiting) return;
     this.waiting = requestAnimationFrame(() => this.draw());
-    this.S.cleanup(() => cancelAnimationFrame(this.waiting));
   }
 
   // Map data to pixels: the range fills the field and keeps its proportions.

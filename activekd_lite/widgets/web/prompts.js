@@ -103,10 +103,10 @@ function render({ model, el }) {
 // One menu at each corner of the triangle.
 function addCornerMenus(S, panel) {
   const menus = ["left", "right", "top"].map((side, place) => {
-    const menu = S.select("", [], "", (name) => S.send("corner", { place, name }), { parent: panel.field }), select = menu.element.querySelector("select");
+    const menu = S.select("", [], "", (name) => S.send("corner", { place, name })), select = menu.element.querySelector("select");
     menu.element.classList.add("akd-corner", `akd-corner-${place}`);
     select.setAttribute("aria-label", `${side} corner`);
-    for (const event of ["pointerdown", "pointerup", "pointermove", "keydown", "dblclick", "wheel"]) menu.element.addEventListener(event, (e) => e.stopPropagation());
+    panel.hold(menu.element);
     return menu;
   });
   return () => menus.forEach((menu, place) => menu.set(S.view("options"), S.view("corners")[place]));

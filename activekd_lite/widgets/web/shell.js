@@ -50,7 +50,7 @@ function paintOf(colour, theme) {
   return { fill: colour, edge };
 }
 
-function shell({ model, el, name, title, hands, keys = [] }) {
+function shell({ model, el, name, title, hands, keys = [], silent = SILENT, patience = KERNEL_TIMEOUT }) {
   const ends = [], handlers = new Map(), themed = [];
   let waiting = null; // for Python to handle a message
   const root = make("section", "shell akd-" + name, el);
@@ -75,7 +75,7 @@ function shell({ model, el, name, title, hands, keys = [] }) {
     },
     send: (kind, fields = {}) => {
       model.send({ kind, ...fields });
-      waiting ??= setTimeout(() => S.status(SILENT, "error"), KERNEL_TIMEOUT);
+      waiting ??= setTimeout(() => S.status(silent, "error"), patience);
     },
     status: (text, kind = "") => {
       if (status.textContent !== text) status.textContent = text;
@@ -88,8 +88,7 @@ function shell({ model, el, name, title, hands, keys = [] }) {
       if (text) { tick(); S.ticking = setInterval(tick, 1000); }
     },
     key: (key, action) => void handlers.set(key, action),
-    onReset: (action) => { reset.hidden = false; S.reset = action; },
-    onPicture: (action) => { S.picture_of = action; },
+    onReset: (action) => { reset.element.hidden = false; S.reset = action; },
     onTheme: (action) => void themed.push(action),
     side: (weight = 1, least = 220) => {
       const column = make("div", "side", S.main);
@@ -139,15 +138,18 @@ function shell({ model, el, name, title, hands, keys = [] }) {
     last = view;
     for (const key of new Set([...Object.keys(view), ...Object.keys(before)])) if (!same(view[key], before[key])) touch(key);
   });
-  S.on(["status", "error"], () => S.status(S.view("error") || S.view("status") || "", S.view("error") ? "error" : ""));
+  const showStatus = () => S.status(S.view("error") || S.view("status") || "", S.view("error") ? "error" : "");
+  S.on(["status", "error"], showStatus);
   S.on("progress", () => S.progress(S.view("progress")));
-  const told = { done: () => { // Python has handled a message
+  const answered = () => { // a sign of life from Python
     clearTimeout(waiting);
     waiting = null;
-    if (status.textContent === SILENT) S.status(S.view("error") || S.view("status") || "", S.view("error") ? "error" : "");
-  } };
+    if (status.textContent === silent) showStatus();
+  };
+  const told = { done: answered };
+  S.listen(model, "change:view", answered);
   S.told = (kind, action) => { told[kind] = action; };
-  S.listen(model, "msg:custom", (message, buffers) => told[message.kind]?.(message, buffers));
+  S.listen(model, "msg:custom", (message) => told[message.kind]?.(message));
 
   // Colours: read anew when the page changes its theme.
   const backdrop = () => {
@@ -189,7 +191,6 @@ function shell({ model, el, name, title, hands, keys = [] }) {
   addControls(S);
   const reset = S.button("Reset", () => S.reset(), { parent: tools, title: "start again" });
   reset.element.hidden = true;
-  Object.defineProperty(reset, "hidden", { set: (value) => { reset.element.hidden = value; } });
   S.button("Save picture", () => savePicture(S, title), { parent: tools, title: "save what is drawn as a PNG file" });
   if (root.requestFullscreen)
     S.button("Full screen", () => document.fullscreenElement ? document.exitFullscreen() : root.requestFullscreen(), { parent: tools });
@@ -236,7 +237,7 @@ function addControls(S) {
     Object.assign(input, { min, max, step, value });
     input.oninput = () => { show(); onInput(+input.value); };
     show();
-    return { element: box, input, set: (v) => { if (+input.value !== v) input.value = v; show(); }, range: (r) => { Object.assign(input, r); show(); } };
+    return { element: box, input, set: (v) => { if (+input.value !== v) input.value = v; show(); } };
   };
   S.button = (text, onClick, { parent, title, pressed, icon } = {}) => {
     const button = make("button", "", parent || S.bar, { type: "button", title: title || "", textContent: (icon ? icon + " " : "") + text });
@@ -265,22 +266,21 @@ function addControls(S) {
 function addHelp(S, tools, title, keys) {
   const card = make("div", "card", S.root, { hidden: true, role: "dialog", "aria-label": `keys of: ${title}`, tabIndex: -1 });
   make("b", "", card, { textContent: "Keys and mouse" });
-  const list = make("dl", "", card), close = () => { card.hidden = true; button.element.focus(); };
+  const list = make("dl", "", card);
   for (const [key, text] of [...keys, ["?", "show or hide this card"], ["Esc", "close this card"]]) {
     make("kbd", "", make("dt", "", list), { textContent: key });
     make("dd", "", list, { textContent: text });
   }
-  const show = () => { card.hidden = !card.hidden; button.press(!card.hidden); card.hidden ? button.element.focus() : card.focus(); };
-  const button = S.button("?", show, { parent: tools, title: "all keys", pressed: false });
+  const toggle = () => { card.hidden = !card.hidden; button.press(!card.hidden); (card.hidden ? button.element : card).focus(); };
+  const button = S.button("?", toggle, { parent: tools, title: "all keys", pressed: false });
   button.element.setAttribute("aria-label", "all keys");
-  S.button("Close", () => { close(); button.press(false); }, { parent: card });
+  S.button("Close", toggle, { parent: card });
   card.addEventListener("keydown", (event) => {
     if (event.key !== "Escape") return;
     event.stopPropagation();
-    close();
-    button.press(false);
+    toggle();
   });
-  S.key("?", show);
+  S.key("?", toggle);
 }
 
 // Images by pool index: cut from the sheet where it holds them, else asked of the kernel; the last 500 are kept.
@@ -366,8 +366,10 @@ function legend(S, entries, { onFilter, parent } = {}) {
   return { hidden, set: (next) => { entries = next; const keys = new Set(next.map((e) => e.key)); for (const k of hidden) if (!keys.has(k)) hidden.delete(k); draw(); }, clear: () => { hidden.clear(); filter(); } };
 }
 
+// A symbol as an element of its own: the drawn ones are shared, and an element has one place.
 function swatch([colour, symbol], S) {
-  const [picture] = sprite(colour, symbol, 6, 2, S.theme);
+  const [drawn] = sprite(colour, symbol, 6, 2, S.theme), picture = drawn.cloneNode();
+  picture.getContext("2d").drawImage(drawn, 0, 0);
   picture.style.cssText = "width:20px;height:20px;flex:none";
   picture.setAttribute("aria-hidden", "true");
   return picture;
@@ -405,7 +407,7 @@ function tiles(S, parent, entries, { side = 48, most = 60, total = entries.lengt
 
 // All canvases and charts of the main part on one PNG, with the title above.
 async function savePicture(S, title) {
-  const canvas = S.picture_of ? S.picture_of() : await composed(S, title);
+  const canvas = await composed(S, title);
   const link = make("a", "", null, { download: `${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.png`, href: canvas.toDataURL("image/png") });
   link.click();
   S.status(`saved as ${link.download}`);

@@ -104,12 +104,12 @@ function render({ model, el }) {
 
 // A button at each corner of the triangle; it opens a list of classes, the most confused first.
 function addCorners(S, panel) {
-  const buttons = [0, 1, 2].map((k) => S.button("", () => open(k), { parent: panel.field, title: "choose the class of this corner" }));
+  const buttons = [0, 1, 2].map((k) => S.button("", () => open(k), { title: "choose the class of this corner" }));
   const list = make("div", "card akd-corner-list", S.root, { hidden: true, role: "dialog", "aria-label": "class of the corner" });
   let at = 0;
   buttons.forEach(({ element }, k) => {
     element.classList.add("akd-corner", `akd-corner-${k}`);
-    for (const event of ["pointerdown", "pointerup", "keydown", "dblclick"]) element.addEventListener(event, (e) => e.stopPropagation());
+    panel.hold(element);
   });
   const close = () => { list.hidden = true; buttons[at].element.focus(); };
   const pick = (name) => { close(); S.send("corner", { place: at, name }); };

@@ -114,7 +114,7 @@ function render({ model, el }) {
     ranking.replaceChildren(make("b", "", null, { textContent: `after ${plural(made, "pick")}` }));
     for (const [radius, name, look] of sorted) {
       const line = make("div", "", ranking);
-      line.append(copied(swatch(look, S)), `${radius.toFixed(2)} ${name}`);
+      line.append(swatch(look, S), `${radius.toFixed(2)} ${name}`);
     }
   }
 
@@ -192,13 +192,6 @@ function render({ model, el }) {
   S.onTheme(() => draw(1));
   requestAnimationFrame(() => moving && flash());
   return S.close;
-}
-
-// A symbol of its own: the drawn ones are shared, and an element has one place.
-function copied(picture) {
-  const copy = picture.cloneNode();
-  copy.getContext("2d").drawImage(picture, 0, 0);
-  return copy;
 }
 
 function wider({ x, y }, by) {
