@@ -110,6 +110,25 @@ def workplace(tmp_path, monkeypatch, shared_cache):
     return tmp_path
 
 
+@pytest.fixture(scope="session")
+def trained_inheritance(small, teacher):
+    """An `InheritanceExplorer` of the digits 1, 3 and 7 with a student."""
+    config = akd.TrainConfig(steps=30, batch_size=16)
+    classes = ("1", "3", "7")
+    explorer = akd.widgets.InheritanceExplorer(small, teacher, classes=classes, config=config)
+    _ = explorer.student
+    return explorer
+
+
+@pytest.fixture
+def inheritance(trained_inheritance):
+    """`trained_inheritance` with its first settings."""
+    explorer = trained_inheritance
+    explorer.kd_weight, explorer.count, explorer.beside, explorer.balls = 0.5, 3, "nothing", False
+    yield explorer
+    explorer.close()
+
+
 @pytest.fixture
 def full_disk(monkeypatch):
     """`with full_disk(writes):` lets that many more files be written, then the disk is full."""

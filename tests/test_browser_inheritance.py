@@ -23,20 +23,6 @@ MOVES = """async () => {
 }"""
 
 
-@pytest.fixture(scope="module")
-def trained(small, teacher):
-    config = akd.TrainConfig(steps=30, batch_size=16)
-    explorer = akd.widgets.InheritanceExplorer(small, teacher, classes=CLASSES, config=config)
-    _ = explorer.student
-    return explorer
-
-
-@pytest.fixture
-def explorer(trained):
-    trained.kd_weight, trained.count, trained.beside, trained.balls = 0.5, 3, "nothing", False
-    return trained
-
-
 def panel(shown, place):
     return shown.page.locator(".akd-field").nth(place)
 
@@ -63,20 +49,20 @@ def words(shown, place):
 
 
 @pytest.mark.parametrize("weight", [0, 0.25, 0.5, 0.83, 1])
-def test_the_page_picks_what_k_center_picks(explorer, stage, weight):
-    shown = stage(explorer)
+def test_the_page_picks_what_k_center_picks(inheritance, stage, weight):
+    shown = stage(inheritance)
     move(shown, "kd_weight", weight)
     for count in (0, 1, 12):
         move(shown, "picks", count)
-        assert (explorer.kd_weight, explorer.count) == (weight, count)
-        assert picks_of(shown) == explorer.picks["pcoreset"]
+        assert (inheritance.kd_weight, inheritance.count) == (weight, count)
+        assert picks_of(shown) == inheritance.picks["pcoreset"]
 
 
 @pytest.mark.parametrize("weight", [0, 0.5, 1])
-def test_the_page_counts_the_copied_mistakes(explorer, stage, weight):
-    shown = stage(explorer)
+def test_the_page_counts_the_copied_mistakes(inheritance, stage, weight):
+    shown = stage(inheritance)
     move(shown, "kd_weight", weight)
-    task, answers = explorer.task, explorer.probs.argmax(dim=1)
+    task, answers = inheritance.task, inheritance.probs.argmax(dim=1)
     counts = akd.metrics.copied_errors(task.teacher_probs.argmax(dim=1), answers, task.labels)
     copied, errors = counts["copied"], counts["errors"]
     assert f"copies {copied} of the teacher's {errors} mistakes" in words(shown, 1)
@@ -86,8 +72,8 @@ def test_the_page_counts_the_copied_mistakes(explorer, stage, weight):
     assert f"{right:.0f}\u00a0% right" in words(shown, 1)
 
 
-def test_kd_weight_moves_the_student_and_not_the_teacher(explorer, stage):
-    shown = stage(explorer)
+def test_kd_weight_moves_the_student_and_not_the_teacher(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     before = [picture(shown, place) for place in range(3)]
     move(shown, "kd_weight", 0.9)
@@ -98,9 +84,9 @@ def test_kd_weight_moves_the_student_and_not_the_teacher(explorer, stage):
     assert [picture(shown, place) for place in range(3)] == before
 
 
-def test_from_slider_to_picture_takes_less_than_a_tenth_of_a_second(explorer, stage):
+def test_from_slider_to_picture_takes_less_than_a_tenth_of_a_second(inheritance, stage):
     """Measured in the page's own processor time: other processes do not count."""
-    shown = stage(explorer)
+    shown = stage(inheritance)
     shown.wait(300)
     client = shown.page.context.new_cdp_session(shown.page)
     client.send("Performance.enable", {"timeDomain": "threadTicks"})
@@ -116,8 +102,8 @@ def test_from_slider_to_picture_takes_less_than_a_tenth_of_a_second(explorer, st
     assert each < 100
 
 
-def test_the_next_pick_is_taken_by_button_and_key(explorer, stage):
-    shown = stage(explorer)
+def test_the_next_pick_is_taken_by_button_and_key(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     first = picks_of(shown)
     shown.page.get_by_role("button", name="next pick").click()
@@ -132,37 +118,37 @@ def test_the_next_pick_is_taken_by_button_and_key(explorer, stage):
     assert picks_of(shown) == first
 
 
-def test_a_strategy_beside(explorer, stage):
-    shown = stage(explorer)
+def test_a_strategy_beside(inheritance, stage):
+    shown = stage(inheritance)
     assert not panel(shown, 3).is_visible()
     shown.page.get_by_role("combobox", name="beside").select_option("uncertainty")
     shown.wait(500)
     assert panel(shown, 3).is_visible()
     assert shown.page.get_by_text("Where uncertainty asks").is_visible()
-    assert picks_of(shown, 3) == explorer.picks["uncertainty"]
+    assert picks_of(shown, 3) == inheritance.picks["uncertainty"]
     move(shown, "kd_weight", 0.1)
-    assert picks_of(shown, 3) == explorer.picks["uncertainty"]
+    assert picks_of(shown, 3) == inheritance.picks["uncertainty"]
     move(shown, "picks", 6)
-    assert picks_of(shown, 3) == explorer.picks["uncertainty"]
+    assert picks_of(shown, 3) == inheritance.picks["uncertainty"]
 
 
-def test_the_balls_are_those_of_the_kernel(explorer, stage):
-    shown = stage(explorer)
+def test_the_balls_are_those_of_the_kernel(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     before = picture(shown, 0)
     shown.page.get_by_role("checkbox", name="balls").check()
     move(shown, "kd_weight", 0.8)
     assert picture(shown, 0) != before
-    task = explorer.task
-    found = akd.metrics.split_balls(task.teacher_probs.double(), explorer.probs, task.labels)
+    task = inheritance.task
+    found = akd.metrics.split_balls(task.teacher_probs.double(), inheritance.probs, task.labels)
     ratios = np.array([ball.ratio for ball in found])
     said = [float(x) for x in re.findall(r"\d+\.\d+", words(shown, 1))]
     wanted = [0.8, np.median(ratios), ratios.min(), ratios.max()]
     assert said == pytest.approx(wanted, abs=0.006)
 
 
-def test_the_legend_hides_classes_and_arrows(explorer, stage):
-    shown = stage(explorer)
+def test_the_legend_hides_classes_and_arrows(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     legend, everything = shown.page.locator(".akd-legend"), picture(shown, 1)
     for name in ("changed answer", "copied mistake", "truly 3"):
@@ -173,8 +159,8 @@ def test_the_legend_hides_classes_and_arrows(explorer, stage):
     assert picture(shown, 1) == everything
 
 
-def test_hover_shows_the_image_and_what_is_said_of_it(explorer, stage):
-    shown = stage(explorer)
+def test_hover_shows_the_image_and_what_is_said_of_it(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     box = panel(shown, 1).bounding_box()
     tip = shown.page.locator(".akd-tip")
@@ -185,12 +171,12 @@ def test_hover_shows_the_image_and_what_is_said_of_it(explorer, stage):
             break
     shown.wait(200)
     said = tip.inner_text()
-    index = explorer.widget.hovered
-    assert index in explorer.task.indices.tolist()
-    row = explorer.task.indices.tolist().index(index)
-    names = explorer.task.data.classnames
-    assert said.startswith(f"image {index}: truly {names[explorer.task.labels[row]]}")
-    assert f"student {names[explorer.probs[row].argmax()]}" in said
+    index = inheritance.widget.hovered
+    assert index in inheritance.task.indices.tolist()
+    row = inheritance.task.indices.tolist().index(index)
+    names = inheritance.task.data.classnames
+    assert said.startswith(f"image {index}: truly {names[inheritance.task.labels[row]]}")
+    assert f"student {names[inheritance.probs[row].argmax()]}" in said
 
 
 def test_other_classes_are_trained_from_the_page(small, teacher, quick, stage):
@@ -213,8 +199,8 @@ def test_other_classes_are_trained_from_the_page(small, teacher, quick, stage):
     assert picks_of(shown) == explorer.picks["pcoreset"]
 
 
-def test_a_lasso_selects_pool_images(explorer, stage):
-    shown = stage(explorer)
+def test_a_lasso_selects_pool_images(inheritance, stage):
+    shown = stage(inheritance)
     shown.wait(200)
     box, mouse = panel(shown, 0).bounding_box(), shown.page.mouse
     corners = [(0.02, 0.98), (0.98, 0.98), (0.98, 0.02), (0.02, 0.02)]
@@ -225,17 +211,17 @@ def test_a_lasso_selects_pool_images(explorer, stage):
         mouse.move(*place)
     mouse.up()
     shown.wait(300)
-    assert explorer.widget.selected == explorer.task.indices.tolist()
+    assert inheritance.widget.selected == inheritance.task.indices.tolist()
 
 
-def test_sweep_comes_back_and_jumps_without_motion(explorer, stage):
-    shown = stage(explorer, reduced_motion="reduce")
+def test_sweep_comes_back_and_jumps_without_motion(inheritance, stage):
+    shown = stage(inheritance, reduced_motion="reduce")
     shown.wait(200)
     before = picture(shown, 1)
     shown.page.get_by_role("button", name="sweep").click()
     shown.wait(400)
     assert picture(shown, 1) == before
-    assert explorer.kd_weight == 0.5
+    assert inheritance.kd_weight == 0.5
 
 
 EXPLORER = """

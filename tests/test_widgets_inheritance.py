@@ -18,21 +18,6 @@ CLASSES = ("1", "3", "7")
 Explorer = akd.widgets.InheritanceExplorer
 
 
-@pytest.fixture(scope="module")
-def explorer(small, teacher, quick):
-    explorer = Explorer(small, teacher, classes=CLASSES, config=quick)
-    _ = explorer.student
-    return explorer
-
-
-@pytest.fixture
-def fresh(explorer):
-    """The trained explorer with its first settings."""
-    explorer.kd_weight, explorer.count, explorer.beside, explorer.balls = 0.5, 3, "nothing", False
-    yield explorer
-    explorer.close()
-
-
 def labels_of(data):
     return data.oracle.label(torch.arange(len(data.pool)))
 
@@ -117,26 +102,26 @@ def test_the_field_is_pale_at_a_centre_dark_far_from_it_and_clear_outside():
 # The figure.
 
 
-def test_the_figure_says_what_it_shows(fresh):
-    figure, task = fresh.figure(), fresh.task
+def test_the_figure_says_what_it_shows(inheritance):
+    figure, task = inheritance.figure(), inheritance.task
     counts = akd.metrics.copied_errors(
-        task.teacher_probs.argmax(dim=1), fresh.probs.argmax(dim=1), task.labels
+        task.teacher_probs.argmax(dim=1), inheritance.probs.argmax(dim=1), task.labels
     )
     assert f"copies {counts['copied']} of the {counts['errors']} mistakes" in figure.alt
     assert figure.table["images"].sum() == counts["images"]
     wrong = figure.table["true class"] != figure.table["teacher"]
     assert figure.table["student agrees"][wrong].sum() == counts["copied"]
     assert figure.table["student is right"][wrong].sum() == counts["corrected"]
-    fresh.balls = True
-    with_balls = fresh.figure()
+    inheritance.balls = True
+    with_balls = inheritance.figure()
     assert "the proposition says 0.50" in with_balls.alt
     assert "ratio" in with_balls.table
 
 
-def test_the_figure_has_a_panel_for_the_strategy_beside(fresh):
-    assert "xaxis4" not in fresh.figure().to_plotly_json()["layout"]
-    fresh.beside = "random"
-    figure = fresh.figure()
+def test_the_figure_has_a_panel_for_the_strategy_beside(inheritance):
+    assert "xaxis4" not in inheritance.figure().to_plotly_json()["layout"]
+    inheritance.beside = "random"
+    figure = inheritance.figure()
     assert "xaxis4" in figure.to_plotly_json()["layout"]
     assert "picks of random" in figure.alt
 
@@ -158,53 +143,56 @@ def test_the_figure_refuses_two_classes():
 # The explorer.
 
 
-def test_pcoreset_picks_by_the_mixed_heads(fresh):
-    predictions, state = fresh.student
+def test_pcoreset_picks_by_the_mixed_heads(inheritance):
+    predictions, state = inheritance.student
     for weight in (0.0, 0.37, 1.0):
-        fresh.kd_weight, fresh.count = weight, 5
+        inheritance.kd_weight, inheritance.count = weight, 5
         mixed = (1 - weight) * predictions.ce_probs.double()
         mixed = mixed + weight * predictions.kd_probs.double()
-        assert torch.equal(fresh.probs, mixed)
+        assert torch.equal(inheritance.probs, mixed)
         rest = state.unlabeled_indices
         rows, _ = k_center_greedy(mixed[rest], mixed[state.labeled_indices], 5)
-        assert fresh.picks == {"pcoreset": fresh.task.indices[rest[rows]].tolist()}
+        assert inheritance.picks == {"pcoreset": inheritance.task.indices[rest[rows]].tolist()}
 
 
-def test_picks_are_pool_indices_of_the_chosen_classes(fresh, small):
-    fresh.beside = "uncertainty"
-    picks = fresh.picks["pcoreset"] + fresh.picks["uncertainty"]
+def test_picks_are_pool_indices_of_the_chosen_classes(inheritance, small):
+    inheritance.beside = "uncertainty"
+    picks = inheritance.picks["pcoreset"] + inheritance.picks["uncertainty"]
     names = {small.classnames[c] for c in labels_of(small)[picks]}
     assert names <= set(CLASSES)
 
 
 @pytest.mark.parametrize("name", [name for name in akd.STRATEGIES if name != "pcoreset"])
-def test_any_strategy_can_stand_beside(fresh, name):
-    fresh.beside = name
-    assert len(set(fresh.picks[name])) == 3
+def test_any_strategy_can_stand_beside(inheritance, name):
+    inheritance.beside = name
+    assert len(set(inheritance.picks[name])) == 3
 
 
-def test_the_student_sees_the_teacher_of_three_classes_alone(fresh, teacher):
-    logits = teacher.logits(fresh.task.indices)[:, [1, 3, 7]]
-    assert torch.allclose(fresh.task.teacher_probs, logits.softmax(dim=1), atol=1e-6)
-    assert fresh.task.teacher.views.count == 1
+def test_the_student_sees_the_teacher_of_three_classes_alone(inheritance, teacher):
+    logits = teacher.logits(inheritance.task.indices)[:, [1, 3, 7]]
+    assert torch.allclose(inheritance.task.teacher_probs, logits.softmax(dim=1), atol=1e-6)
+    assert inheritance.task.teacher.views.count == 1
 
 
-def test_the_page_gets_the_heads_and_answers_the_controls(fresh, small):
-    page = fresh.widget
+def test_the_page_gets_the_heads_and_answers_the_controls(inheritance, small):
+    page = inheritance.widget
     rows = np.frombuffer(page.kd, "<f4").reshape(len(small.pool), 3)
     shown = np.flatnonzero(~np.isnan(rows[:, 0]))
-    assert shown.tolist() == fresh.task.indices.tolist()
-    assert np.array_equal(rows[shown], fresh.student[0].kd_probs.numpy())
+    assert shown.tolist() == inheritance.task.indices.tolist()
+    assert np.array_equal(rows[shown], inheritance.student[0].kd_probs.numpy())
     assert page.view["trained"]
-    assert page.view["labeled"] == fresh.task.indices[fresh.student[1].labeled_indices].tolist()
+    assert (
+        page.view["labeled"]
+        == inheritance.task.indices[inheritance.student[1].labeled_indices].tolist()
+    )
     fields = dict(kd_weight=0.8, picks=4, beside="random", balls=True)
-    fresh._on_message(page, {"kind": "set", **fields}, [])
-    assert page.view["beside_picks"] == fresh.picks["random"]
-    assert (fresh.kd_weight, fresh.count, fresh.balls) == (0.8, 4, True)
-    assert "picks of random" in fresh.figure().alt
-    fresh._on_message(page, {"kind": "set", **fields, "beside": "cat"}, [])
+    inheritance._on_message(page, {"kind": "set", **fields}, [])
+    assert page.view["beside_picks"] == inheritance.picks["random"]
+    assert (inheritance.kd_weight, inheritance.count, inheritance.balls) == (0.8, 4, True)
+    assert "picks of random" in inheritance.figure().alt
+    inheritance._on_message(page, {"kind": "set", **fields, "beside": "cat"}, [])
     assert "'cat'" in page.view["error"]
-    fresh._on_message(page, {"kind": "set", **fields}, [])
+    inheritance._on_message(page, {"kind": "set", **fields}, [])
     assert not page.view["error"]
 
 
@@ -262,10 +250,10 @@ def test_without_classes_the_most_confused_are_shown(small, teacher):
     assert len(explorer.task.data.classnames) == 3
 
 
-def test_opened_and_closed_nothing_is_left(fresh):
+def test_opened_and_closed_nothing_is_left(inheritance):
     alive = len(_instances)
     for _ in range(2):
-        assert fresh.widget is fresh.widget
+        assert inheritance.widget is inheritance.widget
         assert len(_instances) > alive
-        fresh.close()
+        inheritance.close()
         assert len(_instances) == alive

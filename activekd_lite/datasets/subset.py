@@ -35,8 +35,4 @@ def only_classes(data: Dataset, classes: Sequence[str | int]) -> tuple[Dataset, 
 
 
 def _rows_of(images: Tensor | ImageFiles, rows: Tensor) -> Tensor | ImageFiles:
-    if not isinstance(images, ImageFiles):
-        return images[rows]
-    part = ImageFiles([images.paths[i] for i in rows.tolist()], images.side)
-    part.held = images.held and [images.held[i] for i in rows.tolist()]
-    return part
+    return images.part(rows) if isinstance(images, ImageFiles) else images[rows]

@@ -155,6 +155,12 @@ class ImageFiles:
         """All squares in order, `size` at a time."""
         return self.stream(_center_batches(len(self), size), Views(), self.shape[-1])
 
+    def part(self, rows: Tensor) -> "ImageFiles":
+        """The images `rows` (n,) as files of their own; those that are held in memory stay so."""
+        part = ImageFiles([self.paths[i] for i in rows.tolist()], self.side)
+        part.held = self.held and [self.held[i] for i in rows.tolist()]
+        return part
+
     def to(self, device: str | torch.device) -> "ImageFiles":
         """Returns itself: views are sent to the device when they are rendered."""
         return self

@@ -12,6 +12,7 @@ from activekd_lite.plots.runs import image_rows
 from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.widgets import race
+from activekd_lite.widgets.base import count_of
 from activekd_lite.widgets.journal import Journal
 from activekd_lite.widgets.pictures import Pictures
 
@@ -242,9 +243,9 @@ def _teacher_words(given: pd.DataFrame) -> str:
         return f"The teacher disagrees on {groups['open']} of {len(given)} images."
     wrong = int((given["teacher"] != given["true"]).sum())
     if wrong == 0:
-        text = f"The teacher is right on all {len(given)} images."
+        text = f"The teacher gets all {len(given)} images right."
     else:
-        text = f"The teacher is wrong on {wrong} of {len(given)} images; the labels correct "
+        text = f"The teacher gets {wrong} of {len(given)} images wrong; the labels correct "
         text += f"{groups['corrected']} of these mistakes."
     missed = groups["missed"]
     return f"{text} On {count_of(missed, 'image')}, only the teacher is right." if missed else text
@@ -252,11 +253,6 @@ def _teacher_words(given: pd.DataFrame) -> str:
 
 def _rows(table: pd.DataFrame) -> list:
     return list(table.itertuples(index=False))
-
-
-def count_of(number: int, noun: str) -> str:
-    """`1 label`, `2 labels`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def text_figure(message: str, title: str, table: pd.DataFrame | None = None) -> Figure:

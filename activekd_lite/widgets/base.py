@@ -21,6 +21,7 @@ from activekd_lite.plots import base as plots
 from activekd_lite.plots.base import CONFIG, PLOTLY, Figure
 from activekd_lite.utils.images import ImageFiles
 from activekd_lite.widgets.page import Page, page_of
+from activekd_lite.widgets.pictures import picture_uri
 
 
 def is_interactive() -> bool:
@@ -56,7 +57,6 @@ class Explorer(ABC):
 
     def __init__(self):
         self._widget: w.Widget | None = None
-        self._links: list[w.Widget] = []  # widgets that are not on the page
         self._observed: list[tuple[traitlets.HasTraits, Callable, str]] = []
         self._twin = None  # IPython's display handle of the static figure
 
@@ -113,10 +113,9 @@ class Explorer(ABC):
         for source, handler, name in self._observed:
             source.unobserve(handler, name)
         self._observed.clear()
-        parts, self._widget, self._links = [*self._links, self._widget], None, []
-        for part in parts:
-            if part is not None:
-                close_all(part)
+        widget, self._widget = self._widget, None
+        if widget is not None:
+            close_all(widget)
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -167,10 +166,9 @@ def twin(figure: Figure) -> dict:
     return {PLOTLY: fields, "text/html": words, "text/plain": figure.alt}
 
 
-def picture_uri(images: Tensor | ImageFiles, index: int, side: int = 96) -> str:
-    """One image as a data URI, at most `side` pixels high."""
-    picture = plots.squares(images, [index], side)[0]
-    return plots.data_uri(picture.permute(1, 2, 0).numpy(), quality=85)
+def count_of(number: int, noun: str) -> str:
+    """`1 label`, `2 labels`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 # The note above the twin. Its style hides note and twin while the widget with this id is on the

@@ -265,9 +265,7 @@ class Labeller(Explorer):
 
     def _label_counts(self) -> list[int]:
         """Number of labels that the first student and the last are trained on."""
-        settings, classes = self.settings, len(self.data.classnames)
-        first = settings["shots"] * classes or settings["query_size"]
-        return [first, first + settings["rounds"] * settings["query_size"]]
+        return race.label_counts(self.settings, len(self.data.classnames))
 
     def _refresh(self) -> None:
         self._show()
@@ -328,8 +326,9 @@ class Labeller(Explorer):
 
         A round's record is written after the answers to its query, when the next one opens.
         """
-        after_first = bool(self.records) or self.oracle.questions > 1
-        return len(self.records) + 1 + (self.settings["shots"] == 0 and after_first)
+        finished = len(self.records)
+        after_first = finished > 0 or self.oracle.questions > 1
+        return finished + 1 + (self.settings["shots"] == 0 and after_first)
 
     def _describe_pace(self) -> str:
         count = len(self.journal.labels)

@@ -23,7 +23,7 @@ class Pictures:
     def tile(self, index: int, caption: str, **fields: object) -> dict:
         """A small picture as an entry of the page's `tiles`."""
         if index not in self._tiles:
-            self._tiles[index] = _uri(squares(self.images, [index], TILE)[0], quality=80)
+            self._tiles[index] = picture_uri(self.images, index, TILE, quality=80)
         return {"index": index, "caption": caption, "src": self._tiles[index]} | fields
 
     def tiles(self, indices: Iterable[int], captions: dict[int, str]) -> list[dict]:
@@ -38,12 +38,17 @@ class Pictures:
     def _draw_large(self, index: int) -> dict[str, str]:
         side = self.images.shape[-1]
         if side > SMALL:
-            return {"image": _uri(squares(self.images, [index], SIDE)[0]), "smooth": ""}
+            return {"image": picture_uri(self.images, index, SIDE, quality=90), "smooth": ""}
         pixels = squares(self.images, [index], side)
         smooth = F.interpolate(pixels.float(), (SMOOTH, SMOOTH), mode="bicubic")
         smooth = smooth.round().clamp(0, 255).byte()
-        return {"image": _uri(pixels[0], quality=None), "smooth": _uri(smooth[0])}
+        return {"image": _uri(pixels[0], quality=None), "smooth": _uri(smooth[0], quality=90)}
 
 
-def _uri(image: Tensor, quality: int | None = 90) -> str:
+def picture_uri(images: Tensor | ImageFiles, index: int, side: int = 96, quality: int = 85) -> str:
+    """One image as a data URI, `side` pixels high."""
+    return _uri(squares(images, [index], side)[0], quality)
+
+
+def _uri(image: Tensor, quality: int | None) -> str:
     return data_uri(image.permute(1, 2, 0).contiguous().numpy(), quality=quality)

@@ -43,6 +43,15 @@ def rules_of(level: Level = None) -> list[dict]:
     return [dict(name=f"teacher {accuracy:.1f}", y=round(accuracy, 2), title=title)]
 
 
+def label_counts(settings: Mapping, classes: int) -> list[int]:
+    """Numbers of labels that the first student and the last of a run are trained on.
+
+    settings: with shots, query_size and rounds, as of `run_active_learning`.
+    """
+    first = settings["shots"] * classes or settings["query_size"]
+    return [first, first + settings["rounds"] * settings["query_size"]]
+
+
 def rounds_of(runs: Runs, initial: int) -> list[dict]:
     """A table beside the curves, one row per round of the first run.
 

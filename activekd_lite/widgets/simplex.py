@@ -37,7 +37,7 @@ from activekd_lite.plots.maps import (
 )
 from activekd_lite.pool import Dataset, LabelState
 from activekd_lite.widgets.base import Explorer, Selection
-from activekd_lite.widgets.page import Page, groups, indices_of, mask_of, points
+from activekd_lite.widgets.page import Page, groups, points
 
 # Of the triangle, with room for a button at each corner.
 RANGE = {"x": [-0.08 * SIDE, 1.08 * SIDE], "y": [-0.19 * SIDE, 1.06 * SIDE]}
@@ -270,7 +270,7 @@ class SimplexExplorer(Explorer):
             "simplex", self.data.pool.images, arrays=dict.fromkeys(names, b""), view=self._choices()
         )
         page.observe(lambda change: self._show(change["new"]), "hovered")
-        page.observe(lambda change: self._select(indices_of(change["new"])), "chosen")
+        page.observe(lambda change: self._select(page.selected), "chosen")
         self._observe(self.selection, self._show_selection, "indices")
         self._draw()
         self._show_selection()
@@ -421,7 +421,7 @@ class SimplexExplorer(Explorer):
                 break
             row = dict(name=names[label], count=len(members), images=members[:GALLERY].tolist())
             chosen.append(row)
-        self._page.chosen = mask_of(indices, len(self.data.pool))
+        self._page.select(indices, len(self.data.pool))
         status = self._describe(self._shown, self._layout)
         self._page.update(selection=chosen, selected=len(indices), status=status)
 

@@ -13,7 +13,7 @@ from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.strategies import get_strategy
 from activekd_lite.utils.distances import nearest_distances_by_pick
 from activekd_lite.utils.seeding import generator
-from activekd_lite.widgets.base import Explorer
+from activekd_lite.widgets.base import Explorer, count_of
 from activekd_lite.widgets.page import Page, groups, points
 
 SHADES = 20  # of the distance to the nearest centre
@@ -157,7 +157,8 @@ class PCoreSetStepper(Explorer):
         farthest = int(distances.argmax())
         radius = f"{distances[farthest]:.2f}"
         if made == len(picks):
-            return f"After {_picks(made)}, no image is farther than {radius} from a labelled one."
+            after = f"After {count_of(made, 'pick')}"
+            return f"{after}, no image is farther than {radius} from a labelled one."
         pick, near = picks[made], self.nearest[name][made]
         number = f", pick {picks.index(near) + 1}" if near in picks else ""
         text = f"image {pick} is {distances[pick]:.2f} from its nearest labelled image "
@@ -170,11 +171,13 @@ class PCoreSetStepper(Explorer):
         """Your covering radius, PCoreSet's and that of random picks, after as many picks."""
         made = len(self.picks.get(YOU, []))
         if not made:
-            return f"Click up to {_many(self.budget, 'image')} to make the covering radius small."
+            return (
+                f"Click up to {count_of(self.budget, 'image')} to make the covering radius small."
+            )
         self._run(CHANCE)
         radii = {name: self.distances[name][made].max() for name in (YOU, OURS, CHANCE)}
         said = ", ".join(f"{name} {radius:.2f}" for name, radius in radii.items())
-        return f"Covering radius after {made} of {_picks(self.budget)}: {said}."
+        return f"Covering radius after {made} of {count_of(self.budget, 'pick')}: {said}."
 
     def _describe(self, at: int) -> str:
         changes = [
@@ -183,7 +186,7 @@ class PCoreSetStepper(Explorer):
             for name, radii in self.radii.items()
         ]
         radius = f"Covering radius in probability space: {', '.join(changes)}."
-        return f"{at} of {_picks(self.budget)} made. {radius}"
+        return f"{at} of {count_of(self.budget, 'pick')} made. {radius}"
 
     def _status(self) -> str:
         return self.score() if self._yours else self._describe(self.at)
@@ -320,11 +323,3 @@ class PCoreSetStepper(Explorer):
         """Back to the first comparison, before the first pick; your picks are taken back."""
         self.at, self.beside, self._yours = 0, self._first, False
         self.clear()
-
-
-def _many(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
-def _picks(count: int) -> str:
-    return _many(count, "pick")

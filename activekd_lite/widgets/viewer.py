@@ -15,8 +15,7 @@ from activekd_lite.runs.folder import finished_rounds
 from activekd_lite.runs.record import RoundRecord, RunResult
 from activekd_lite.teacher import Teacher
 from activekd_lite.widgets import race
-from activekd_lite.widgets.answers import count_of
-from activekd_lite.widgets.base import Explorer, is_interactive
+from activekd_lite.widgets.base import Explorer, count_of, is_interactive
 from activekd_lite.widgets.page import Page
 from activekd_lite.widgets.pictures import Pictures
 from activekd_lite.widgets.rivals import teacher_level, teacher_levels
@@ -94,8 +93,7 @@ class RunViewer(Explorer):
     def _label_counts(self, settings: Mapping) -> list[int] | None:
         """Labels of the first student and of the last; None for settings that make no sense."""
         try:
-            first = settings["shots"] * len(self.data.classnames) or settings["query_size"]
-            return [first, first + settings["rounds"] * settings["query_size"]]
+            return race.label_counts(settings, len(self.data.classnames))
         except TypeError:  # the run itself says what is wrong
             return None
 
