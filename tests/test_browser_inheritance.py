@@ -211,7 +211,7 @@ def test_a_lasso_selects_pool_images(inheritance, stage):
         mouse.move(*place)
     mouse.up()
     shown.wait(300)
-    assert inheritance.widget.selected == inheritance.task.indices.tolist()
+    assert inheritance.widget.selected.tolist() == inheritance.task.indices.tolist()
 
 
 def test_sweep_comes_back_and_jumps_without_motion(inheritance, stage):

@@ -204,10 +204,10 @@ def test_a_selection_is_shared(small, probs, layout):
     )
     pages = first.widget, second.widget
     pages[0].select([5, 3], 150)
-    assert second.selected.tolist() == [3, 5] == pages[1].selected
+    assert second.selected.tolist() == [3, 5] == pages[1].selected.tolist()
     assert pages[1].view["selected"] == 2
     send(second, "typed", text="149, 7 1000")  # there is no image 1000
-    assert first.selected.tolist() == [7, 149] == pages[0].selected
+    assert first.selected.tolist() == [7, 149] == pages[0].selected.tolist()
     first.close()
     pages[1].select([1], 150)
     assert selection.indices == (1,)
@@ -390,9 +390,9 @@ def test_a_selection_is_a_bit_mask():
     indices = [0, 7, 8, 1000]
     mask = mask_of(indices, 1001)
     assert len(mask) == 126
-    assert indices_of(mask) == indices
+    assert indices_of(mask).tolist() == indices
     assert mask_of([], 1001) == b""
-    assert indices_of(b"") == []
+    assert not len(indices_of(b""))
 
 
 def test_a_message_that_cannot_be_followed_is_an_error_on_the_page(explorers):

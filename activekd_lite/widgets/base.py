@@ -20,7 +20,7 @@ from torch import Tensor
 from activekd_lite.plots import base as plots
 from activekd_lite.plots.base import CONFIG, PLOTLY, Figure
 from activekd_lite.utils.images import ImageFiles
-from activekd_lite.widgets.page import Page, page_of
+from activekd_lite.widgets.page import Page, as_array, page_of
 from activekd_lite.widgets.pictures import picture_uri
 
 
@@ -44,7 +44,8 @@ class Selection(traitlets.HasTraits):
     indices = traitlets.Tuple()
 
     def set(self, indices: Iterable[int]) -> None:
-        self.indices = tuple(np.unique(np.fromiter(indices, dtype=np.int64)).tolist())
+        ordered = np.sort(as_array(indices))
+        self.indices = tuple(ordered[np.diff(ordered, prepend=-1) > 0].tolist())
 
 
 class Explorer(ABC):

@@ -37,7 +37,7 @@ class Page(anywidget.AnyWidget):
         self.chosen = mask_of(indices, size)
 
     @property
-    def selected(self) -> list[int]:
+    def selected(self) -> np.ndarray:
         """The selected pool indices, ascending."""
         return indices_of(self.chosen)
 
@@ -88,15 +88,18 @@ def groups(numbers: np.ndarray) -> bytes:
     return np.ascontiguousarray(numbers, dtype="<i2").tobytes()
 
 
+def as_array(indices: Iterable[int]) -> np.ndarray:
+    return indices if isinstance(indices, np.ndarray) else np.fromiter(indices, dtype=np.int64)
+
+
 def mask_of(indices: Iterable[int], size: int) -> bytes:
     """A bit mask of `size` bits; b"" if there are no indices."""
     mask = np.zeros(size, dtype=bool)
-    sized = indices if isinstance(indices, np.ndarray) else list(indices)
-    mask[np.asarray(sized, dtype=np.int64)] = True
+    mask[as_array(indices)] = True
     return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
 
 
-def indices_of(mask: bytes) -> list[int]:
+def indices_of(mask: bytes) -> np.ndarray:
     """The indices of the set bits, ascending."""
     bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), bitorder="little")
-    return np.flatnonzero(bits).tolist()
+    return np.flatnonzero(bits)

@@ -2,7 +2,7 @@
 
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
 
@@ -148,7 +148,7 @@ class SimplexExplorer(Explorer):
         groups, names = self._colourings[self.coloured_by]
         probs = self.probs[self.source]
         if self.coloured_by == "prediction":
-            groups = probs.argmax(dim=1).numpy()
+            groups = self._predicted[self.source]
         if self.coloured_by == "confidence":
             groups = (probs.amax(dim=1).numpy() * STEPS).astype(int).clip(max=STEPS - 1)
         if self.coloured_by == "cluster":
@@ -156,6 +156,11 @@ class SimplexExplorer(Explorer):
             self._colourings["cluster"] = (groups, None)
             names = [f"cluster {k}" for k in range(groups.max() + 1)]
         return groups, names
+
+    @cached_property
+    def _predicted(self) -> dict[str, np.ndarray]:
+        """Source -> predicted classes (N,)."""
+        return {name: probs.argmax(dim=1).numpy() for name, probs in self.probs.items()}
 
     def _clusters(self, probs: Tensor) -> np.ndarray:
         from sklearn.cluster import KMeans
@@ -330,16 +335,15 @@ class SimplexExplorer(Explorer):
         """Select all images that are predicted as a class."""
         if name not in self.data.classnames:
             raise ValueError(f"no class is called {name!r}")
-        predicted = self.probs[self.source].argmax(dim=1)
         place = list(self.data.classnames).index(name)
-        self.selection.set(torch.nonzero(predicted == place).flatten().tolist())
+        self.selection.set(np.flatnonzero(self._predicted[self.source] == place))
 
     def _on_typed(self, text: str) -> None:
-        self._select(int(i) for i in re.findall(r"\d{1,18}", text))
+        self._select(np.array(re.findall(r"\d{1,18}", text), dtype=np.int64))
 
-    def _select(self, indices: Iterable[int]) -> None:
+    def _select(self, indices: np.ndarray) -> None:
         """Select those of `indices` that are in the pool."""
-        self.selection.set(i for i in indices if i < len(self.data.pool))
+        self.selection.set(indices[indices < len(self.data.pool)])
 
     def _draw(self) -> None:
         """Send the current choices to the page."""
@@ -374,7 +378,7 @@ class SimplexExplorer(Explorer):
         if corner not in names:
             return []
         place = names.index(corner)
-        mean = probs[probs.argmax(dim=1) == place].mean(dim=0).nan_to_num(0)
+        mean = probs[torch.from_numpy(self._predicted[self.source]) == place].mean(dim=0).nan_to_num(0)
         mean[place] = -1
         best = mean.topk(min(SUGGESTED, len(names) - 1))
         return [
@@ -413,8 +417,7 @@ class SimplexExplorer(Explorer):
     def _show_selection(self, change: dict | None = None) -> None:
         """Group the selection by predicted class, the largest group first."""
         indices, names = np.array(self.selection.indices, dtype=np.int64), self.data.classnames
-        predicted = self.probs[self.source].argmax(dim=1).numpy()[indices]
-        chosen = []
+        predicted, chosen = self._predicted[self.source][indices], []
         for label in np.argsort(-np.bincount(predicted, minlength=len(names)), kind="stable"):
             members = indices[predicted == label]
             if not len(members) or len(chosen) == NAMED:

@@ -97,10 +97,10 @@ function linked(S, { count, onHover, onChoose, caption } = {}) {
     if (mask !== indices) for (const i of indices) mask[i] = 1;
     L.chosen = mask;
     L.some = some();
-    L.panels.forEach((panel) => panel.draw());
     const bits = L.some ? packed(mask) : new Uint8Array(0);
     model.set("chosen", new DataView(bits.buffer));
-    model.save_changes();
+    model.save_changes(); // the kernel works while the page draws
+    L.draw();
     onChoose?.(mask);
   };
   L.reset = () => { L.panels.forEach((panel) => { [panel.zoom, panel.move] = [1, [0, 0]]; }); L.choose([]); };
@@ -428,10 +428,13 @@ class Panel {
     const c = canvas.getContext("2d", { willReadFrequently: true }), p = this.pixels, mask = new Uint8Array(p.length / 2);
     this.trace(c);
     c.fill("evenodd");
-    const area = c.getImageData(0, 0, canvas.width, canvas.height).data;
+    const columns = this.path.map(([x]) => x), rows = this.path.map(([, y]) => y), within = (v, most) => Math.max(0, Math.min(most, v));
+    const x0 = within(Math.floor(Math.min(...columns)), canvas.width - 1), x1 = within(Math.ceil(Math.max(...columns)), canvas.width);
+    const y0 = within(Math.floor(Math.min(...rows)), canvas.height - 1), y1 = within(Math.ceil(Math.max(...rows)), canvas.height);
+    const w = Math.max(1, x1 - x0), area = c.getImageData(x0, y0, w, Math.max(1, y1 - y0)).data;
     for (let i = 0; i < mask.length; i++) {
-      const x = p[2 * i] | 0, y = p[2 * i + 1] | 0;
-      if (p[2 * i] >= 0 && p[2 * i + 1] >= 0 && x < canvas.width && y < canvas.height && area[4 * (y * canvas.width + x) + 3] > 127 && this.visible(i)) mask[i] = 1;
+      const x = p[2 * i], y = p[2 * i + 1];
+      if (x >= x0 && x < x1 && y >= y0 && y < y1 && area[4 * (((y - y0) | 0) * w + ((x - x0) | 0)) + 3] > 127 && this.visible(i)) mask[i] = 1;
     }
     return mask;
   }

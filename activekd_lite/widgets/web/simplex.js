@@ -44,6 +44,11 @@ function render({ model, el }) {
     const [a, b] = [S.view("source"), S.view("beside")];
     left.set({ xy, arrows, title: !t || a === b ? a : t === 1 ? b : `${a} → ${b}, ${Math.round(100 * t)}%` });
     left.draw();
+    told();
+  }
+
+  function told() {
+    const t = several ? +share.input.value : 0, [a, b] = [S.view("source"), S.view("beside")], { xy } = left.o;
     const moved = t > 0 && a !== b && xy.filter((v, k) => k % 2 === 0 && v === v).length.toLocaleString("en");
     if (moved && !S.view("error")) S.status(t === 1 ? `Left: ${moved} images, according to ${b}.` : `Left: ${moved} images that are in the triangle according to both ${a} and ${b}.`);
     else if (!S.view("error")) S.status(S.view("status"));
@@ -89,7 +94,7 @@ function render({ model, el }) {
       make("div", "", selection, { textContent: `${name}: ${size.toLocaleString("en")}` });
       tiles(S, make("div", "", selection), images.map((index) => ({ index })), { side: 32, most: rows.length > 3 ? 6 : 18, total: size, onClick: (i) => { L.hover(i); } });
     }
-    place();
+    several && +share.input.value ? place() : told(); // the arrows of the selected points
   });
   S.onReset(() => {
     if (several) share.set(0);
