@@ -84,8 +84,13 @@ def test_busy_measures_quiet_and_beside_others(scripts, shared_cache, monkeypatc
 
     words = "--dataset digits --steps 1 --beside 1 --repeats 1 --setting".split()
     argv = ["busy.py", *words, "one thread", "--cache", str(shared_cache)]
+    assert busy.measure("one thread", "digits", 1, shared_cache) > 0
+    monkeypatch.setattr(busy, "measure", lambda *_: running.append(alive()) or 1.0 + len(running))
     monkeypatch.setattr(sys, "argv", argv)
-    started, popen = [], busy.subprocess.Popen
+    started, running, popen = [], [], busy.subprocess.Popen
+
+    def alive():
+        return sum(process.poll() is None for process in started)
 
     class Remembered(popen):
         def __init__(self, *args, **options):
@@ -97,7 +102,7 @@ def test_busy_measures_quiet_and_beside_others(scripts, shared_cache, monkeypatc
     rows = rows_of(capsys.readouterr().out, "| digits")
     assert [row[1] for row in rows] == ["one thread"]
     assert all(float(seconds) > 0 for row in rows for seconds in (row[2], row[4]))
-    assert len(started) == 1 + 2  # one busy process, two trainings
+    assert running == [0, 1], "busy processes while it trained, quietly and beside them"
     assert all(process.poll() is not None for process in started)
 
 

@@ -182,6 +182,7 @@ def test_each_worker_sees_one_gpu_and_has_one_thread(monkeypatch):
 
 GRID = sweep.Grid(
     strategies=("random", "pcoreset"),
+    distill=(True,),
     rounds=5,
     pool_size=150,
     train={"steps": 10, "batch_size": 16},

@@ -36,8 +36,8 @@ def photos():
 
 MODELS = [
     ("RN50", ".pt", True),
-    ("ViT-B-32", ".safetensors", False),
-    ("convnext_base", ".pt", None),
+    ("ViT-S-32", ".safetensors", False),
+    ("convnext_tiny", ".pt", None),
 ]
 
 
