@@ -254,8 +254,8 @@ def test_rules(path, name):
 
 @pytest.fixture
 def model():
-    """Return notebook 04, which follows all rules."""
-    return nbformat.read(next(path for path in NOTEBOOKS if path.stem.startswith("04")), 4)
+    """Return notebook 05, which follows all rules."""
+    return nbformat.read(next(path for path in NOTEBOOKS if path.stem.startswith("05")), 4)
 
 
 def replaced(place, old, new):
@@ -301,7 +301,7 @@ def template(output):
 
 BREAKS = {
     the_first_cell_says_what_it_is: [
-        replaced(0, "# 04", "# 05"),
+        replaced(0, "# 05", "# 06"),
         replaced(0, "- what", "what"),
         replaced(0, "?", ""),
         replaced(0, " GB on", " on"),
@@ -310,7 +310,7 @@ BREAKS = {
     the_second_cell_has_the_parameters: [
         put(1, metadata={}),
         replaced(1, 'device = "auto"', 'device = "cpu"'),
-        replaced(1, "notebook-04", "notebook-05"),
+        replaced(1, "notebook-05", "notebook-06"),
         replaced(1, 'cache = "../.cache"', ""),
         replaced(1, "seed = 0", "print(0)"),
     ],
@@ -368,13 +368,13 @@ BREAKS = {
         lambda nb: figure(nb).data.pop("image/png"),
         lambda nb: figure(nb).metadata.clear(),
         shown(**{"text/html": '<img src="data:">'}),
-        replaced(0, "# 04", "![](x.png) # 04"),
+        replaced(0, "# 05", "![](x.png) # 05"),
     ],
     nothing_is_defined_that_the_package_has: [
         replaced(4, "by_class =", "def accuracy_pct(): pass\nby_class ="),
     ],
     its_links_lead_somewhere: [
-        replaced(0, "# 04", "[05](05_nowhere.ipynb) # 04"),
+        replaced(0, "# 05", "[05](05_nowhere.ipynb) # 05"),
     ],
 }
 CASES = [(rule.__name__, change) for rule, changes in BREAKS.items() for change in changes]
@@ -383,7 +383,7 @@ IDS = [f"{i}-{name}" for i, (name, _) in enumerate(CASES)]
 
 @pytest.mark.parametrize(("name", "change"), CASES, ids=IDS)
 def test_a_broken_rule_is_detected(name, change, model):
-    path = FOLDER / "04_active_learning_run.ipynb"
+    path = FOLDER / "05_active_learning_run.ipynb"
     RULES[name](path, model)
     change(model)
     with pytest.raises((AssertionError, IndexError, KeyError)):

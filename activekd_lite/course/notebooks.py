@@ -113,7 +113,7 @@ def _check_known(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def find(names: Sequence[str] = (), folder: str | os.PathLike | None = None) -> list[Path]:
-    """Return the paths of notebooks ("04" or "04_active_learning_run") in a folder, sorted.
+    """Return the paths of notebooks ("05" or "05_active_learning_run") in a folder, sorted.
 
     names: empty for all. folder: by default `notebooks` in the clone.
     Raises FileNotFoundError if the folder has no notebooks.

@@ -18,7 +18,7 @@ LEARN = re.compile(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)")
 
 
 def title(notebook: Mapping) -> str:
-    """Return the first heading of a notebook, e.g. "04 · What does a full ActiveKD run do?"."""
+    """Return the first heading of a notebook, e.g. "05 · What does a full ActiveKD run do?"."""
     found = re.search(r"^# (.+)$", "\n".join(c["source"] for c in notebook["cells"]), re.M)
     return found[1] if found else "untitled"
 
