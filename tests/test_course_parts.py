@@ -11,7 +11,12 @@ import activekd_lite as akd
 from activekd_lite.course import here, notebooks, pages
 
 pytestmark = pytest.mark.unit
-ASK = ("What is covered by `PCoreSet`?", ["features <x>", "the student's answers"], 1, ["No.", "$p$"])
+ASK = (
+    "What is covered by `PCoreSet`?",
+    ["features <x>", "the student's answers"],
+    1,
+    ["No.", "$p$"],
+)
 
 
 @pytest.mark.parametrize("step", here.STEPS)
@@ -56,7 +61,10 @@ def test_colours_can_be_told_from_both_themes(background):
 def test_each_option_opens_to_its_explanation():
     asked = akd.notebooks.question(*ASK)
     options = re.findall(r"<details.*?><summary.*?>(.*?)</summary><p.*?>(.*?)</p>", asked.html)
-    assert [option for option, _ in options] == ["A. features &lt;x&gt;", "B. the student's answers"]
+    assert [option for option, _ in options] == [
+        "A. features &lt;x&gt;",
+        "B. the student's answers",
+    ]
     assert ["Right" in verdict for _, verdict in options] == [False, True]
     assert options[1][1].endswith("$p$")
     assert "<code>PCoreSet</code>" in asked.html
@@ -86,7 +94,9 @@ def test_a_question_that_does_not_fit_together_is_refused(options, right, why, m
 def test_a_saved_page_shows_question_and_picture_but_not_which_option_is_right(tmp_path):
     code = f"akd.notebooks.question(*{ASK!r})  # secret"
     cells = [new_code_cell(code, metadata={"tags": ["question"]}), new_code_cell("visible = 1")]
-    for cell, shown in zip(cells, (notebooks.question(*ASK), here.you_are_here("run")), strict=True):
+    for cell, shown in zip(
+        cells, (notebooks.question(*ASK), here.you_are_here("run")), strict=True
+    ):
         data = shown._repr_mimebundle_()
         cell.outputs = [nbformat.v4.new_output("display_data", data)]
     notebook = new_notebook(cells=cells)
