@@ -1091,6 +1091,21 @@ def test_a_spoiled_answer_differs_from_the_answer():
     for answer in (*tensors, np.array([0.5, 1.0]), np.array([False])):
         assert not (spoiled(answer) == answer).any()
     assert spoiled(max)(1, 2) != 2
+
+    def own(x):
+        return x
+
+    own.needs = "labels"
+    assert not (spoiled(own)(torch.ones(2)) == 1).any()
+    assert spoiled(own).needs == "labels"
+
+
+def test_hints_may_contain_code_and_functions_may_be_asked_for():
+    cells = model_exercise(1, "half", "def half(x):\n    ...", "def half(x):\n    return x / 2")
+    cells[3].source = cells[3].source.replace("Look at `seed`.", "```python\nhint = 1\n```")
+    (found,) = nbval_conftest().solutions(new_notebook(cells=cells))
+    assert found["name"] == "half"
+    assert found["solution"] == "def half(x):\n    return x / 2\n"
     assert json.dumps(spoiled(None))
 
 
