@@ -1098,6 +1098,7 @@ def test_a_spoiled_answer_differs_from_the_answer():
     own.needs = "labels"
     assert not (spoiled(own)(torch.ones(2)) == 1).any()
     assert spoiled(own).needs == "labels"
+    assert json.dumps(spoiled(None))
 
 
 def test_hints_may_contain_code_and_functions_may_be_asked_for():
@@ -1106,7 +1107,6 @@ def test_hints_may_contain_code_and_functions_may_be_asked_for():
     (found,) = nbval_conftest().solutions(new_notebook(cells=cells))
     assert found["name"] == "half"
     assert found["solution"] == "def half(x):\n    return x / 2\n"
-    assert json.dumps(spoiled(None))
 
 
 def turn_by_hand(read_output, teacher, small, **record):
