@@ -2,11 +2,10 @@
 
 import inspect
 import os
-import re
 
 import pytest
 
-from activekd_lite.course import notebooks
+from activekd_lite.course import handouts, notebooks
 
 QUIET = {"store_history": False, "allow_stdin": False, "stop_on_error": False}
 
@@ -16,9 +15,8 @@ def solutions(notebook) -> list[dict]:
     cells = notebook["cells"]
     tasks = [c["source"] for c in cells if "exercise" in c["metadata"].get("tags", [])]
     checks = [c["source"] for c in cells if "exercise-check" in c["metadata"].get("tags", [])]
-    folded = "".join(c["source"] for c in cells if "<summary>Solution</summary>" in c["source"])
-    codes = re.findall(r"```python\n(.*?)```", folded, re.S)
-    names = [next(iter(notebooks.assigned(task)), "answer") for task in tasks]
+    codes = [found["code"] for c in cells for found in handouts.SOLUTION.finditer(c["source"])]
+    names = [notebooks.answer_name(task) for task in tasks]
     keys = ("name", "task", "check", "solution")
     exercises = zip(names, tasks, checks, codes, strict=False)
     return [dict(zip(keys, exercise, strict=True)) for exercise in exercises]
@@ -26,10 +24,12 @@ def solutions(notebook) -> list[dict]:
 
 def spoiled(answer):
     """Return a wrong answer of the same type; the kernel runs this source, so it imports here."""
+    import functools
     import numbers
 
     if callable(answer):
-        return lambda *args, **kwargs: spoiled(answer(*args, **kwargs))
+        # With the attributes of the answer, such as the needs of a strategy.
+        return functools.wraps(answer)(lambda *args, **kwargs: spoiled(answer(*args, **kwargs)))
     if answer is None or isinstance(answer, str):
         return f"not {answer}"
     if isinstance(answer, bool):

@@ -12,7 +12,7 @@ import pytest
 # what is tested here is that a notebook shows them.
 COURSE = {
     "02_simplex_and_umap": ({"dataset": "digits"}, [".akd-simplex"]),
-    "08_your_images_and_clip": (
+    "10_your_images_and_clip": (
         {"dataset": "digits", "images_per_class": 6},
         [".akd-prompts", ".akd-simplex"],
     ),

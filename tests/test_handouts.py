@@ -41,7 +41,8 @@ def solutions(notebook):
 
 def without_solutions(notebook):
     return "\n".join(
-        re.sub(r"<details>.*?</details>", "", cell.source, flags=re.S) for cell in notebook.cells
+        re.sub(r"<details><summary>Solution.*?</details>", "", cell.source, flags=re.S)
+        for cell in notebook.cells
     )
 
 
@@ -50,11 +51,13 @@ def test_nothing_of_a_solution_is_left_for_the_student(path, copies):
     original, given = read(path), read(copies[0] / path.name)
     text = "\n".join(cell.source for cell in given.cells)
     codes = solutions(original)
-    assert len(codes) == 2
+    assert len(codes) == len(tagged(original, "exercise")) >= 2
     for line in (line.strip() for code in codes for line in code.splitlines()):
         assert line not in text or line in without_solutions(original), line
-    for word in ("<details>", "</details>", "Solution</summary>"):
-        assert word not in text
+    assert "Solution</summary>" not in text
+    hints = sum(cell.source.count("<summary>Hint ") for cell in original.cells)
+    assert text.count("<details>") == text.count("</details>") == hints
+    assert text.count("<summary>Hint ") == hints
     left = [re.sub(r"\s+", "", part) for part in (without_solutions(original), text)]
     for name in notebooks.PATHS:  # everything else is unchanged, except for paths
         left = [part.replace(f'{name}="../', f'{name}="') for part in left]
@@ -65,9 +68,10 @@ def test_nothing_of_a_solution_is_left_for_the_student(path, copies):
 def test_exercises_are_open(path, copies):
     given = read(copies[0] / path.name)
     exercises, checks = tagged(given, "exercise"), tagged(given, "exercise-check")
-    assert len(exercises) == len(checks) == 2
-    for cell in exercises:
-        assert re.fullmatch(r"\w+ = None\b.*", cell.source, re.S), cell.source
+    assert len(exercises) == len(checks) == len(solutions(read(path)))
+    assert [cell.source for cell in exercises] == [
+        cell.source for cell in tagged(read(path), "exercise")
+    ]
     assert [cell.source for cell in checks] == [
         cell.source for cell in tagged(read(path), "exercise-check")
     ]
@@ -80,11 +84,11 @@ def test_the_solution_copy_has_the_code_in_the_cell_and_the_explanation_visible(
         code.strip() for code in solutions(original)
     ]
     text = "\n".join(cell.source for cell in given.cells if cell.cell_type == "markdown")
-    assert text.count("**Solution.** ") == 2
-    assert "<details>" not in text
-    for explanation in re.findall(
-        r"```\n(.+?)</details>", "\n".join(cell.source for cell in original.cells), re.S
-    ):
+    assert text.count("**Solution.** ") == len(solutions(original))
+    assert text.count("<details>") == text.count("<summary>Hint ")
+    everything = "\n".join(cell.source for cell in original.cells)
+    for explanation in re.findall(rf"{BLOCK.pattern}\n(.+?)</details>", everything, re.S):
+        explanation = explanation[1]
         assert handouts._without_links(explanation.strip(), set()) in handouts._without_links(
             text, set()
         )
@@ -97,7 +101,7 @@ def test_copies_are_complete_without_outputs_and_run_anywhere(path, which, copie
     given = read(copies[which] / path.name)
     nbformat.validate(given)
     assert set(given.metadata) == {"kernelspec", "language_info"}
-    assert all(set(cell.metadata) <= {"tags"} for cell in given.cells)
+    assert all(set(cell.metadata) <= {"tags", "jupyter"} for cell in given.cells)
     code = [cell for cell in given.cells if cell.cell_type == "code"]
     assert all(cell.outputs == [] and cell.execution_count is None for cell in code)
     known, before = notebooks.parameters_of(given), notebooks.parameters_of(read(path))
@@ -147,6 +151,31 @@ LINKS = {
     "00": "[01](01_small.ipynb) [r](README.md)",
     "01": "[00](00_small.ipynb#top) [n](no.md)",
 }
+
+
+HINTS = "".join(
+    f"<details><summary>Hint {i}</summary>\n\n```python\nhint = {i}\n```\n</details>\n\n"
+    for i in (1, 2)
+)
+WITH_HINTS = [
+    new_markdown_cell("### 1 · Count (difficulty ●○○, importance ●●●, 5 minutes)"),
+    new_code_cell("def double(x):\n    ...  # your code here", metadata={"tags": ["exercise"]}),
+    new_code_cell("check(double)", metadata={"tags": ["exercise-check"]}),
+    new_markdown_cell(HINTS + FOLDED.replace("answer = 6 * 7", "def double(x):\n    return 2 * x")),
+    new_code_cell("question()", metadata={"tags": ["question"]}),
+]
+
+
+def test_hints_stay_in_both_copies_and_the_code_of_questions_is_folded():
+    notebook = new_notebook(cells=copy.deepcopy(WITH_HINTS))
+    student, solved = handouts.for_students(notebook), handouts.with_solutions(notebook)
+    for given in (student, solved):
+        assert HINTS.strip() in given.cells[3].source
+        assert given.cells[4].metadata == {"tags": ["question"], "jupyter": {"source_hidden": True}}
+    assert student.cells[1].source == WITH_HINTS[1].source
+    assert student.cells[3].source == HINTS.strip()
+    assert solved.cells[1].source == "def double(x):\n    return 2 * x"
+    assert solved.cells[3].source.endswith("**Solution.** So it is.")
 
 
 @pytest.fixture

@@ -123,14 +123,14 @@ def section(text, heading):
     return re.split(r"^## ", text.split(f"## {heading}\n", 1)[1], maxsplit=1, flags=re.M)[0]
 
 
-def notebook_05():
-    cells = nbformat.read(next((ROOT / "notebooks").glob("05_*.ipynb")), 4).cells
+def notebook_06():
+    cells = nbformat.read(next((ROOT / "notebooks").glob("06_*.ipynb")), 4).cells
     return "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
 
 
 @pytest.mark.slow
-def test_every_interval_in_notebook_05_is_in_the_study(intervals):
-    written = INTERVAL.findall(section(notebook_05(), "What we measured"))
+def test_every_interval_in_notebook_06_is_in_the_study(intervals):
+    written = INTERVAL.findall(section(notebook_06(), "What we measured"))
     assert len(written) > 5
     assert set(written) <= intervals, sorted(set(written) - intervals)
 

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from activekd_lite.course import handouts, notebooks
 from activekd_lite.utils.files import parse_json
 
-BASIC = "06"  # by default, the notebooks numbered below this one
+BASIC = "07"  # by default, the notebooks numbered below this one
 
 
 def command(
@@ -30,7 +30,7 @@ def command(
     Parameters
     ----------
     names
-        Such as 04 or 04_active_learning_run. Default: 00 to 05; all, to refresh or copy.
+        Such as 05 or 05_active_learning_run. Default: 00 to 06; all, to refresh or copy.
     out
         Folder of the executed notebooks and their index.html.
     parameters

@@ -2,5 +2,5 @@
 
 import lazy_loader
 
-MODULES = ["batches", "handouts", "notebooks", "pages"]
+MODULES = ["batches", "fragment", "handouts", "here", "notebooks", "pages", "questions"]
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, MODULES)

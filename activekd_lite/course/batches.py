@@ -1,6 +1,6 @@
 """One notebook for all runs of a grid, with an executed copy and a page per run, and an index.
 
-activekd-lite sweep grid.yaml --notebook notebooks/04_active_learning_run.ipynb --out runs/batch
+activekd-lite sweep grid.yaml --notebook notebooks/05_active_learning_run.ipynb --out runs/batch
 """
 
 import os
@@ -40,7 +40,7 @@ def run(
 
     The notebook gets those settings of a run that are among its parameters: `strategy`, or
     `strategies` with a single entry, and so on. Runs with the same values are executed once
-    (notebook 04 compares with and without distillation itself).
+    (notebook 05 compares with and without distillation itself).
     workers, scheduler, memory_limit: see `cluster.run_tasks`.
 
     Returns, by name, the failed cell and its error, or "" for a notebook that finished. A failed

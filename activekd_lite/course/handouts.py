@@ -1,5 +1,6 @@
 """Copies of the notebooks for a course: a student copy, and one with the solutions filled in.
 
+Both keep the folded hints of the exercises, and the questions with their explanations.
 A copy runs in any folder, with the package installed; its files go to `runs`, `.cache` and `data`
 beside it.
 """

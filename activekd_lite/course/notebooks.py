@@ -21,8 +21,10 @@ from pathlib import Path
 
 import psutil
 
+from activekd_lite.course.here import you_are_here as you_are_here
 from activekd_lite.course.pages import (
     PATHS,
+    QUESTION,
     import_extra,
     index,
     memory_text,
@@ -31,6 +33,7 @@ from activekd_lite.course.pages import (
     time_text,
     title,
 )
+from activekd_lite.course.questions import question as question
 from activekd_lite.plots.base import PLOTLY, PNG_WIDTH, fewer_colours
 from activekd_lite.utils.files import PACKAGE, digest, make_folder, sha256_of, write_atomic
 
@@ -93,12 +96,22 @@ def parameters_of(notebook: Mapping) -> dict:
 
 def assigned(code: str) -> dict[str, ast.expr]:
     """Return the values of all `name = value` statements at the top level of `code`."""
-    try:
-        nodes = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
-    except SyntaxError:
-        return {}
+    nodes = [node for node in _parsed(code) if isinstance(node, ast.Assign)]
     pairs = ((target, node.value) for node in nodes for target in node.targets)
     return {target.id: value for target, value in pairs if isinstance(target, ast.Name)}
+
+
+def answer_name(code: str) -> str:
+    """Return what an exercise cell asks for: its first variable or, without one, its function."""
+    functions = [node.name for node in _parsed(code) if isinstance(node, ast.FunctionDef)]
+    return next(iter([*assigned(code), *functions]), "answer")
+
+
+def _parsed(code: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(code).body
+    except SyntaxError:
+        return []
 
 
 def _check_known(given: Iterable[str], known: Iterable[str]) -> None:
@@ -113,7 +126,7 @@ def _check_known(given: Iterable[str], known: Iterable[str]) -> None:
 
 
 def find(names: Sequence[str] = (), folder: str | os.PathLike | None = None) -> list[Path]:
-    """Return the paths of notebooks ("04" or "04_active_learning_run") in a folder, sorted.
+    """Return the paths of notebooks ("05" or "05_active_learning_run") in a folder, sorted.
 
     names: empty for all. folder: by default `notebooks` in the clone.
     Raises FileNotFoundError if the folder has no notebooks.
@@ -376,10 +389,12 @@ def _coalesced(notebook):
 
 
 def keep_only_tags(notebook: Mapping) -> None:
-    """Remove all cell metadata except for tags, in place."""
+    """Remove all cell metadata except for tags, in place; code of questions is folded."""
     for cell in notebook["cells"]:
         tags = cell["metadata"].get("tags")
         cell["metadata"] = {"tags": tags} if tags else {}
+        if tags and QUESTION in tags:  # its code names the right answer
+            cell["metadata"]["jupyter"] = {"source_hidden": True}
 
 
 def _cleaned(notebook, outcome: Outcome):

@@ -12,13 +12,14 @@ from activekd_lite.plots.base import PLOTLY, html_of
 from activekd_lite.utils.files import write_atomic
 
 PATHS = ("out", "cache", "data_root", "study")  # notebook parameters that name folders or files
+QUESTION = "question"  # tag of a cell that shows a multiple-choice question
 PLOTLY_JS = "plotly.min.js"
 TEMPLATES = Path(__file__).parent
 LEARN = re.compile(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)")
 
 
 def title(notebook: Mapping) -> str:
-    """Return the first heading of a notebook, e.g. "04 · What does a full ActiveKD run do?"."""
+    """Return the first heading of a notebook, e.g. "05 · What does a full ActiveKD run do?"."""
     found = re.search(r"^# (.+)$", "\n".join(c["source"] for c in notebook["cells"]), re.M)
     return found[1] if found else "untitled"
 
@@ -36,7 +37,11 @@ def page(notebook: Mapping, path: str | os.PathLike) -> None:
     shown["metadata"].pop("widgets", None)
     template = (TEMPLATES / "page.html.j2").read_text(encoding="utf-8")
     resources = {"metadata": {"name": title(notebook)}}
-    body, _ = exporter_class(raw_template=template).from_notebook_node(shown, resources)
+    exporter = exporter_class(raw_template=template)
+    # The code of a question names the right answer.
+    hide = import_extra("nbconvert.preprocessors").TagRemovePreprocessor
+    exporter.register_preprocessor(hide(remove_input_tags={QUESTION}), enabled=True)
+    body, _ = exporter.from_notebook_node(shown, resources)
     write_atomic(path, body)
     _write_plotly_js(path.parent)
 
