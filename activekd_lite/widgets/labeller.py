@@ -422,10 +422,11 @@ class Labeller(Explorer):
         probs = self._teacher_probs[index]
         predicted = int(probs.argmax())
         if predicted == label:
-            return f"The teacher agrees ({probs[label]:.0%})."
+            return f"The teacher agrees ({100 * probs[label]:.0f} %)."
         name = self.data.classnames[predicted]
         return (
-            f"The teacher says {name} ({probs[predicted]:.0%}) and gives yours {probs[label]:.0%}."
+            f"The teacher says {name} ({100 * probs[predicted]:.0f} %) "
+            f"and gives yours {100 * probs[label]:.0f} %."
         )
 
     # Figures.

@@ -8,9 +8,10 @@ function render({ model, el }) {
   const S = shell({
     model, el, name: "inheritance", title: "What the student inherits",
     hands: "kd_weight: move the points · N: next pick · drag: lasso · hover: pictures",
+    fingers: "kd_weight: move the points · tap: picture · hold, then drag: lasso",
     keys: [["N / P", "one pick more / fewer"], ["[ / ]", "kd_weight down / up"], ["W", "sweep: move kd_weight through its whole range and back"], ["B", "balls on / off"],
       ["drag", "lasso: arrows for the selected images"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"],
-      ["← ↑ → ↓", "go to the neighbour in that direction"], ["Esc", "clear the selection"]],
+      ["← ↑ → ↓", "go to the neighbour in that direction"], ["Esc", "clear the selection"], ...FINGERS],
   });
   const start = S.view("start"), hidden = new Set();
   let weight = start.kd_weight, count = start.picks, beside = S.view("beside"), balls = S.view("balls"), task = null, now = null, drain = 1, sending = null;
@@ -180,7 +181,7 @@ function render({ model, el }) {
       const [x, y] = to(u, v), below = v < mean[1] - 1, aside = whole ? 0 : Math.sign(Math.abs(u - mean[0]) < .06 * task.extent ? 0 : u - mean[0]);
       const wide = c.measureText(classes[k]).width + 18, left = Math.min(Math.max(2, aside > 0 ? x + 6 : aside < 0 ? x - 6 - wide : x - wide / 2), panel.width - wide - 2);
       const base = Math.min(panel.tall - 5, Math.max(14, y + (below ? 20 : -9)));
-      const [picture, side] = sprite(...looks[k], 5, window.devicePixelRatio || 1, S.theme);
+      const [picture, side] = sprite(...looks[k], 5, S.pixels(), S.theme);
       c.drawImage(picture, left + 6 - side / 2, base - 5 - side / 2, side, side);
       panel.text(c, classes[k], left + 16, base);
     });
@@ -345,10 +346,10 @@ function render({ model, el }) {
   }
 
   // Words and figures.
-  const percent = (part, whole) => `${Math.round(100 * part / Math.max(1, whole))}\u00a0%`;
+  const rate = (part, whole) => percent(part / Math.max(1, whole));
   function words() {
     const right1 = task.rows.filter((_, r) => task.truth[r] >= 0 && !task.wrong[r]).length, known = task.rows.filter((_, r) => task.truth[r] >= 0).length;
-    left.said.textContent = `The teacher’s accuracy is ${percent(right1, known)}: ${plural(known - right1, "mistake")} in ${plural(known, "image")}.`;
+    left.said.textContent = `The teacher's accuracy is ${rate(right1, known)}: ${plural(known - right1, "mistake")} in ${plural(known, "image")}.`;
     if (!now) {
       middle.said.textContent = "A student is being trained on these classes.";
       right.said.textContent = other.said.textContent = "";
@@ -357,12 +358,12 @@ function render({ model, el }) {
     }
     const c = now.counts, also = c.changed ? `, makes another mistake on ${c.changed}` : "";
     const copies = `The student copies ${c.copied} of the teacher's ${plural(c.errors, "mistake")}`;
-    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${plural(c.fresh, "new one")}: ${percent(c.right, c.images)} right.`;
+    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${plural(c.fresh, "new one")}: ${rate(c.right, c.images)} right.`;
     if (balls) middle.said.textContent = ratios();
     right.said.textContent = covers(now.ours);
     if (now.theirs) other.said.textContent = covers(now.theirs);
     const whole = task.whole ? "" : " The panels are a projection: true distances are larger.";
-    S.status(`kd_weight ${weight.toFixed(2)}: ${percent(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${plural(now.ours.picks.length, "pick")}.${whole}`);
+    S.status(`kd_weight ${weight.toFixed(2)}: ${rate(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${plural(now.ours.picks.length, "pick")}.${whole}`);
   }
 
   const covers = ({ radii, picks: found, next }) => {
@@ -383,7 +384,7 @@ function render({ model, el }) {
     const r = task.at[i];
     if (r < 0) return `image ${i}`;
     const true_ = task.truth[r] >= 0 ? `truly ${task.classes[task.truth[r]]}, ` : "";
-    const sure = (probs, said) => `${task.classes[said[r]]} (${Math.round(100 * probs[r * task.size + said[r]])} %)`;
+    const sure = (probs, said) => `${task.classes[said[r]]} (${percent(probs[r * task.size + said[r]])})`;
     return `image ${i}: ${true_}teacher says ${sure(task.teacher, task.said)}` + (now ? `, student ${sure(now.probs, now.said)}` : "");
   }
 
@@ -408,7 +409,8 @@ function render({ model, el }) {
     if (id === drawn) return;
     drawn = id;
     scale.replaceChildren(make("span", "", null, { textContent: "distance to the nearest label: 0" }));
-    make("i", "", scale).style.background = `linear-gradient(to right, ${field().join()})`;
+    const strip = make("canvas", "", scale, { width: 256, height: 1, ariaHidden: "true" }), c = strip.getContext("2d"), table = shade();
+    for (let k = 0; k < 256; k++) { c.fillStyle = `rgb(${table.subarray(3 * k, 3 * k + 3)})`; c.fillRect(k, 0, 1, 1); }
     make("span", "", scale, { textContent: now ? now.far.toFixed(2) : "" });
   }
 
