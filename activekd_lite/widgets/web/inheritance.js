@@ -2,7 +2,7 @@
 // The two heads' probabilities lie in the page, so kd_weight, the picks of PCoreSet and all figures are computed here.
 SHAPES.arrow = (c, r) => { c.moveTo(-r * 1.5, r * .25); c.lineTo(r * .2, r * .4); c.lineTo(r * .2, r); c.lineTo(r * 1.5, 0); c.lineTo(r * .2, -r); c.lineTo(r * .2, -r * .4); c.lineTo(-r * 1.5, -r * .25); c.closePath(); };
 const DARK_FIELD = ["#17130f", "#432a18", "#84491c", "#c46a22", "#ee9440", "#ffc07a", "#ffeccb"]; // far is bright on dark paper
-const GRID = 220, LEVELS = 12, TITLES = { pcoreset: "PCoreSet" };
+const GRID = 160, LEVELS = 12, TITLES = { pcoreset: "PCoreSet" };
 
 function render({ model, el }) {
   const S = shell({
@@ -273,14 +273,14 @@ function render({ model, el }) {
   })();
 
   // The triangle coloured by the distance to the nearest label or pick; the last pick's colour drains from its place.
-  const sheet = make("canvas", "", null, { width: GRID, height: Math.round(GRID * .866) }), brush = sheet.getContext("2d");
+  const sheet = make("canvas", "", null, { width: GRID, height: Math.round(GRID * .866) }), brush = sheet.getContext("2d"), picture = brush.createImageData(sheet.width, sheet.height);
   function space(c, to, { picks: found }) {
-    const table = shade(), w = sheet.width, h = sheet.height, picture = brush.createImageData(w, h), out = picture.data;
+    const table = shade(), w = sheet.width, h = sheet.height, out = picture.data;
     const [a, b, top] = task.corners, side = b[0] - a[0], step = side / w, centres = [...task.labeled, ...found].map((r) => { const i = task.rows[r]; return [now.xy[2 * i], now.xy[2 * i + 1]]; });
     const last = found.length && drain < 1 ? centres.length - 1 : -1, late = (1 - drain) * now.far * task.unit, reach = 255 / (now.far * task.unit);
     for (let j = 0; j < h; j++) {
-      const y = top[1] - (j + .5) / h * (top[1] - a[1]);
-      for (let i = 0; i < w; i++) {
+      const y = top[1] - (j + .5) / h * (top[1] - a[1]), half = Math.ceil((j + 1) / h * w / 2) + 2; // what lies outside the triangle is cut off
+      for (let i = Math.max(0, (w >> 1) - half); i < Math.min(w, (w >> 1) + half); i++) {
         const x = a[0] + (i + .5) * step;
         let best = Infinity, newest = Infinity;
         for (let k = 0; k < centres.length; k++) {
@@ -403,15 +403,16 @@ function render({ model, el }) {
     drawAll();
   }
 
-  let drawn = "";
+  // The scale of the colours: a strip, drawn once per theme, and its largest distance.
+  const [, strip, largest] = [make("span", "", scale, { textContent: "distance to the nearest label: 0" }),
+    make("canvas", "", scale, { width: 256, height: 1, ariaHidden: "true" }), make("span", "", scale)];
+  let striped = null;
   function bar() {
-    const id = field().join() + (now && now.far.toFixed(2));
-    if (id === drawn) return;
-    drawn = id;
-    scale.replaceChildren(make("span", "", null, { textContent: "distance to the nearest label: 0" }));
-    const strip = make("canvas", "", scale, { width: 256, height: 1, ariaHidden: "true" }), c = strip.getContext("2d"), table = shade();
+    const text = now ? now.far.toFixed(2) : "", table = shade(), c = strip.getContext("2d");
+    if (largest.textContent !== text) largest.textContent = text;
+    if (striped === field().join()) return;
+    striped = field().join();
     for (let k = 0; k < 256; k++) { c.fillStyle = `rgb(${table.subarray(3 * k, 3 * k + 3)})`; c.fillRect(k, 0, 1, 1); }
-    make("span", "", scale, { textContent: now ? now.far.toFixed(2) : "" });
   }
 
   // Changes.
