@@ -12,9 +12,10 @@ CLASSES = ("1", "3", "7")
 FRAMES = "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
 COUNTED = """() => {
   window.counts = { sent: 0, drawn: 0 };
-  const send = window.toKernel, draw = CanvasRenderingContext2D.prototype.putImageData;
+  const send = window.toKernel, brush = CanvasRenderingContext2D.prototype;
+  const draw = brush.putImageData;
   window.toKernel = (event) => { counts.sent++; return send(event); };
-  CanvasRenderingContext2D.prototype.putImageData = function (...image) { counts.drawn++; draw.call(this, ...image); };
+  brush.putImageData = function (...image) { counts.drawn++; draw.call(this, ...image); };
 }"""
 SLIDE = """() => {
   const slider = document.querySelector('input[type=range]');
