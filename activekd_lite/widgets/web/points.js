@@ -470,11 +470,11 @@ class Panel {
         return this.later();
       }
       if (this.held && Math.hypot(here[0] - this.held[0], here[1] - this.held[1]) > STILL) release();
-      if (!this.path) return e.pointerType === "mouse" && L.hover(this.nearest(...here), e, this);
+      if (!this.path) return (e.pointerType === "mouse" || !e.buttons) && L.hover(this.nearest(...here), e, this);
       this.path.push(here);
       this.overlay();
     });
-    field.addEventListener("pointerleave", (e) => e.pointerType === "mouse" && L.hover(-1)); // a lifted finger leaves, too
+    field.addEventListener("pointerleave", (e) => e.pointerType !== "touch" && L.hover(-1)); // a lifted finger leaves, too
     field.addEventListener("contextmenu", (e) => (this.zoom > 1 || fingers.size) && e.preventDefault());
     field.addEventListener("pointerdown", (e) => {
       field.setPointerCapture(e.pointerId);
