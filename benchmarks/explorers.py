@@ -1,4 +1,4 @@
-"""Response times of `SimplexExplorer` and `PromptExplorer` in JupyterLab with headless Chromium.
+"""Response times of explorers in JupyterLab with headless Chromium.
 
     python benchmarks/explorers.py --points 5000 200000 1000000
 
@@ -8,7 +8,10 @@ Redraw: both panels drawn again in the page, after a click in the legend.
 Hover: from the mouse move to the image next to the pointer, and to the card of the most likely
 classes, which the kernel writes.
 Lasso: from releasing the button to the kernel's count on the page.
+These are of `SimplexExplorer`.
 Prompts: the time `PromptExplorer` computes in the kernel after a class name has changed.
+Slider: from a move of `InheritanceExplorer`'s kd_weight to the picture, with 20 picks, in a tab of
+its own: on the clock, and in the page's processor time, which other processes do not change.
 """
 
 import argparse
@@ -21,6 +24,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 import lab
+from stage import Stage
 
 SETUP = """
 import torch
@@ -50,6 +54,17 @@ REDRAWN = """() => new Promise((done) => {
   requestAnimationFrame(() => requestAnimationFrame(drawn));
 })"""
 TIP_SHOWN = "() => getComputedStyle(document.querySelector('.akd-tip')).display === 'block'"
+MOVES = """async () => {
+  const slider = document.querySelector('input[type=range]'), seconds = [];
+  for (let k = 0; k < 30; k++) {
+    slider.value = (k % 2 ? .2 : .7) + k / 200;
+    const start = performance.now();
+    slider.dispatchEvent(new Event('input', { bubbles: true }));
+    await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+    seconds.push((performance.now() - start) / 1000);
+  }
+  return seconds;
+}"""
 CHANGED = "([where, before]) => document.querySelector(where).innerText !== before"
 
 
@@ -141,6 +156,45 @@ def prompts(points: int) -> list[float]:
     return seconds
 
 
+def inheritance():
+    """An `InheritanceExplorer` of 330 images in three classes, with 20 picks."""
+    import activekd_lite as akd
+    from activekd_lite.datasets.shapes import make_shapes
+
+    images, labels = make_shapes(330, 0)[0], torch.arange(330) % 3
+    data = akd.make_dataset("three", images, labels, images[:30], labels[:30], ["a", "b", "c"])
+    chance, truth = torch.Generator().manual_seed(0), torch.nn.functional.one_hot(labels, 3)
+    teacher, ce, kd = ((torch.randn(330, 3, generator=chance) + 2 * truth) for _ in range(3))
+    ce, kd = ce.softmax(1), kd.softmax(1)
+    predictions = akd.Predictions((ce + kd) / 2, ce, ce_probs=ce, kd_probs=kd)
+    start = torch.arange(3)
+    state = akd.LabelState.empty(330).with_labels(start, labels[start], 0)
+    teacher = akd.teacher.from_logits(teacher)
+    return akd.widgets.InheritanceExplorer(data, teacher, predictions, state, picks=20)
+
+
+def slider() -> tuple[list[float], list[float]]:
+    """Seconds on the clock, for 30 moves, and the mean processor time of one."""
+    from playwright.sync_api import sync_playwright
+
+    def spent() -> float:
+        metrics = client.send("Performance.getMetrics")["metrics"]
+        return next(m["value"] for m in metrics if m["name"] == "TaskDuration")
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=lab.CHROMIUM, args=lab.FLAGS)
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        shown = Stage(context, inheritance())
+        shown.wait(1000)
+        client = context.new_cdp_session(shown.page)
+        client.send("Performance.enable", {"timeDomain": "threadTicks"})
+        start = spent()
+        seconds = shown.page.evaluate(MOVES)
+        each = (spent() - start) / len(seconds)
+        browser.close()
+    return seconds, [each]
+
+
 def show(name: str, seconds: list[float]) -> None:
     ms, count = 1000 * torch.tensor(seconds), len(seconds)
     print(f"{name:20} median {ms.median():.0f} ms, largest {ms.max():.0f} ms (n = {count})")
@@ -157,6 +211,8 @@ def main(arguments=None) -> None:
         print(f"{points:,} points")
         for name, seconds in (measure(points) if lab.CHROMIUM else {}).items():
             show(name, seconds)
+    for name, seconds in zip(("slider", "slider: processor"), slider(), strict=False):
+        show(name, seconds)
     show("prompts: recompute", prompts(min(*args.points, 5000)))
 
 

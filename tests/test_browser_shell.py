@@ -3,6 +3,7 @@
 The accessibility rules are axe-core's.
 """
 
+import re
 import time
 
 import pytest
@@ -96,6 +97,7 @@ def test_an_explorer_keeps_the_rules_of_the_shell(name, make, stage, tmp_path):
     every_control_is_reached_by_tab(shown)
     the_card_of_keys_opens_and_closes(shown)
     a_picture_is_saved(shown, tmp_path / "picture.png")
+    percentages_have_a_space(shown)
     for dark in (False, True):
         shown.darken(dark)
         for width in WIDTHS:
@@ -138,6 +140,14 @@ def a_picture_is_saved(shown, path):
     picture = Image.open(path).convert("RGB")
     assert min(picture.size) > 300
     assert len(picture.getcolors(10**6)) > 20
+    assert picture.width >= 2 * shown.page.locator(".akd-main").bounding_box()["width"], "sharp"
+
+
+def percentages_have_a_space(shown):
+    shown.explorer.widget.hovered = 0  # fills the cards
+    shown.wait(200)
+    text = shown.page.locator(".akd-shell").text_content()
+    assert not re.findall(r"\d%", text)
 
 
 def every_control_is_reached_by_tab(shown):
@@ -223,6 +233,44 @@ def drawn(shown) -> int:
     )
 
 
+def test_a_finger_scrolls_the_page_and_draws_after_a_hold(make, stage):
+    explorer = make["simplex"]()
+    shown = stage(explorer, width=390, has_touch=True, is_mobile=True)
+    shown.wait(300)
+    page = shown.page
+    assert "hold" in page.locator(".akd-hands").inner_text()
+    client = page.context.new_cdp_session(page)
+
+    def touch(kind, *places):
+        points = [dict(x=x, y=y) for x, y in places]
+        client.send("Input.dispatchTouchEvent", dict(type=kind, touchPoints=points))
+
+    def drag(hold):
+        box = page.locator(".akd-field").nth(1).bounding_box()
+        low, high = box["y"] + 0.95 * box["height"], box["y"] + 0.05 * box["height"]
+        left, right = box["x"] + 5, box["x"] + box["width"] - 5
+        touch("touchStart", (left, low))
+        page.wait_for_timeout(hold)
+        for k in range(1, 6):
+            touch("touchMove", (left, low + k / 5 * (high - low)))
+            page.wait_for_timeout(20)
+        for place in ((right, high), (right, low)) if hold else ():  # one way: no fling back
+            touch("touchMove", place)
+        touch("touchEnd")
+        shown.wait(300)
+
+    page.evaluate("() => { document.body.style.paddingBottom = '900px'; }")
+    page.locator(".akd-field").nth(1).evaluate("e => e.scrollIntoView({ block: 'center' })")
+    before = page.evaluate("scrollY")
+    drag(hold=600)
+    assert len(explorer.selected) > 100
+    assert page.evaluate("scrollY") == before, "a lasso does not scroll"
+    chosen = explorer.selected
+    drag(hold=0)
+    assert page.evaluate("scrollY") > before + 100
+    assert list(explorer.selected) == list(chosen), "scrolling selects nothing"
+
+
 def test_many_groups_are_grouped_and_searched(stage):
     from activekd_lite.datasets.shapes import CLASSNAMES, make_shapes
 
@@ -269,6 +317,7 @@ def test_more_points_than_symbols_are_a_raster(stage, small):
     assert not (labels[chosen] == 0).any(), "a hidden group is not selected"
     spread = cloud[chosen].amax(0) - cloud[chosen].amin(0)
     assert spread.max() < 0.5, "only what lies within the lasso"
+    assert shown.page.evaluate("() => getSelection().toString()") == "", "no text is selected"
     mouse.move(*middle)
     shown.wait(400)
     assert shown.page.locator(".akd-tip img").get_attribute("src").startswith("data:image")

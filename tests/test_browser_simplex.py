@@ -156,7 +156,7 @@ def test_corners_are_chosen_and_suggested(explorer, stage):
 def test_colours(explorer, stage):
     shown = stage(explorer)
     menu = shown.page.get_by_role("combobox", name="colour")
-    for colour, entry in (("confidence", "90% to 100%"), ("cluster", "cluster 0")):
+    for colour, entry in (("confidence", "90 % to 100 %"), ("cluster", "cluster 0")):
         menu.select_option(colour)
         shown.wait(300)
         assert explorer.coloured_by == colour

@@ -447,6 +447,30 @@ def test_reset_starts_again(explorers):
     stepper.close()
 
 
+def test_a_large_stepper_sends_the_step_that_is_shown(small, predictions, state, monkeypatch):
+    whole = WIDGETS.PCoreSetStepper(small, predictions, state, budget=4)
+    assert whole.widget  # built before the limit falls
+    monkeypatch.setattr("activekd_lite.widgets.stepper.SENT", 500)
+    part = WIDGETS.PCoreSetStepper(small, predictions, state, budget=4)
+    for at in (0, 3):
+        send(part, "step", to=at)
+        for name in ("ours", "other"):
+            table = np.frombuffer(getattr(whole.widget, name), "<i2").reshape(5, len(small.pool))
+            assert np.array_equal(np.frombuffer(getattr(part.widget, name), "<i2"), table[at])
+    whole.close()
+    part.close()
+
+
+def test_a_stepper_needs_an_image_to_start_from_and_one_to_pick(small):
+    images, labels = small.pool.images[:1], torch.zeros(1, dtype=torch.int64)
+    data = akd.make_dataset("one", images, labels, images, labels, ["a", "b"])
+    probs, state = torch.tensor([[0.5, 0.5]]), akd.LabelState.empty(1)
+    predictions = akd.Predictions(probs, probs, probs)
+    for given in (state, state.with_labels(torch.tensor([0]), labels, 0)):
+        with pytest.raises(ValueError, match=r"[01] of 1 images of one are labelled.*to pick"):
+            WIDGETS.PCoreSetStepper(data, predictions, given)
+
+
 def test_two_classes_and_few_unlabelled_images(small):
     images, labels = small.pool.images[:6], torch.arange(6) % 2
     data = akd.make_dataset("two", images, labels, images, labels, ["a", "b"])

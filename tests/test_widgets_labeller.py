@@ -453,6 +453,15 @@ def test_an_error_of_the_run_is_shown(hand):
     assert "ZeroDivisionError: no choice" in labeller.widget.view["error"]
 
 
+def test_another_run_in_the_folder_is_not_drawn_as_yours(hand, small, teacher, quick, tmp_path):
+    settings = dict(rounds=2, query_size=4, train=quick, seed=7, progress=False)
+    akd.run_active_learning(small, teacher, out=tmp_path / "run", **settings)
+    labeller = hand()
+    until(lambda: labeller.widget.view["error"])
+    assert labeller.records == []
+    assert labeller.widget.view["lines"] == []
+
+
 def test_where_nobody_is_there_the_true_labels_answer(small, teacher, quick, tmp_path):
     out = tmp_path / "run"
     labeller = Labeller(

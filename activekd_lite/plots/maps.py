@@ -93,7 +93,8 @@ def _corner_shares(columns: np.ndarray, shown: np.ndarray, names: Sequence[str])
     """The alternative text of a simplex: how many images are almost certain of each corner."""
     weights = columns[shown] / np.maximum(columns[shown].sum(axis=1), 1e-12)[:, None]
     shares = (weights > 0.9).mean(axis=0) if len(shown) else np.zeros(3)
-    near = ", ".join(f"{share:.0%} at {name}" for share, name in zip(shares, names, strict=True))
+    parts = zip(100 * shares, names, strict=True)
+    near = ", ".join(f"{share:.0f} % at {name}" for share, name in parts)
     return (
         f"Triangle of {', '.join(names)} with {len(shown)} of {len(columns)} images. "
         f"Within 10 % of a corner: {near}."

@@ -7,6 +7,7 @@ true labels answer instead.
 """
 
 import dataclasses
+import inspect
 import os
 import re
 import threading
@@ -21,9 +22,10 @@ from torch import Tensor
 from activekd_lite.loop import run_active_learning
 from activekd_lite.plots.base import Figure
 from activekd_lite.pool import Dataset, Oracle
-from activekd_lite.runs.folder import finished_rounds, load_run
+from activekd_lite.runs.folder import RunFolder, finished_rounds, load_run
 from activekd_lite.runs.preflight import check_labels, strategy_name
 from activekd_lite.runs.record import RoundRecord, RunResult
+from activekd_lite.runs.setup import configure, default_views
 from activekd_lite.teacher import Teacher
 from activekd_lite.utils.files import make_folder
 from activekd_lite.widgets import answers, race
@@ -94,6 +96,7 @@ class Labeller(Explorer):
         self._thread: threading.Thread | None = None
         self._done: RunResult | None = None
         self._newest: RoundRecord | None = None  # of the newest student, before its query
+        self._own: bool | None = None  # whether the folder holds this run or none, once asked
         self._lock, self._revision = threading.RLock(), 0
         self._feedback = self._error = ""
         self._pictures = Pictures(data.pool.images)
@@ -130,8 +133,26 @@ class Labeller(Explorer):
 
     @property
     def records(self) -> list[RoundRecord]:
-        """Records of the finished rounds."""
-        return finished_rounds(self.folder)
+        """Records of the finished rounds; none of a run with other settings in the same folder."""
+        if self._own is None:
+            self._own = self._is_own_run()
+        return finished_rounds(self.folder) if self._own else []
+
+    def _is_own_run(self) -> bool:
+        """Whether the folder holds this run or none."""
+        parameters = inspect.signature(run_active_learning).parameters
+        chosen = {name: p.default for name, p in parameters.items()} | self.settings
+        features = chosen["features"]
+        chosen["views"] = chosen["views"] or default_views(self.data, self.teacher, features)
+        chosen["student"] = chosen["student"] or self.data.student
+        data = dataclasses.replace(self.data, oracle=self.oracle or self._person(None))
+        wanted = inspect.signature(configure).parameters.keys() & chosen.keys()
+        settings = {name: chosen[name] for name in wanted - {"data", "teacher"}}
+        try:
+            RunFolder(self.folder).read(configure(data, self.teacher, **settings))
+        except ValueError:  # the run itself says what is wrong
+            return False
+        return True
 
     @property
     def result(self) -> RunResult:
@@ -206,6 +227,7 @@ class Labeller(Explorer):
         if journal is None or journal.closed or journal.path.parent != folder:
             if journal:
                 journal.close()
+            self._own = None
             self.journal = Journal(make_folder(self.folder) / "answers.jsonl", self.data.pool)
             self.oracle, self._feedback = self._person(self.journal), self.journal.note
 
@@ -422,10 +444,11 @@ class Labeller(Explorer):
         probs = self._teacher_probs[index]
         predicted = int(probs.argmax())
         if predicted == label:
-            return f"The teacher agrees ({probs[label]:.0%})."
+            return f"The teacher agrees ({100 * probs[label]:.0f} %)."
         name = self.data.classnames[predicted]
         return (
-            f"The teacher says {name} ({probs[predicted]:.0%}) and gives yours {probs[label]:.0%}."
+            f"The teacher says {name} ({100 * probs[predicted]:.0f} %) "
+            f"and gives yours {100 * probs[label]:.0f} %."
         )
 
     # Figures.

@@ -133,7 +133,7 @@ class SimplexExplorer(Explorer):
         if not oracle.unknown_count:
             labels = oracle.label(torch.arange(len(self.data.pool)))
             colourings["true label"] = (labels.numpy(), classes)
-        edges = [f"{k / STEPS:.0%}" for k in range(STEPS + 1)]
+        edges = [f"{100 * k / STEPS:.0f} %" for k in range(STEPS + 1)]
         steps = [f"{a} to {b} confidence" for a, b in pairwise(edges)]
         colourings |= {"prediction": (None, classes), "confidence": (None, steps)}
         colourings["cluster"] = (None if clusters is None else _numpy(clusters), None)
@@ -258,7 +258,7 @@ class SimplexExplorer(Explorer):
         size = len(self.data.pool)
         on_map = int((~np.isnan(self._map(layout)).any(axis=1)).sum())
         inside, mapped = (
-            f"all {n}" if n == size else f"{n} of {size}" for n in (len(shown), on_map)
+            f"all {n:,}" if n == size else f"{n:,} of {size:,}" for n in (len(shown), on_map)
         )
         return (
             f"Left: {inside} images between {', '.join(self.corners)}, according to {self.source}. "

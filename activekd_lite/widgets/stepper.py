@@ -19,6 +19,7 @@ from activekd_lite.widgets.page import Page, groups, points
 SHADES = 20  # of the distance to the nearest centre
 BAND = 4  # shades per entry of the legend
 STEPS = 10_000  # of the distances that the page gets, per unit
+SENT = 2_000_000  # distances sent at once; of larger tables, those of the picks shown
 OURS, CHANCE, YOU = "pcoreset", "random", "you"
 OTHERS = (CHANCE, "uncertainty", "coreset", "badge", "classbalanced", "typiclust", "probcover")
 
@@ -45,7 +46,8 @@ class PCoreSetStepper(Explorer):
 
     Raises
     ------
-    ValueError : unknown strategy, or arrays that do not fit the pool
+    ValueError : unknown strategy, arrays that do not fit the pool, no labelled image, or none to
+        pick
     """
 
     def __init__(
@@ -66,8 +68,13 @@ class PCoreSetStepper(Explorer):
                 f"predictions have {len(predictions.probs)} images and labels "
                 f"{len(state.labels)}; the pool of {data.name} has {size}"
             )
+        if size < 2 or not 0 < len(state.labeled_indices) < size:
+            raise ValueError(
+                f"{len(state.labeled_indices)} of {size} images of {data.name} are labelled; "
+                "at least one labelled image and one to pick are needed"
+            )
         self.data, self.predictions, self.state, self.seed = data, predictions, state, seed
-        most = max(1, len(state.unlabeled_indices))
+        most = len(state.unlabeled_indices)
         self.budget, self.at = budget or min(data.pool.num_classes, most), 0
         self.probs = predictions.probs.detach().cpu().double()
         xy = (
@@ -272,11 +279,21 @@ class PCoreSetStepper(Explorer):
         return shown | dict(score=self.score(), status=self._status())
 
     def _arrays(self) -> dict[str, bytes]:
-        """Positions, and distances (picks + 1, N) as int16 steps; of your picks the last (N,)."""
+        """Positions, and distances to the nearest centre."""
         mine = self.distances.get(YOU, self.distances[OURS][:1])[-1]
-        distances = dict(ours=self.distances[OURS], other=self.distances[self.beside], mine=mine)
-        steps = {key: groups((value * STEPS).round()) for key, value in distances.items()}
-        return {"xy": points(self.xy)} | steps
+        return {"xy": points(self.xy), "mine": _in_steps(mine)} | self._tables()
+
+    def _tables(self) -> dict[str, bytes]:
+        """Distances (picks + 1, N) of both strategies; in a large pool, of the step shown (N,)."""
+        tables = dict(ours=self.distances[OURS], other=self.distances[self.beside])
+        if self._sends_steps:
+            tables = {key: table[min(self.at, len(table) - 1)] for key, table in tables.items()}
+        return {key: _in_steps(table) for key, table in tables.items()}
+
+    @property
+    def _sends_steps(self) -> bool:
+        """Whether the pool is so large that the page gets the distances step by step."""
+        return len(self.xy) * (self.budget + 1) > SENT
 
     def _path(self, name: str) -> dict:
         """A strategy's picks, and what the page says of it after 0, 1, ... picks."""
@@ -284,6 +301,8 @@ class PCoreSetStepper(Explorer):
             return self._paths[name]
         radii = self.distances[name].max(axis=1)
         path = dict(picks=self.picks[name], nearest=self.nearest[name])
+        picked = enumerate(self.picks[name])
+        path["gaps"] = [round(float(self.distances[name][made][i]), 4) for made, i in picked]
         path["why"] = [self.why(name, made) for made in range(len(radii))]
         self._paths[name] = path | {"radii": radii.round(4).tolist()}
         return self._paths[name]
@@ -299,7 +318,10 @@ class PCoreSetStepper(Explorer):
 
     def _on_step(self, to: int) -> None:
         self.at = min(max(0, int(to)), self.budget)
-        self._page.update(at=self.at, status=self._status())
+        with self._page.hold_sync():
+            for name, array in (self._tables() if self._sends_steps else {}).items():
+                self._page.set_trait(name, array)
+            self._page.update(at=self.at, status=self._status())
 
     def _on_beside(self, name: str) -> None:
         self._run(name)
@@ -323,3 +345,7 @@ class PCoreSetStepper(Explorer):
         """Back to the first comparison, before the first pick; your picks are taken back."""
         self.at, self.beside, self._yours = 0, self._first, False
         self.clear()
+
+
+def _in_steps(distances: np.ndarray) -> bytes:
+    return groups((distances * STEPS).round())

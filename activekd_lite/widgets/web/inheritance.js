@@ -2,15 +2,16 @@
 // The two heads' probabilities lie in the page, so kd_weight, the picks of PCoreSet and all figures are computed here.
 SHAPES.arrow = (c, r) => { c.moveTo(-r * 1.5, r * .25); c.lineTo(r * .2, r * .4); c.lineTo(r * .2, r); c.lineTo(r * 1.5, 0); c.lineTo(r * .2, -r); c.lineTo(r * .2, -r * .4); c.lineTo(-r * 1.5, -r * .25); c.closePath(); };
 const DARK_FIELD = ["#17130f", "#432a18", "#84491c", "#c46a22", "#ee9440", "#ffc07a", "#ffeccb"]; // far is bright on dark paper
-const GRID = 220, LEVELS = 12, TITLES = { pcoreset: "PCoreSet" };
+const GRID = 160, LEVELS = 12, TITLES = { pcoreset: "PCoreSet" };
 
 function render({ model, el }) {
   const S = shell({
     model, el, name: "inheritance", title: "What the student inherits",
     hands: "kd_weight: move the points · N: next pick · drag: lasso · hover: pictures",
+    fingers: "kd_weight: move the points · tap: picture · hold, then drag: lasso",
     keys: [["N / P", "one pick more / fewer"], ["[ / ]", "kd_weight down / up"], ["W", "sweep: move kd_weight through its whole range and back"], ["B", "balls on / off"],
       ["drag", "lasso: arrows for the selected images"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"],
-      ["← ↑ → ↓", "go to the neighbour in that direction"], ["Esc", "clear the selection"]],
+      ["← ↑ → ↓", "go to the neighbour in that direction"], ["Esc", "clear the selection"], ...FINGERS],
   });
   const start = S.view("start"), hidden = new Set();
   let weight = start.kd_weight, count = start.picks, beside = S.view("beside"), balls = S.view("balls"), task = null, now = null, drain = 1, sending = null;
@@ -180,7 +181,7 @@ function render({ model, el }) {
       const [x, y] = to(u, v), below = v < mean[1] - 1, aside = whole ? 0 : Math.sign(Math.abs(u - mean[0]) < .06 * task.extent ? 0 : u - mean[0]);
       const wide = c.measureText(classes[k]).width + 18, left = Math.min(Math.max(2, aside > 0 ? x + 6 : aside < 0 ? x - 6 - wide : x - wide / 2), panel.width - wide - 2);
       const base = Math.min(panel.tall - 5, Math.max(14, y + (below ? 20 : -9)));
-      const [picture, side] = sprite(...looks[k], 5, window.devicePixelRatio || 1, S.theme);
+      const [picture, side] = sprite(...looks[k], 5, S.pixels(), S.theme);
       c.drawImage(picture, left + 6 - side / 2, base - 5 - side / 2, side, side);
       panel.text(c, classes[k], left + 16, base);
     });
@@ -272,14 +273,14 @@ function render({ model, el }) {
   })();
 
   // The triangle coloured by the distance to the nearest label or pick; the last pick's colour drains from its place.
-  const sheet = make("canvas", "", null, { width: GRID, height: Math.round(GRID * .866) }), brush = sheet.getContext("2d");
+  const sheet = make("canvas", "", null, { width: GRID, height: Math.round(GRID * .866) }), brush = sheet.getContext("2d"), picture = brush.createImageData(sheet.width, sheet.height);
   function space(c, to, { picks: found }) {
-    const table = shade(), w = sheet.width, h = sheet.height, picture = brush.createImageData(w, h), out = picture.data;
+    const table = shade(), w = sheet.width, h = sheet.height, out = picture.data;
     const [a, b, top] = task.corners, side = b[0] - a[0], step = side / w, centres = [...task.labeled, ...found].map((r) => { const i = task.rows[r]; return [now.xy[2 * i], now.xy[2 * i + 1]]; });
     const last = found.length && drain < 1 ? centres.length - 1 : -1, late = (1 - drain) * now.far * task.unit, reach = 255 / (now.far * task.unit);
     for (let j = 0; j < h; j++) {
-      const y = top[1] - (j + .5) / h * (top[1] - a[1]);
-      for (let i = 0; i < w; i++) {
+      const y = top[1] - (j + .5) / h * (top[1] - a[1]), half = Math.ceil((j + 1) / h * w / 2) + 2; // what lies outside the triangle is cut off
+      for (let i = Math.max(0, (w >> 1) - half); i < Math.min(w, (w >> 1) + half); i++) {
         const x = a[0] + (i + .5) * step;
         let best = Infinity, newest = Infinity;
         for (let k = 0; k < centres.length; k++) {
@@ -345,10 +346,10 @@ function render({ model, el }) {
   }
 
   // Words and figures.
-  const percent = (part, whole) => `${Math.round(100 * part / Math.max(1, whole))}\u00a0%`;
+  const rate = (part, whole) => percent(part / Math.max(1, whole));
   function words() {
     const right1 = task.rows.filter((_, r) => task.truth[r] >= 0 && !task.wrong[r]).length, known = task.rows.filter((_, r) => task.truth[r] >= 0).length;
-    left.said.textContent = `The teacher’s accuracy is ${percent(right1, known)}: ${plural(known - right1, "mistake")} in ${plural(known, "image")}.`;
+    left.said.textContent = `The teacher's accuracy is ${rate(right1, known)}: ${plural(known - right1, "mistake")} in ${plural(known, "image")}.`;
     if (!now) {
       middle.said.textContent = "A student is being trained on these classes.";
       right.said.textContent = other.said.textContent = "";
@@ -357,12 +358,12 @@ function render({ model, el }) {
     }
     const c = now.counts, also = c.changed ? `, makes another mistake on ${c.changed}` : "";
     const copies = `The student copies ${c.copied} of the teacher's ${plural(c.errors, "mistake")}`;
-    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${plural(c.fresh, "new one")}: ${percent(c.right, c.images)} right.`;
+    middle.said.textContent = `${copies}, corrects ${c.corrected}${also}, and makes ${plural(c.fresh, "new one")}: ${rate(c.right, c.images)} right.`;
     if (balls) middle.said.textContent = ratios();
     right.said.textContent = covers(now.ours);
     if (now.theirs) other.said.textContent = covers(now.theirs);
     const whole = task.whole ? "" : " The panels are a projection: true distances are larger.";
-    S.status(`kd_weight ${weight.toFixed(2)}: ${percent(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${plural(now.ours.picks.length, "pick")}.${whole}`);
+    S.status(`kd_weight ${weight.toFixed(2)}: ${rate(c.right, c.images)} right, ${c.copied} of ${c.errors} mistakes copied; ${plural(now.ours.picks.length, "pick")}.${whole}`);
   }
 
   const covers = ({ radii, picks: found, next }) => {
@@ -383,7 +384,7 @@ function render({ model, el }) {
     const r = task.at[i];
     if (r < 0) return `image ${i}`;
     const true_ = task.truth[r] >= 0 ? `truly ${task.classes[task.truth[r]]}, ` : "";
-    const sure = (probs, said) => `${task.classes[said[r]]} (${Math.round(100 * probs[r * task.size + said[r]])} %)`;
+    const sure = (probs, said) => `${task.classes[said[r]]} (${percent(probs[r * task.size + said[r]])})`;
     return `image ${i}: ${true_}teacher says ${sure(task.teacher, task.said)}` + (now ? `, student ${sure(now.probs, now.said)}` : "");
   }
 
@@ -402,14 +403,16 @@ function render({ model, el }) {
     drawAll();
   }
 
-  let drawn = "";
+  // The scale of the colours: a strip, drawn once per theme, and its largest distance.
+  const [, strip, largest] = [make("span", "", scale, { textContent: "distance to the nearest label: 0" }),
+    make("canvas", "", scale, { width: 256, height: 1, ariaHidden: "true" }), make("span", "", scale)];
+  let striped = null;
   function bar() {
-    const id = field().join() + (now && now.far.toFixed(2));
-    if (id === drawn) return;
-    drawn = id;
-    scale.replaceChildren(make("span", "", null, { textContent: "distance to the nearest label: 0" }));
-    make("i", "", scale).style.background = `linear-gradient(to right, ${field().join()})`;
-    make("span", "", scale, { textContent: now ? now.far.toFixed(2) : "" });
+    const text = now ? now.far.toFixed(2) : "", table = shade(), c = strip.getContext("2d");
+    if (largest.textContent !== text) largest.textContent = text;
+    if (striped === field().join()) return;
+    striped = field().join();
+    for (let k = 0; k < 256; k++) { c.fillStyle = `rgb(${table.subarray(3 * k, 3 * k + 3)})`; c.fillRect(k, 0, 1, 1); }
   }
 
   // Changes.

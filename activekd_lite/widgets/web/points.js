@@ -1,6 +1,9 @@
 // Panels that show the same N points: hovering rings a point in all, a lasso selects in all. Whatever follows the mouse is
 // drawn here, without the kernel. Up to DENSE points each is a symbol; more are a raster of pixels.
 const DENSE = 20000, REACH = 14, NEAR = 150; // NEAR: so few in view are drawn as pictures when zoomed in
+const HOLD = 350, STILL = 10; // a finger that stays for HOLD milliseconds within STILL pixels starts a lasso; before, it scrolls the page
+// Rows of the card of keys for all panels.
+const FINGERS = [["hold a finger, then drag", "lasso; a short drag scrolls the page"], ["two fingers", "zoom and move"]];
 
 const SHAPES = {
   circle: (c, r) => c.arc(0, 0, r, 0, 7), square: (c, r) => c.rect(-r * .9, -r * .9, r * 1.8, r * 1.8),
@@ -185,7 +188,7 @@ class Panel {
     this.waiting = 0;
     if (!this.field.clientWidth) return;
     this.measure();
-    const ratio = window.devicePixelRatio || 1;
+    const ratio = this.S.pixels();
     for (const canvas of [this.under, this.over]) {
       const [w, h] = [Math.round(this.width * ratio), Math.round(this.tall * ratio)];
       if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
@@ -369,19 +372,20 @@ class Panel {
   // Draw what follows the mouse: the ring and the lasso.
   overlay() {
     if (!this.to) return;
-    const c = this.over.getContext("2d"), ratio = window.devicePixelRatio || 1, { theme } = this.S;
+    const c = this.over.getContext("2d"), ratio = this.S.pixels(), { theme } = this.S;
     c.setTransform(ratio, 0, 0, ratio, 0, 0);
     c.clearRect(0, 0, this.width, this.tall);
-    if (this.L.hovered >= 0) {
-      const [x, y] = this.at(this.L.hovered);
-      for (const [width, colour] of [[6, theme.paper], [3, theme.hot]]) {
+    const ring = ([x, y], radius, tint) => {
+      for (const [width, colour] of [[6, theme.paper], [3, tint]]) {
         c.beginPath();
-        c.arc(x, y, 9, 0, 7);
+        c.arc(x, y, radius, 0, 7);
         c.lineWidth = width;
         c.strokeStyle = colour;
         c.stroke();
       }
-    }
+    };
+    if (this.L.hovered >= 0) ring(this.at(this.L.hovered), 9, theme.hot);
+    if (this.path?.length === 1 && this.ready) ring(this.path[0], 28, theme.accent); // a finger may draw now
     if (this.path) {
       this.trace(c);
       c.strokeStyle = c.fillStyle = theme.accent;
@@ -465,22 +469,36 @@ class Panel {
         this.drag = here;
         return this.later();
       }
-      if (!this.path) return L.hover(this.nearest(...here), e, this);
+      if (this.held && Math.hypot(here[0] - this.held[0], here[1] - this.held[1]) > STILL) release();
+      if (!this.path) return (e.pointerType === "mouse" || !e.buttons) && L.hover(this.nearest(...here), e, this);
       this.path.push(here);
       this.overlay();
     });
     field.addEventListener("pointerleave", (e) => e.pointerType !== "touch" && L.hover(-1)); // a lifted finger leaves, too
-    field.addEventListener("contextmenu", (e) => this.zoom > 1 && e.preventDefault());
+    field.addEventListener("contextmenu", (e) => (this.zoom > 1 || fingers.size) && e.preventDefault());
     field.addEventListener("pointerdown", (e) => {
       field.setPointerCapture(e.pointerId);
       if (e.button) return void (this.drag = this.zoom > 1 ? spot(e) : null);
       fingers.set(e.pointerId, spot(e));
-      this.path = fingers.size === 1 ? [spot(e)] : null;
+      this.path = null;
+      release();
+      if (fingers.size === 1) e.pointerType === "mouse" ? (this.path = [spot(e)]) : hold(spot(e));
       L.hover(-1);
     });
+    // A finger: it scrolls the page, unless it stayed in its place first; two zoom.
+    const hold = (at) => {
+      this.held = at;
+      this.holding = setTimeout(() => { Object.assign(this, { held: null, ready: true, path: [at] }); this.overlay(); }, HOLD);
+    };
+    const release = () => { clearTimeout(this.holding); Object.assign(this, { held: null, ready: false }); };
+    this.S.cleanup(release);
+    field.addEventListener("touchmove", (e) => (this.path || fingers.size > 1) && e.preventDefault(), { passive: false });
     const up = (e) => {
+      const tapped = this.held && e.type === "pointerup";
+      release();
       fingers.delete(e.pointerId);
       this.drag = null;
+      if (tapped) this.path = [spot(e)];
       if (!this.path) return this.overlay();
       const lasso = this.path.length > 3, i = lasso ? -1 : this.nearest(...spot(e)), mask = lasso ? this.inside() : new Uint8Array(L.count);
       this.path = null;
@@ -489,7 +507,7 @@ class Panel {
       if (i >= 0) mask[i] = 1;
       if (e.shiftKey) for (let k = 0; k < L.count; k++) mask[k] |= L.chosen[k];
       L.choose(mask);
-      if (e.pointerType === "touch" && i >= 0) L.hover(i, e, this);
+      if (e.pointerType !== "mouse" && i >= 0) L.hover(i, e, this);
     };
     field.addEventListener("pointerup", up);
     field.addEventListener("pointercancel", up);

@@ -6,7 +6,7 @@ function render({ model, el }) {
     model, el, name: "prompts", title: "Ask the teacher in other words",
     hands: "type: ask · click a confusion: show it in the triangle",
     keys: [["type", "class names and templates, one per line"], ["Ctrl + Enter", "note the prompts in the history at once"],
-      ["← ↑ → ↓", "in the triangle: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the triangle was clicked; 0 shows all"], ["Esc", "clear the selection"]],
+      ["← ↑ → ↓", "in the triangle: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the triangle was clicked; 0 shows all"], ["Esc", "clear the selection"], ...FINGERS],
   });
   const L = linked(S, { count: S.view("count"), caption });
   S.root.classList.add("akd-few");
@@ -90,7 +90,7 @@ function render({ model, el }) {
   S.on(["errors", "kind"], () => {
     errors.replaceChildren();
     mixedUp.textContent = S.view("kind") === "true" ? "Largest confusions" : "Largest probabilities of another class";
-    for (const [a, b, share] of S.view("errors")) S.button(`${a} → ${b}: ${Math.round(share)} %`, () => S.send("pair", { true: a, predicted: b }), { parent: errors, title: `${a} and ${b}: show both in the triangle` });
+    for (const [a, b, share] of S.view("errors")) S.button(`${a} → ${b}: ${percent(share / 100)}`, () => S.send("pair", { true: a, predicted: b }), { parent: errors, title: `${a} and ${b}: show both in the triangle` });
     if (!S.view("errors").length) errors.textContent = "none";
   });
   S.on(["shares", "rows", "columns", "titles"], heat);
@@ -126,7 +126,7 @@ function addHistory(S, parent) {
     list.replaceChildren();
     for (const e of rows) {
       const button = S.button("", () => S.send("again", { place: e.place }), { parent: make("li", "", list), title: "go back to these prompts" }).element;
-      make("b", "", button, { textContent: e.accuracy_pct === null ? "?" : `${e.accuracy_pct.toFixed(1)} %` });
+      make("b", "", button, { textContent: e.accuracy_pct === null ? "?" : percent(e.accuracy_pct / 100, 1) });
       make("span", "", button, { textContent: e.words });
       make("span", "aside", button, { textContent: `confidence ${e.confidence.toFixed(2)}${score(e) === best && best >= 0 && tried.length > 1 ? ", best" : ""}` });
       if (e.now) button.setAttribute("aria-current", "true");
@@ -142,7 +142,7 @@ function addHeat(S, parent) {
   const ink = (back) => (contrast(back, "#000") > contrast(back, "#fff") ? "#000" : "#fff"); // one of them has 4.5:1
   const labelled = () => S.view("kind") === "true";
   const axes = () => `Rows: ${S.view("kind")} class, columns: ${labelled() ? "predicted" : "mean probability"}.`;
-  const words = (a, b, share) => labelled() ? `${a} predicted as ${b}: ${share} %` : `predicted ${a}, mean probability of ${b}: ${share} %`;
+  const words = (a, b, share) => labelled() ? `${a} predicted as ${b}: ${share}\u00a0%` : `predicted ${a}, mean probability of ${b}: ${share}\u00a0%`;
   const pair = (a, b) => S.send("pair", { true: a, predicted: b });
   function table(rows, columns, shares) {
     const element = make("table", columns.every((name) => name.length < 3) ? "short" : ""), body = make("tbody", "", null);
@@ -210,7 +210,7 @@ function addClasses(S, parent) {
       moved.length ? "ring: own prompts, dot: these; largest change first" : "no difference to the task's own prompts";
     room.hidden = !rows.length;
     const table = make("table", ""), top = make("tr", "", make("thead", "", table));
-    for (const name of ["class", "0 to 100 %", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
+    for (const name of ["class", "0 to 100\u00a0%", "own", "now"]) make("th", "", top, { scope: "col", textContent: name });
     const body = make("tbody", "", table), order = [...rows].sort((a, b) => Math.abs(b[2] - b[1]) - Math.abs(a[2] - a[1]));
     for (const [name, before, now] of order) {
       const line = make("tr", "", body), better = now >= before ? S.theme.good : S.theme.hot;

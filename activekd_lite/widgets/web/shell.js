@@ -39,6 +39,8 @@ function contrast(a, b) {
 
 const plural = (count, thing) => `${count.toLocaleString("en")} ${thing}${count === 1 ? "" : "s"}`;
 
+const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
+
 const mixed = (a, b, share) => `rgb(${rgbOf(a).map((v, k) => Math.round(v + share * (rgbOf(b)[k] - v)))})`;
 
 // A mark's colour and outline: the hue is kept, and the outline reaches 3:1 where the hue does not. Black becomes ink.
@@ -50,7 +52,7 @@ function paintOf(colour, theme) {
   return { fill: colour, edge };
 }
 
-function shell({ model, el, name, title, hands, keys = [], silent = SILENT, patience = KERNEL_TIMEOUT }) {
+function shell({ model, el, name, title, hands, fingers = hands, keys = [], silent = SILENT, patience = KERNEL_TIMEOUT }) {
   const ends = [], handlers = new Map(), themed = [];
   let waiting = null; // for Python to handle a message
   const root = make("section", "shell akd-" + name, el);
@@ -59,7 +61,7 @@ function shell({ model, el, name, title, hands, keys = [], silent = SILENT, pati
   root.tabIndex = -1;
   const head = make("div", "head", root), parts = {};
   make("h2", "", head, { textContent: title });
-  make("span", "hands", head, { textContent: hands + " · ?: all keys" });
+  make("span", "hands", head, { textContent: `${matchMedia("(pointer: coarse)").matches ? fingers : hands} · ?: all keys` });
   const tools = make("div", "tools", head);
   for (const part of ["bar", "legend", "main", "below", "foot"]) parts[part] = make("div", part, root);
   const status = make("span", "status", parts.foot, { role: "status" }), progress = make("span", "progress", parts.foot, { hidden: true });
@@ -90,6 +92,8 @@ function shell({ model, el, name, title, hands, keys = [], silent = SILENT, pati
     key: (key, action) => void handlers.set(key, action),
     onReset: (action) => { reset.element.hidden = false; S.reset = action; },
     onTheme: (action) => void themed.push(action),
+    redraw: () => themed.forEach((draw) => draw()),
+    pixels: () => S.sharp || window.devicePixelRatio || 1, // of a canvas per pixel of the page
     side: (weight = 1, least = 220) => {
       const column = make("div", "side", S.main);
       column.style.flex = `${weight} 1 ${least}px`;
@@ -169,7 +173,7 @@ function shell({ model, el, name, title, hands, keys = [], silent = SILENT, pati
     const style = getComputedStyle(root), names = ["ink", "paper", "muted", "line", "faint", "soft", "accent", "hot", "good"];
     const theme = Object.fromEntries(names.map((key) => [key, style.getPropertyValue("--akd-" + key).trim()])), before = S.theme;
     S.theme = { ...theme, dark };
-    if (JSON.stringify(before) !== JSON.stringify(S.theme)) themed.forEach((redraw) => redraw());
+    if (JSON.stringify(before) !== JSON.stringify(S.theme)) S.redraw();
   };
   const watch = new MutationObserver(() => setTimeout(readTheme, 50));
   for (const at of [document.body, document.documentElement]) watch.observe(at, { attributes: true });
@@ -265,7 +269,7 @@ function addControls(S) {
 
 function addHelp(S, tools, title, keys) {
   const card = make("div", "card", S.root, { hidden: true, role: "dialog", "aria-label": `keys of: ${title}`, tabIndex: -1 });
-  make("b", "", card, { textContent: "Keys and mouse" });
+  make("b", "", card, { textContent: "Keys, mouse and fingers" });
   const list = make("dl", "", card);
   for (const [key, text] of [...keys, ["?", "show or hide this card"], ["Esc", "close this card"]]) {
     make("kbd", "", make("dt", "", list), { textContent: key });
@@ -381,7 +385,7 @@ function bars(parent, rows, { colour } = {}) {
     const bar = make("i", "", null);
     bar.style.width = `${Math.max(1, 100 * share)}%`;
     if (colour) bar.style.background = colour;
-    list.push(make("span", "", null, { textContent: name }), make("span", "", null, { textContent: `${Math.round(100 * share)}%` }), bar);
+    list.push(make("span", "", null, { textContent: name }), make("span", "", null, { textContent: percent(share) }), bar);
   }
   const box = make("div", "bars", null);
   box.append(...list);
@@ -405,39 +409,75 @@ function tiles(S, parent, entries, { side = 48, most = 60, total = entries.lengt
   parent.replaceChildren(box);
 }
 
-// All canvases and charts of the main part on one PNG, with the title above.
+// Legend, panels, charts and words on one PNG, with the title above: canvases are drawn anew, with SHARP pixels per pixel.
+const SHARP = 2;
+
 async function savePicture(S, title) {
+  S.sharp = SHARP;
+  S.redraw();
+  await new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)));
   const canvas = await composed(S, title);
+  S.sharp = 0;
+  S.redraw();
   const link = make("a", "", null, { download: `${title.toLowerCase().replace(/[^a-z0-9]+/g, "-")}.png`, href: canvas.toDataURL("image/png") });
   link.click();
   S.status(`saved as ${link.download}`);
 }
 
 async function composed(S, title) {
-  const ratio = 2, top = 40, parts = [...S.main.querySelectorAll("canvas, svg, .akd-title")], box = areaOf(parts, S.main);
-  const canvas = make("canvas", "", null, { width: box.width * ratio, height: (box.height + top) * ratio }), c = canvas.getContext("2d");
-  c.scale(ratio, ratio);
+  const parts = [S.legendBox, S.main, S.below].filter((part) => part.offsetHeight), boxes = parts.map((part) => part.getBoundingClientRect());
+  const edge = 8, top = 40 - boxes[0].top, width = S.root.clientWidth, height = boxes.at(-1).bottom + top + edge;
+  const canvas = make("canvas", "", null, { width: width * SHARP, height: height * SHARP }), c = canvas.getContext("2d");
+  c.scale(SHARP, SHARP);
   c.fillStyle = S.theme.paper;
-  c.fillRect(0, 0, box.width, box.height + top);
+  c.fillRect(0, 0, width, height);
   c.fillStyle = S.theme.ink;
   c.font = "bold 18px Helvetica, Arial, sans-serif";
-  c.fillText(title, 8, 26);
-  c.font = "15px Helvetica, Arial, sans-serif";
-  for (const part of parts) {
-    const at = part.getBoundingClientRect(), place = [at.left - box.left, at.top - box.top + top, at.width, at.height];
-    if (part.matches(".akd-title")) c.fillText(part.textContent, place[0] + 4, place[1] + 18);
-    else if (part.matches("canvas")) part.width && part.height && c.drawImage(part, ...place);
-    else c.drawImage(await imageOf(part), ...place);
-  }
+  c.fillText(title, edge, 26);
+  c.translate(-S.root.getBoundingClientRect().left, top);
+  for (const part of parts) await paint(c, part);
   return canvas;
 }
 
-// The area of the visible parts, without the text beside them.
-function areaOf(parts, whole) {
-  const seen = parts.map((part) => part.getBoundingClientRect()).filter((b) => b.width && b.height);
-  if (!seen.length) return whole.getBoundingClientRect();
-  const [left, top] = ["left", "top"].map((side) => Math.min(...seen.map((b) => b[side])));
-  return { left, top, width: Math.max(...seen.map((b) => b.right)) - left, height: Math.max(...seen.map((b) => b.bottom)) - top };
+// What is visible of an element and not scrolled away: its box, pictures and words.
+async function paint(c, element) {
+  const { left, top, width, height } = element.getBoundingClientRect(), style = getComputedStyle(element), at = [left, top, width, height];
+  if (!element.checkVisibility() || element.matches(".akd-only-spoken")) return;
+  c.save();
+  c.globalAlpha *= style.opacity;
+  paintBox(c, style, at);
+  if (style.overflowY !== "visible") { c.beginPath(); c.rect(...at); c.clip(); }
+  c.imageSmoothingEnabled = style.imageRendering !== "pixelated";
+  const drawn = element.matches("svg") ? await imageOf(element) : element;
+  if (element.matches("canvas, svg, img")) drawn.width && drawn.height && element.complete !== false && c.drawImage(drawn, ...at);
+  else if (element.matches("select")) paintWord(c, style, element.selectedOptions[0]?.text || "", left + 9, top + 6);
+  else if (element.matches("textarea, input")) element.value.split("\n").forEach((line, k) => paintWord(c, style, line, left + 9, top + 6 + k * parseFloat(style.lineHeight)));
+  else for (const node of element.childNodes) node.nodeType === Node.TEXT_NODE ? paintWords(c, style, node) : node.nodeType === Node.ELEMENT_NODE && await paint(c, node);
+  c.restore();
+}
+
+function paintBox(c, style, [left, top, width, height]) {
+  c.fillStyle = style.backgroundColor;
+  c.fillRect(left, top, width, height);
+  const thick = ["Top", "Right", "Bottom", "Left"].map((side) => style[`border${side}Style`] === "none" ? 0 : parseFloat(style[`border${side}Width`]));
+  [[left, top, width, thick[0]], [left + width - thick[1], top, thick[1], height], [left, top + height - thick[2], width, thick[2]], [left, top, thick[3], height]]
+    .forEach((edge, k) => { c.fillStyle = style[["borderTopColor", "borderRightColor", "borderBottomColor", "borderLeftColor"][k]]; c.fillRect(...edge); });
+}
+
+function paintWords(c, style, node) {
+  const range = document.createRange();
+  for (const { index, 0: word } of node.data.matchAll(/\S+/g)) {
+    range.setStart(node, index);
+    range.setEnd(node, index + word.length);
+    const [box] = range.getClientRects();
+    if (box) paintWord(c, style, word, box.left, box.top);
+  }
+}
+
+function paintWord(c, style, word, left, top) {
+  c.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`; // `font` is empty for tabular figures
+  c.fillStyle = style.color;
+  c.fillText(word, left, top + c.measureText(word).fontBoundingBoxAscent);
 }
 
 // An SVG as an image: its styles come from the page, so they are written into a copy.

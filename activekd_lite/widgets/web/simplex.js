@@ -3,16 +3,17 @@ function render({ model, el }) {
   const S = shell({
     model, el, name: "simplex", title: "Probability space",
     hands: "drag: lasso · click, then wheel: zoom · arrows: neighbours · click a corner: other classes",
+    fingers: "tap: select · hold, then drag: lasso · two fingers: zoom · tap a corner: other classes",
     keys: [["drag", "select with a lasso; with Shift, add to the selection"], ["click", "select one image"],
       ["wheel, + −", "zoom, when the panel was clicked; drag with the right button to move; 0 shows all"],
-      ["← ↑ → ↓", "go to the neighbour in that direction"], ["space", "select or drop the ringed image"], ["Esc", "clear the selection"]],
+      ["← ↑ → ↓", "go to the neighbour in that direction"], ["space", "select or drop the ringed image"], ["Esc", "clear the selection"], ...FINGERS],
   });
   const count = S.view("size");
   const L = linked(S, { count, caption: (i) => `image ${i}` });
   const choose = (fields) => S.send("choose", fields), several = S.view("sources").length > 1;
 
   const source = several && S.select("answers", S.view("sources"), S.view("source"), (v) => choose({ source: v }));
-  const share = several && S.slider("→", { min: 0, max: 1, step: 0.02, value: 0, text: (v) => `${Math.round(100 * v)}%` }, place);
+  const share = several && S.slider("→", { min: 0, max: 1, step: 0.02, value: 0, text: (v) => percent(v) }, place);
   const beside = several && S.select("", S.view("sources"), S.view("beside"), (v) => choose({ beside: v }));
   if (several) {
     share.input.setAttribute("aria-label", "from the first to the second set of answers");
@@ -42,7 +43,7 @@ function render({ model, el }) {
     const chosen = t && L.some ? indicesOf(L.chosen, 300) || [] : [];
     const arrows = chosen.map((i) => [from[2 * i], from[2 * i + 1], xy[2 * i], xy[2 * i + 1]]).filter(([x]) => x === x);
     const [a, b] = [S.view("source"), S.view("beside")];
-    left.set({ xy, arrows, title: !t || a === b ? a : t === 1 ? b : `${a} → ${b}, ${Math.round(100 * t)}%` });
+    left.set({ xy, arrows, title: !t || a === b ? a : t === 1 ? b : `${a} → ${b}, ${percent(t)}` });
     left.draw();
     told();
   }
@@ -117,6 +118,11 @@ function addCorners(S, panel) {
     panel.hold(element);
   });
   const close = () => { list.hidden = true; buttons[at].element.focus(); };
+  const place = () => { // over the panel, on the side of its corner
+    const [field, whole] = [panel.field, S.root].map((element) => element.getBoundingClientRect());
+    const room = field.width - list.offsetWidth, left = field.left - whole.left + Math.max(0, [0, room, room / 2][at]);
+    Object.assign(list.style, { top: `${field.top - whole.top}px`, left: `${Math.min(left, whole.width - list.offsetWidth - 8)}px` });
+  };
   const pick = (name) => { close(); S.send("corner", { place: at, name }); };
   function open(k) {
     at = k;
@@ -129,7 +135,7 @@ function addCorners(S, panel) {
       rows.replaceChildren();
       if (!wanted && suggested.length) {
         make("b", "", rows, { textContent: `most confused with ${now}` });
-        for (const [name, share] of suggested) S.button(`${name} (${(100 * share).toFixed(1)}%)`, () => pick(name), { parent: rows });
+        for (const [name, share] of suggested) S.button(`${name} (${percent(share, 1)})`, () => pick(name), { parent: rows });
         make("b", "", rows, { textContent: "all" });
       }
       for (const name of all.slice(0, 60)) S.button(name, () => pick(name), { parent: rows });
@@ -139,6 +145,7 @@ function addCorners(S, panel) {
     search.onkeydown = (event) => { if (event.key === "Enter") rows.querySelector("button")?.click(); };
     fill();
     list.hidden = false;
+    place();
     search.focus();
   }
   list.addEventListener("keydown", (event) => { if (event.key === "Escape") { event.stopPropagation(); close(); } });

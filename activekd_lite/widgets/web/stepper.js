@@ -2,10 +2,11 @@
 function render({ model, el }) {
   const S = shell({
     model, el, name: "stepper", title: "PCoreSet, pick by pick",
-    hands: "space: next pick · P: play · click an image: pick it yourself",
+    hands: "space: next pick · P: play · hover: pictures · pick yourself: click images",
+    fingers: "next: next pick · tap: picture · pick yourself: tap images · two fingers: zoom",
     keys: [["space, →", "next pick"], ["←", "previous pick"], ["Home, End", "first and last step"], ["P", "play or pause"], ["U", "take back your last pick"],
       ["click, Enter", "pick the image under the mouse or the ring (with “pick yourself”)"],
-      ["arrows", "in a panel: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"]],
+      ["arrows", "in a panel: go to the neighbour in that direction"], ["wheel, + −", "zoom, when the panel was clicked; 0 shows all"], ...FINGERS],
   });
   const budget = S.view("budget"), largest = S.view("largest"), unit = S.view("steps"), looks = S.view("looks");
   const start = S.view("start"), xy = S.array("xy"), range = wider(around(xy), 1.1), count = xy.length / 2, band = S.view("band"), moving = !S.calm && count <= DENSE;
@@ -58,18 +59,18 @@ function render({ model, el }) {
     drawCurves(t);
   }
   function drawSide(place, name, side, t) {
-    const own = name === "you", { picks, nearest, radii, why } = own ? mine() : path(name), made = own ? picks.length : at;
+    const own = name === "you", { picks, nearest, radii, why, gaps } = own ? mine() : path(name), made = own ? picks.length : at;
     const following = !own && made < picks.length && !(yours() && place === "left") && t === 1 ? picks[made] : -1;
     const marks = start.map((index) => ({ index, kind: "start" }));
     picks.slice(0, made).forEach((index, k) => marks.push({ index, kind: own ? "own" : "pick", text: k >= made - 9 || made <= 12 ? String(k + 1) : undefined }));
     if (following >= 0) marks.push({ index: following, kind: "next" });
     const radius = made < radii.length ? radii[made] : path("pcoreset").radii[0], title = `${name}: ${made} of ${plural(budget, "pick")}, radius ${radius.toFixed(2)}`;
-    const over = (c, to) => following >= 0 && reach(c, to, following, nearest[made], row(place, at)[following] / unit);
+    const over = (c, to) => following >= 0 && reach(c, to, following, nearest[made], gaps[made]);
     side.panel.set({ xy, range, groups: shades(place, t), looks, marks, over, title, label: `map of ${title}`, onPoint: own ? (i) => (S.send("pick", { index: i }), true) : null });
     side.panel.draw();
     if (t < 1) return;
     side.column.setAttribute("aria-label", name);
-    side.why.textContent = own ? S.view("score") : following >= 0 || made === picks.length ? `${made < picks.length ? "next: " : ""}${why[made]}` : "";
+    side.why.textContent = own ? why[made] || S.view("score") : following >= 0 || made === picks.length ? `${made < picks.length ? "next: " : ""}${why[made]}` : "";
     tiles(S, side.next, following >= 0 ? [{ index: following, caption: "next" }, { index: nearest[made], caption: "nearest" }] : [], { side: 48 });
     tiles(S, side.done, picks.slice(0, made).map((index, k) => ({ index, caption: String(k + 1) })).reverse(), { side: 32, most: following >= 0 ? 4 : 7, onClick: (i) => L.hover(i) });
   }
