@@ -63,7 +63,7 @@ class Domain:
 
 PRETRAINING = Domain(rotation_deg=20, noise=8, clutter=1, radius=(0.5, 0.9), contrast=0.25)
 TARGET = Domain(rotation_deg=25, noise=11, clutter=2, radius=(0.45, 0.9), contrast=0.2)
-HARD = Domain(rotation_deg=35, noise=18, clutter=3, radius=(0.4, 0.9), contrast=0.15)
+HARD = Domain(rotation_deg=30, noise=14, clutter=3, radius=(0.43, 0.9), contrast=0.18)
 SHIFTS = {"easy": PRETRAINING, "today": TARGET, "hard": HARD}
 
 
