@@ -1,14 +1,17 @@
 """The card of a task."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import activekd_lite as akd
 from activekd_lite import cli
 from activekd_lite.analysis import card as cards
+from activekd_lite.analysis.advice import similar_tasks, unlike_the_study
 
 
 def one_hot(answers, num_classes):
@@ -87,3 +90,45 @@ def test_a_card_is_printed_for_any_spelling_of_a_task(shared_cache, capsys):
     assert "student                  linear\n" in out
     assert cli.main(["card", "--dataset", "digits?by=figure"]) == 2
     assert "digits has no setting 'by'" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def studied(small, answers, quick):
+    teacher = akd.teacher.from_logits(answers[0], test=answers[1])
+    card = akd.task_card(small, teacher, train=quick, student="tiny-cnn", device="cpu")
+    cells = {"few": (5, 10.0), "some": (10, 20.0), "many": (20, 30.0)}
+    rows = [
+        card.to_dict() | {"dataset": name, "classes": classes, "gap_points": gap}
+        for name, (classes, gap) in cells.items()
+    ]
+    return card, pd.DataFrame(rows)
+
+
+def test_the_most_similar_task_comes_first(studied):
+    card, table = studied
+    near = replace(card, classes=18, gap_points=29.0)
+    found = similar_tasks(near, table)
+    assert found["dataset"].tolist() == ["many", "some", "few"]
+    assert similar_tasks(replace(card, classes=20, gap_points=30.0), table)["distance"].min() == 0
+    # In one of two numbers that differ, one standard deviation (of the logarithms) away
+    step = np.exp(np.std(np.log([5, 10, 20])))
+    off = similar_tasks(replace(card, classes=10 * step, gap_points=20.0), table)
+    assert off.set_index("dataset")["distance"]["some"] == pytest.approx(np.sqrt(1 / 2))
+
+
+def test_unknown_numbers_are_left_out_of_the_comparison(studied):
+    card, table = studied
+    table = table.assign(imbalance_ratio=[1.0, 2.0, None])
+    unknown = replace(card, classes=10, gap_points=20.0, imbalance_ratio=None)
+    found = similar_tasks(unknown, table)
+    assert found["dataset"].iloc[0] == "some"
+    assert found["distance"].iloc[0] == 0
+    with pytest.raises(ValueError, match="1 tasks were studied"):
+        similar_tasks(card, table[:1])
+
+
+def test_a_task_beyond_the_study_is_named_by_its_numbers(studied):
+    card, table = studied
+    inside = replace(card, classes=10, gap_points=20.0)
+    assert unlike_the_study(inside, table) == {}
+    assert unlike_the_study(replace(inside, classes=40), table) == {"classes": (40, 5, 20)}

@@ -1,7 +1,8 @@
 """Tasks made from the embedded data sets by a spec, such as "shapes?by=figure&classes=8"."""
 
+import contextlib
 import re
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 import torch
@@ -108,24 +109,23 @@ def test_two_spellings_of_a_task_are_one(spec, random):
 
 
 @given(st.text(max_size=30))
-def test_any_text_is_read_or_refused_with_its_value(text):
+def test_any_text_is_read_or_refused(text):
     name = f"shapes?{text}"
-    try:
-        parse(name)
-    except ValueError as error:
-        assert repr(name) in str(error)
+    with contextlib.suppress(ValueError):  # any other error would be a defect
+        assert canonical_name(parse(name).name) == parse(name).name
 
 
 @pytest.mark.parametrize(
     ("written", "name"),
     [
         ("shapes?by=pattern+figure&classes=36&shift=today&noise=0", "shapes"),
-        ("shapes?imbalance=20.0&by=colour+size&noise=0.10", "shapes?by=size+colour&imbalance=20&noise=0.1"),
+        ("shapes?noise=0.10&by=colour+size", "shapes?by=size+colour&noise=0.1"),
+        ("digits?imbalance=20.0&duplicates=0", "digits?imbalance=20"),
         ("digits?pool=1100", "digits"),
         ("digits?classes=5&pool=400", "digits?classes=5&pool=400"),
         ("folder:/my/shapes?by=figure", "folder:/my/shapes?by=figure"),
     ],
-)  # fmt: skip
+)
 def test_defaults_and_order_do_not_matter(written, name):
     assert canonical_name(written) == name
 
@@ -148,7 +148,7 @@ def test_equal_specs_are_one_run_one_folder_and_one_entry_of_a_grid(tmp_path):
 def test_grids_in_yaml_name_tasks(tmp_path):
     path = tmp_path / "grid.yaml"
     path.write_text("datasets:\n  - digits\n  - shapes?classes=8&by=figure\n")
-    assert list(Grid.read(path).datasets) == ["digits", "shapes?by=figure&classes=8"]
+    assert [*Grid.read(path).datasets] == ["digits", "shapes?by=figure&classes=8"]
     path.write_text("datasets: [shapes?by=figure]\n")
     with pytest.raises(ValueError, match=r"a name with \? needs quotes"):
         Grid.read(path)
@@ -210,7 +210,7 @@ def test_class_sizes_fall_geometrically(total, count, ratio):
     smallest = total / sum(ratio ** (i / (count - 1)) for i in range(count))
     assert abs(sizes[-1] - smallest) <= 1
     assert abs(sizes[0] - smallest * ratio) <= 1
-    assert all(a >= b - 1 for a, b in zip(sizes, sizes[1:], strict=False))
+    assert all(a >= b - 1 for a, b in pairwise(sizes))
 
 
 @pytest.mark.parametrize("name", ["shapes?by=pattern&imbalance=8&pool=200", "digits?imbalance=20"])

@@ -111,7 +111,7 @@ class Grid:
         _check_size({name: len(values) for name, values in lists.items()})
         for name, values in lists.items():
             _check_list(name, values)
-        object.__setattr__(self, "datasets", [canonical_name(name) for name in self.datasets])
+        object.__setattr__(self, "datasets", tuple(map(canonical_name, self.datasets)))
         _check_settings({name: getattr(self, name) for name in (*SHARED, *OF_MODEL, "paper")}, "")
         for rule in self.exclude:
             _check_keys(rule, AXES, f"exclude {rule!r}")
