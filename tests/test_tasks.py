@@ -92,7 +92,7 @@ def specs(draw):
     return family, {key: draw(values[key]) for key in sorted(keys)}
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(specs(), st.randoms(use_true_random=False))
 def test_two_spellings_of_a_task_are_one(spec, random):
     family, values = spec
@@ -108,6 +108,7 @@ def test_two_spellings_of_a_task_are_one(spec, random):
     assert sum(task.class_sizes or [1100]) == (task.pool or sum(task.class_sizes or [1100]))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=30))
 def test_any_text_is_read_or_refused(text):
     name = f"shapes?{text}"
@@ -203,6 +204,7 @@ def test_a_task_is_the_same_every_time_and_stored_once(load, tmp_path):
     assert len(load(name, pool_size=20).pool) == 20
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(100, 5000), st.integers(2, 40), st.floats(1, 100))
 def test_class_sizes_fall_geometrically(total, count, ratio):
     sizes = alterations.class_sizes(total, count, ratio)

@@ -36,7 +36,7 @@ def similar_tasks(card: TaskCard, studied: "pd.DataFrame") -> "pd.DataFrame":
     for name, is_ratio in COMPARED.items():
         known, here = _scaled(studied[name], is_ratio), _scaled(card.to_dict()[name], is_ratio)
         spread = np.nanstd(known) if np.isfinite(known).any() else 0.0
-        if spread > 0:
+        if spread > 1e-9:  # otherwise equal in all tasks
             differences.append((known - here) / spread)
     squares = np.square(differences)
     known = np.isfinite(squares)
