@@ -111,7 +111,8 @@ def colours_of_shapes(images: Tensor) -> Tensor:
 def _shapes(spec: TaskSpec, root: Path) -> Dataset:
     """Return the figures of a task, drawn when they are first needed."""
     drawing = TaskSpec("shapes", spec.by, spec.classes, spec.imbalance, spec.shift, pool=spec.pool)
-    suffix = "" if drawing == TaskSpec("shapes") else f"-{digest(asdict(drawing))[:12]}"
+    made_of = asdict(drawing) | {"domain": asdict(shapes.SHIFTS[spec.shift])}
+    suffix = "" if drawing == TaskSpec("shapes") else f"-{digest(made_of)[:12]}"
     parts = _stored(root / f"shapes-v1{suffix}.safetensors", lambda: _draw(drawing))
     data = [parts[f"{part}_{kind}"] for part in ("pool", "test") for kind in ("images", "labels")]
     names = shapes.classes_by(spec.by)[0]
@@ -134,9 +135,9 @@ def _draw(spec: TaskSpec) -> Parts:
     count, seed = SHAPES_PARTS["test"]
     test = alterations.class_sizes(count, spec.num_classes)
     drawn = {"pool": (_sizes(spec), SHAPES_PARTS["pool"][1]), "test": (test, seed)}
-    for part, how in drawn.items():
+    for part, (sizes, seed) in drawn.items():
         domain = shapes.SHIFTS[spec.shift]
-        images, labels = shapes.make_task(spec.by, chosen, *how, domain)
+        images, labels = shapes.make_task(spec.by, chosen, sizes, seed, domain)
         parts |= {f"{part}_images": images, f"{part}_labels": labels}
     return parts
 
