@@ -122,6 +122,7 @@ def test_any_text_is_read_or_refused(text):
         ("shapes?by=pattern+figure&classes=36&shift=today&noise=0", "shapes"),
         ("shapes?noise=0.10&by=colour+size", "shapes?by=size+colour&noise=0.1"),
         ("digits?imbalance=20.0&duplicates=0", "digits?imbalance=20"),
+        ("digits?imbalance=20&pool=364", "digits?imbalance=20"),
         ("digits?pool=1100", "digits"),
         ("digits?classes=5&pool=400", "digits?classes=5&pool=400"),
         ("folder:/my/shapes?by=figure", "folder:/my/shapes?by=figure"),
@@ -188,6 +189,14 @@ def test_impossible_tasks_are_refused_by_name(name, complaint):
     assert repr(name) in str(error.value)
     with pytest.raises(ValueError, match=re.escape(complaint)):
         Grid(datasets=[name])
+
+
+def test_a_spec_made_in_python_has_only_settings_of_its_family():
+    assert TaskSpec("digits", classes=5) == parse("digits?classes=5")
+    with pytest.raises(ValueError, match="digits has no setting 'shift'; choose from classes"):
+        TaskSpec("digits", shift="hard")
+    with pytest.raises(ValueError, match="family = 'dtd'; choose shapes or digits"):
+        TaskSpec("dtd")
 
 
 def test_a_task_is_the_same_every_time_and_stored_once(load, tmp_path):

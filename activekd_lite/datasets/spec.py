@@ -99,6 +99,12 @@ class TaskSpec:
     def _check_names(self) -> None:
         if self.family not in KEYS:
             raise ValueError(f"family = {self.family!r}; choose {' or '.join(KEYS)}")
+        for field in fields(self)[1:]:
+            if field.name not in KEYS[self.family] and getattr(self, field.name) != field.default:
+                known = ", ".join(KEYS[self.family])
+                raise ValueError(
+                    f"{self.family} has no setting {field.name!r}; choose from {known}"
+                )
         for name in self.by:
             if name not in shapes.ATTRIBUTES:
                 raise ValueError(f"by = {name!r}{_choice(name, [*shapes.ATTRIBUTES])}")
@@ -141,9 +147,14 @@ class TaskSpec:
             object.__setattr__(self, key, float(getattr(self, key)))
         if self.classes == self.all_classes:
             object.__setattr__(self, "classes", None)
-        every_digit = self.classes is None and self.imbalance == 1
-        if self.pool == POOL[self.family] and (self.family == "shapes" or every_digit):
+        if self.pool == self._usual_pool():
             object.__setattr__(self, "pool", None)
+
+    def _usual_pool(self) -> int | None:
+        """Return the size of the pool if none is given; None if `digits` does not say."""
+        if self.family == "digits" and self.imbalance > 1:
+            return sum(_largest_digits(self.num_classes, self.imbalance))
+        return POOL[self.family] if self.family == "shapes" or self.classes is None else None
 
     def _check_sizes(self) -> None:
         sizes = self.class_sizes or [DIGITS_PER_CLASS] * self.num_classes
