@@ -1,4 +1,4 @@
-"""The card of a task: a few numbers that say what it is like, computed in seconds."""
+"""The card of a task: a few numbers that say what it is like, computed from one training."""
 
 import os
 from dataclasses import asdict, dataclass
@@ -95,6 +95,8 @@ def task_card(
     device: str | torch.device = "auto",
 ) -> TaskCard:
     """Compute the card of a task: one training, and what the teacher says of the test images.
+
+    It takes about 10 seconds of one core for the embedded data sets, once they are encoded.
 
     It looks at labels that a run would have to ask for, so it describes a task; it is no part of a
     run.
