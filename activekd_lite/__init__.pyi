@@ -15,6 +15,8 @@ from . import vlm as vlm
 from . import widgets as widgets
 from .analysis import metrics as metrics
 from .analysis import statistics as statistics
+from .analysis.card import TaskCard as TaskCard
+from .analysis.card import task_card as task_card
 from .cache import FrozenFeatures as FrozenFeatures
 from .cache import TeacherCache as TeacherCache
 from .course import notebooks as notebooks

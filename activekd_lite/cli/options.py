@@ -15,6 +15,7 @@ from activekd_lite.datasets.embedded import EMBEDDED
 from activekd_lite.datasets.loading import EXAMPLES
 from activekd_lite.datasets.paper import LAYOUTS
 from activekd_lite.datasets.sources import KINDS
+from activekd_lite.datasets.spec import EXAMPLE
 from activekd_lite.experiments.config import TEACHERS, RunConfig
 from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.strategies import STRATEGIES
@@ -22,7 +23,7 @@ from activekd_lite.train_config import LENGTHS, TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
 
 ON_DISK = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
-DATASET = ", ".join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()]) + "."
+DATASET = f"{', '.join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()])}, or a task: '{EXAMPLE}'."
 TEACHER = "Kind of teacher; clap is few-shot and is fitted again in each round."
 STUDENT = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any timm model."
 STRATEGY = f"{', '.join(STRATEGIES)}, or one of scikit-activeml, such as skactiveml:TypiClust."

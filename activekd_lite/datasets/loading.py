@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from activekd_lite.datasets.embedded import EMBEDDED
+from activekd_lite.datasets.embedded import EMBEDDED, load_task
 from activekd_lite.datasets.paper import LAYOUTS
 from activekd_lite.datasets.sources import KINDS, find, short_name
+from activekd_lite.datasets.spec import EXAMPLE, parse
 from activekd_lite.pool import Dataset, Oracle, make_dataset
 from activekd_lite.utils.images import SIDE, read_images
 from activekd_lite.utils.seeding import generator
@@ -36,7 +37,8 @@ def load_dataset(
     Parameters
     ----------
     name
-        An embedded data set ("digits" or "shapes"), one of the paper's eleven (`LAYOUTS`), or a
+        An embedded data set ("digits" or "shapes"), a task made from one ("shapes?by=figure", see
+        `docs/tasks.md`), one of the paper's eleven (`LAYOUTS`), or a
         source such as "folder:/my/images": a prefix of `sources.KINDS` and what its file says, or
         "torchvision:CIFAR10". `docs/data-and-models.md` lists all of them.
     root
@@ -60,15 +62,15 @@ def load_dataset(
     Raises
     ------
     ValueError
-        For an unknown name, unreadable images, or a `pool_size` larger than the pool.
+        For an unknown name or setting, unreadable images, or a `pool_size` larger than the pool.
     FileNotFoundError
         For missing files.
     ImportError
         If "hf:" lacks its package (`pip install -e '.[hf]'`).
     """
     check_name(name)
-    if name in EMBEDDED:
-        return _subset(EMBEDDED[name](Path(cache_root)), pool_size, pool_seed, pool_shots)
+    if spec := parse(name):
+        return _subset(load_task(spec, Path(cache_root)), pool_size, pool_seed, pool_shots)
     choose = partial(
         subset_indices, pool_size=pool_size, pool_seed=pool_seed, pool_shots=pool_shots
     )
@@ -88,8 +90,14 @@ def load_dataset(
 
 def check_name(name: str) -> None:
     """Raise ValueError unless `name` is of a known kind. Whether the files exist is not checked."""
-    if name in EMBEDDED or name in LAYOUTS:
+    if parse(name) or name in LAYOUTS:
         return
+    family = name.partition("?")[0]
+    if family != name and family in LAYOUTS:
+        raise ValueError(
+            f"data set {name!r}: only {' and '.join(EMBEDDED)} take settings, as in {EXAMPLE!r}; "
+            f"write {family!r}"
+        )
     prefix, colon, where = name.partition(":")
     if not colon or prefix not in EXAMPLES:
         raise ValueError(

@@ -11,6 +11,7 @@ from pathlib import Path
 from activekd_lite.datasets import csv_file, folder, huggingface
 from activekd_lite.datasets.paper import LAYOUTS, from_layout
 from activekd_lite.datasets.source import Source
+from activekd_lite.datasets.spec import canonical_name
 
 
 @dataclass(frozen=True)
@@ -50,4 +51,4 @@ def find(name: str, root: str | os.PathLike) -> Source:
 def short_name(name: str) -> str:
     """Return a data set's name in results, such as "cats" for "folder:/my/cats"."""
     prefix, _, where = name.partition(":")
-    return KINDS[prefix].name(where) if prefix in KINDS else where or prefix
+    return KINDS[prefix].name(where) if prefix in KINDS else canonical_name(where or prefix)

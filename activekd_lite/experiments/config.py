@@ -11,6 +11,7 @@ import torch
 
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets.loading import load_dataset
+from activekd_lite.datasets.spec import canonical_name
 from activekd_lite.few_shot import ClapConfig, ClapTeacher
 from activekd_lite.loop import run_active_learning
 from activekd_lite.pool import Dataset
@@ -86,6 +87,7 @@ class RunConfig:
     clap: ClapConfig = field(default_factory=ClapConfig)
 
     def __post_init__(self):
+        object.__setattr__(self, "dataset", canonical_name(self.dataset))
         _check_teacher(self.teacher, (*TEACHERS, None))
         for name in ("seed", "shots"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))

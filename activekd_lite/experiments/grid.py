@@ -13,6 +13,7 @@ import yaml
 
 from activekd_lite.datasets.loading import check_name
 from activekd_lite.datasets.sources import short_name
+from activekd_lite.datasets.spec import canonical_name
 from activekd_lite.experiments.config import PAPER_SEEDS, RunConfig, paper_strategies
 from activekd_lite.few_shot import ClapConfig
 from activekd_lite.runs.preflight import check_selection_source, check_start
@@ -110,6 +111,7 @@ class Grid:
         _check_size({name: len(values) for name, values in lists.items()})
         for name, values in lists.items():
             _check_list(name, values)
+        object.__setattr__(self, "datasets", tuple(map(canonical_name, self.datasets)))
         _check_settings({name: getattr(self, name) for name in (*SHARED, *OF_MODEL, "paper")}, "")
         for rule in self.exclude:
             _check_keys(rule, AXES, f"exclude {rule!r}")
@@ -211,13 +213,16 @@ class Grid:
         distill = planned.config.teacher is not None
         values = asdict(planned.config) | {"distill": distill, "teacher": planned.teacher}
         return any(
-            all(values[axis] in _as_list(excluded) for axis, excluded in rule.items())
+            all(values[axis] in _excluded(axis, named) for axis, named in rule.items())
             for rule in self.exclude
         )
 
 
-def _as_list(value: object) -> Sequence:
-    return value if isinstance(value, list | tuple) else [value]
+def _excluded(axis: str, value: object) -> Sequence:
+    """Return the values of an axis that a rule names, one or a list of them."""
+    values = value if isinstance(value, list | tuple) else [value]
+    named = axis == "dataset"
+    return [canonical_name(v) if named and isinstance(v, str) else v for v in values]
 
 
 def _drop_none(settings: Mapping) -> dict:
@@ -288,7 +293,8 @@ def _read_yaml(path: Path) -> object:
             f"{path} cannot be read as YAML: lists or mappings are nested too deeply"
         ) from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: not UTF-8, or an impossible date
-        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
+        hint = "; in [ ] and { }, a name with ? needs quotes" if "got '?'" in str(error) else ""
+        raise ValueError(f"{path} cannot be read as YAML: {error}{hint}") from error
 
 
 def _check_size(lengths: Mapping[str, int]) -> None:
@@ -309,6 +315,7 @@ def _check_list(name: str, values: Sequence) -> None:
             raise ValueError(f"{name}: {value!r}, but {needed} are needed")
         if name == "datasets":
             check_name(value)
+            value = canonical_name(value)
         if repr(value) in seen:  # by repr, since a mapping cannot be in a set
             raise ValueError(f"{name}: {value!r} is repeated; give each value once")
         seen.add(repr(value))
