@@ -31,7 +31,10 @@ def fingerprints(data):
     return data.pool.fingerprint(), data.oracle.fingerprint(), data.test.fingerprint()
 
 
-# What version 0.2 loaded, on x86-64.
+# What version 0.2 loaded. Drawing rounds differently on other processors.
+SAME_PROCESSOR = pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="the sums are those of AVX-512"
+)
 DIGITS = (
     "8876192023d662a8dbd84a6cec297a93cf520ecaaecd1c71ec191709ef473562",
     "b360953e6a0f5fc2f456c271961aaba4672d6dc6ff6a0e30fd6dfda6bc6e6a57",
@@ -56,10 +59,12 @@ def test_digits_are_bit_equal_to_those_before_specs():
     assert fingerprints(akd.load_dataset("digits?classes=10&pool=1100")) == DIGITS
 
 
+@SAME_PROCESSOR
 def test_drawn_shapes_are_bit_equal_to_those_before_specs():
     assert images_sha256(shapes.make_shapes(40, seed=0)[0]) == FIRST_SHAPES
 
 
+@SAME_PROCESSOR
 @pytest.mark.slow
 def test_shapes_are_bit_equal_to_those_before_specs(shared_cache):
     assert fingerprints(akd.load_dataset("shapes", cache_root=shared_cache)) == SHAPES
