@@ -378,7 +378,9 @@ class SimplexExplorer(Explorer):
         if corner not in names:
             return []
         place = names.index(corner)
-        mean = probs[torch.from_numpy(self._predicted[self.source]) == place].mean(dim=0).nan_to_num(0)
+        mean = (
+            probs[torch.from_numpy(self._predicted[self.source]) == place].mean(dim=0).nan_to_num(0)
+        )
         mean[place] = -1
         best = mean.topk(min(SUGGESTED, len(names) - 1))
         return [
