@@ -80,7 +80,7 @@ def _plan(
     distilled: bool,
     last_round: bool = False,
 ) -> list[Batch]:
-    """Draw a labelled batch for each step, followed by an unlabelled one if the student needs it."""
+    """Draw a labelled batch for each step, followed by an unlabelled one if it is needed."""
     labeled, rest = state.labeled_indices, state.unlabeled_indices
     rest = rest if len(rest) else labeled
     steps, size = config.steps_for(len(labeled), len(rest), last_round), config.batch_size
