@@ -49,10 +49,8 @@ def measure(teacher, ce, kd, labels, kd_weight):
 
 def rows_of(dataset, student, seed, rounds, cache):
     inputs, _ = load(dataset, student, cache)
-    state, heads = (
-        random_state(inputs.data, seed, rounds),
-        train(dataset, student, seed, rounds, akd.TrainConfig(), cache),
-    )
+    state = random_state(inputs.data, seed, rounds)
+    heads = train(dataset, student, seed, rounds, akd.TrainConfig(), cache)
     teacher, truth = (
         inputs.teacher.probs().double(),
         inputs.data.oracle.label(torch.arange(len(inputs.data.pool))),
