@@ -350,7 +350,9 @@ def test_radii_lie_where_the_balls_were_measured(probs):
     assert [t.y[1] / t.x[1] for t in lines] == pytest.approx([1, 0.3])
     shown = [t for t in figure.data if t.mode == "markers"]
     places = sorted(xy for t in shown for xy in zip(t.x, t.y, strict=True))
-    assert places == sorted(zip(found.parts.teacher_radius, found.parts.student_radius))
+    assert places == sorted(
+        zip(found.parts.teacher_radius, found.parts.student_radius, strict=True)
+    )
     assert f"{found.ratio:.2f}" in figure.alt
     with pytest.raises(ValueError, match="no ball has enough images"):
         plots.ball_shrinkage(metrics.ball_shrinkage(probs, probs, labels, least=99), NAMES)
