@@ -10,12 +10,12 @@ and its purpose. So an interrupted run resumes after its last complete round, wi
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from activekd_lite.cache import FrozenFeatures
+from activekd_lite.calibration import fit_temperature, tempered
 from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.runs.folder import RunFolder
 from activekd_lite.runs.preflight import check_query
@@ -173,7 +173,7 @@ def _one_round(
     clock.lap("train")
 
     # Predict the pool and the test set.
-    predictions, tested = _predict(run, net)
+    predictions, tested, temperature = _predict(run, net, state)
     clock.lap("predict")
 
     # Choose the next images.
@@ -195,6 +195,7 @@ def _one_round(
         seconds=clock.seconds,
         peak_memory_bytes=peak_memory_bytes(run.bank.device),
         device=device_name(run.bank.device),
+        calibration_temperature=temperature,
         **_scores(run, state, predictions, tested, teacher),
     )
     if on_student:
@@ -206,13 +207,21 @@ def _one_round(
     return record, net, state
 
 
-def _predict(run: Run, net: DualHeadStudent) -> tuple[Predictions, Predictions]:
-    """Return the student's predictions for the pool and for the test set."""
-    distilled = run.teacher is not None
-    how: dict[str, Any] = {"precision": run.train.precision, "distilled": distilled}
-    pool = predict(net, run.bank.centers(), **run.train.mixing(distilled), **how)
-    mixing = run.train.mixing(distilled, evaluation=True)
-    return pool, predict(net, run.test_inputs, **mixing, **how)
+def _predict(
+    run: Run, net: DualHeadStudent, state: LabelState
+) -> tuple[Predictions, Predictions, float | None]:
+    """Return the predictions for the pool and for the test set, and the latter's temperature."""
+    distilled, how = run.teacher is not None, {"precision": run.train.precision}
+    centers, mixing = run.bank.centers(), run.train.mixing(distilled)
+    pool = predict(net, centers, **mixing, **how)
+    tested_mixing = run.train.mixing(distilled, evaluation=True)
+    tested = predict(net, run.test_inputs, **tested_mixing, **how)
+    if not run.train.calibrate:
+        return pool, tested, None
+    seen = pool if mixing == tested_mixing else predict(net, centers, **tested_mixing, **how)
+    labeled = state.labeled_indices
+    temperature = fit_temperature(seen.probs[labeled], state.labels[labeled])
+    return pool, replace(tested, probs=tempered(tested.probs, temperature)), temperature
 
 
 def _scores(
@@ -223,7 +232,7 @@ def _scores(
     teacher: Teacher | None,
 ) -> dict:
     """Return the fields of a record that are measured before the next labels are known."""
-    labels, taught = run.data.test.labels, test_answers(teacher)
+    labels, taught, kd_probs = run.data.test.labels, test_answers(teacher), tested.kd_probs
     unlabeled, labeled = state.unlabeled_indices, state.labeled_indices
     return {
         "accuracy_pct": accuracy_pct(tested.probs, labels),
@@ -233,7 +242,7 @@ def _scores(
         ),
         "teacher_accuracy_pct": None if taught is None else accuracy_pct(taught, labels),
         "ce_accuracy_pct": accuracy_pct(tested.ce_probs, labels),
-        "kd_accuracy_pct": accuracy_pct(tested.kd_probs, labels) if teacher else None,
+        "kd_accuracy_pct": None if kd_probs is None else accuracy_pct(kd_probs, labels),
         **class_balance("label", state.labels[labeled], run.data.pool.num_classes),
     }
 

@@ -1,8 +1,17 @@
 """The loss of the dual-head student (DHO, arXiv:2505.07675), weighted as in ActiveKD
 (arXiv:2506.00910)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+DISTILL_ON = ("both", "labeled", "unlabeled")  # the images whose teacher's answers are learned
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Shift and scale each row of logits (B, C) to mean 0 and standard deviation 1."""
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / centred.square().mean(dim=1, keepdim=True).sqrt().clamp(min=1e-6)
 
 
 def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
@@ -15,19 +24,24 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
 
 
-def dual_head_loss(
-    ce_logits: Tensor,
-    labels: Tensor,
-    kd_labeled: Tensor,
-    teacher_labeled: Tensor,
-    kd_unlabeled: Tensor,
-    teacher_unlabeled: Tensor,
+def distillation_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labeled_count: int,
+    *,
+    on: str = "both",
     temperature: float = 2.0,
+    standardize: bool = False,
 ) -> Tensor:
-    """0.5 CE(ce_head, labels) + 0.5 [KL_T on the labelled batch + KL_T on the unlabelled batch].
+    """KL_T on the labelled images + KL_T on the unlabelled ones, or one of the two.
 
-    ce_logits: (B, C) of the labelled batch, labels: (B,); the four others (B, C).
+    Both logits (B, C), the `labeled_count` labelled images first. on: see DISTILL_ON.
+    standardize: compare `standardized` logits (arXiv:2403.01427): the student learns the order and
+    the relative gaps of the teacher's logits, not their size.
     """
-    on_labeled = tempered_kl(kd_labeled, teacher_labeled, temperature)
-    on_unlabeled = tempered_kl(kd_unlabeled, teacher_unlabeled, temperature)
-    return 0.5 * F.cross_entropy(ce_logits, labels) + 0.5 * (on_labeled + on_unlabeled)
+    if standardize:
+        student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
+    split = (logits.split(labeled_count) for logits in (student_logits, teacher_logits))
+    pairs = list(zip(*split, strict=True))  # of the labelled images, of the unlabelled ones
+    used = {"both": pairs, "labeled": pairs[:1], "unlabeled": pairs[1:]}[on]
+    return torch.stack([tempered_kl(*pair, temperature) for pair in used]).sum()

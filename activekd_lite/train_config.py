@@ -7,12 +7,20 @@ from typing import Any
 
 import torch
 
+from activekd_lite.losses import DISTILL_ON
 from activekd_lite.utils.checks import check_whole_valued
 from activekd_lite.utils.device import resolve_precision
 from activekd_lite.utils.schedules import check_schedule, lr_factor
 
 LENGTHS = ("steps", "passes", "pool_passes")  # one of them sets the length of a round
 SAMPLING = ("replacement", "passes")
+CHOICES = {
+    "labeled_sampling": SAMPLING,
+    "unlabeled_sampling": SAMPLING,
+    "heads": ("dual", "single"),
+    "distill_on": DISTILL_ON,
+}
+MIXING = ("kd_weight", "beta", "eval_kd_weight", "eval_beta")  # how two heads are mixed
 POSITIVE = (*LENGTHS, "last_round_pool_passes", "batch_size", "lr", "temperature", "beta")
 
 
@@ -32,8 +40,15 @@ class TrainConfig:
     Optimisation
         lr: the largest learning rate. warmup: share of the steps. schedule: see `lr_factor`.
     Distillation
-        temperature: of the loss. kd_weight, beta: see `students.mix_heads`. eval_kd_weight,
-        eval_beta: the same on the test set, if they differ.
+        heads: "dual", one head for labels and one for the teacher, or "single", one for both.
+        distill_on: the images whose teacher's answers are learned. "labeled" alone leaves the
+        others out of the batches. kd_loss_weight: of the distillation loss; cross-entropy has the
+        rest of 1. temperature, standardize_logits: see `losses.distillation_loss`. kd_weight, beta:
+        see `students.mix_heads`. eval_kd_weight, eval_beta: the same on the test set, if they
+        differ. These four need two heads.
+    Calibration
+        calibrate: temper the probabilities of the test set, see `calibration.fit_temperature`.
+        Training, selection and accuracy stay the same.
     Student
         pretrained: see `students.build_student`. precision: "float32", "bfloat16", "float16", or
         "auto" (bfloat16 on CUDA, else float32). compile: use torch.compile; needs a C++ compiler
@@ -53,11 +68,16 @@ class TrainConfig:
     weight_decay: float = 0.01
     warmup: float = 0.1
     schedule: str = "linear"
+    heads: str = "dual"
+    distill_on: str = "both"
+    kd_loss_weight: float = 0.5
     temperature: float = 2.0
+    standardize_logits: bool = False
     kd_weight: float = 0.5
     beta: float = 1.0
     eval_kd_weight: float | None = None
     eval_beta: float | None = None
+    calibrate: bool = False
     pretrained: bool | str = True
     precision: str = "auto"
     compile: bool = False
@@ -66,9 +86,10 @@ class TrainConfig:
         check_whole_valued(self, "steps", "batch_size")
         self._check_ranges()
         self._check_lengths()
-        for name in ("labeled_sampling", "unlabeled_sampling"):
-            if (value := getattr(self, name)) not in SAMPLING:
-                raise ValueError(f"{name} = {value!r}; choose 'replacement' or 'passes'")
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                raise ValueError(f"{name} = {value!r}; choose {' or '.join(map(repr, allowed))}")
+        self._check_distillation()
         check_schedule(self.schedule, self.warmup)
         resolve_precision(self.precision, torch.device("cpu"), "bfloat16")
         if not isinstance(self.pretrained, bool):
@@ -83,6 +104,21 @@ class TrainConfig:
                 raise ValueError(f"{name} = {value} must lie between 0 and 1")
         if self.weight_decay < 0:
             raise ValueError(f"weight_decay = {self.weight_decay} must not be negative")
+
+    def _check_distillation(self) -> None:
+        if not 0 < self.kd_loss_weight < 1:
+            raise ValueError(
+                f"kd_loss_weight = {self.kd_loss_weight} must lie between 0 and 1, both excluded; "
+                "to train without distillation, run without a teacher"
+            )
+        defaults = {name: type(self).__dataclass_fields__[name].default for name in MIXING}
+        changed = {k: v for k in MIXING if (v := getattr(self, k)) != defaults[k]}
+        if self.heads == "single" and changed:
+            name, value = next(iter(changed.items()))
+            raise ValueError(
+                f"{name} = {value} mixes two heads, but heads = 'single' has one; leave {name} at "
+                f"{defaults[name]}, or choose heads = 'dual'"
+            )
 
     def _check_lengths(self) -> None:
         if self.passes is not None and self.pool_passes is not None:
@@ -113,12 +149,17 @@ class TrainConfig:
         return lr_factor(self.schedule, step, steps, self.warmup)
 
     def mixing(self, distilled: bool, evaluation: bool = False) -> dict[str, Any]:
-        """Return kd_weight and beta for `predict`; kd_weight is 0 without distillation."""
+        """Return how `predict` mixes the heads; kd_weight is 0 without a trained kd head."""
         kd_weight, beta = self.kd_weight, self.beta
+        distilled = distilled and self.heads == "dual"
         if evaluation:
             kd_weight = kd_weight if self.eval_kd_weight is None else self.eval_kd_weight
             beta = beta if self.eval_beta is None else self.eval_beta
-        return {"kd_weight": kd_weight if distilled else 0.0, "beta": beta}
+        return {
+            "kd_weight": kd_weight if distilled else 0.0,
+            "beta": beta,
+            "distilled": distilled,
+        }
 
 
 def with_length(changes: Mapping) -> dict:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.banks import FeatureBank, ViewBank, check_features, make_bank
-from activekd_lite.losses import dual_head_loss
+from activekd_lite.losses import distillation_loss
 from activekd_lite.pool import LabelState, Pool, Predictions
 from activekd_lite.students import DualHeadStudent, build_student, mix_heads
 from activekd_lite.teacher import Teacher
@@ -80,7 +80,7 @@ def _plan(
     distilled: bool,
     last_round: bool = False,
 ) -> list[Batch]:
-    """Draw a labelled batch for each step, followed by an unlabelled one of the same size."""
+    """Draw a labelled batch for each step, followed by an unlabelled one if it is needed."""
     labeled, rest = state.labeled_indices, state.unlabeled_indices
     rest = rest if len(rest) else labeled
     steps, size = config.steps_for(len(labeled), len(rest), last_round), config.batch_size
@@ -90,7 +90,7 @@ def _plan(
         labeled = labeled[torch.arange(len(rest)) % len(labeled)]  # passes are over the pool
     draw = generator(seed, "labelled batches")
     batches = draw_batches(labeled, view_count, steps, size, config.labeled_sampling, draw)
-    if not distilled:
+    if not distilled or config.distill_on == "labeled":
         return batches
     draw = generator(seed, "unlabelled batches")
     unlabeled = draw_batches(rest, view_count, steps, size, config.unlabeled_sampling, draw)
@@ -123,23 +123,37 @@ def _train(
         with autocast(device, precision):
             parts = [forward(part) for part in batches]
         ce, kd = (torch.cat(heads).float() for heads in zip(*parts, strict=True))
-        if teacher is None:
-            loss = supervised = F.cross_entropy(ce, labels)
-        else:
-            known, unknown = teacher.logits(index, view).to(device).split(labeled)
-            of_labeled, of_unlabeled = kd.split(labeled)
-            loss = dual_head_loss(
-                ce[:labeled], labels, of_labeled, known, of_unlabeled, unknown, config.temperature
-            )
-            supervised = F.cross_entropy(ce[:labeled].detach(), labels)
-            losses[step, 1] = 2 * loss.detach() - supervised  # loss = (supervised + distilled) / 2
-        losses[step, 0] = supervised.detach()
+        taught = None if teacher is None else teacher.logits(index, view).to(device)
+        loss, losses[step] = _losses(ce, kd, labels, taught, config)
         optimiser.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimiser)
         scaler.update()
         schedule.step()
     return losses.cpu()
+
+
+def _losses(
+    ce: Tensor, kd: Tensor, labels: Tensor, taught: Tensor | None, config: TrainConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the loss of a step, and its parts (2,): cross-entropy and distillation.
+
+    ce, kd, taught: logits (B, C) of the two heads and the teacher, the labelled images first.
+    """
+    supervised = F.cross_entropy(ce[: len(labels)], labels)
+    if taught is None:
+        return supervised, torch.stack([supervised.detach(), torch.zeros_like(supervised)])
+    distilled = distillation_loss(
+        ce if config.heads == "single" else kd,
+        taught,
+        len(labels),
+        on=config.distill_on,
+        temperature=config.temperature,
+        standardize=config.standardize_logits,
+    )
+    weight = config.kd_loss_weight
+    loss = (1 - weight) * supervised + weight * distilled
+    return loss, torch.stack([supervised, distilled]).detach()
 
 
 def _bar(bank: Bank, plan: Sequence[Batch], progress: bool) -> tqdm:

@@ -1,13 +1,17 @@
 """The benchmarks run, and the alternatives that they compare compute the same thing."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 import activekd_lite as akd
+from activekd_lite.banks import make_bank
 
+DISTILLED = ("distilled", "ball_shrinkage", "switches")
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
@@ -15,7 +19,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("online", "views", "cache", "selection", "busy"):
+    for name in ("online", "views", "cache", "selection", "busy", *DISTILLED):
         sys.modules.pop(name, None)
 
 
@@ -109,3 +113,53 @@ def test_busy_measures_quiet_and_beside_others(scripts, shared_cache, monkeypatc
 def quick_run(original):
     quick = {"rounds": 1, "query_size": 3, "train": akd.TrainConfig(steps=2, batch_size=4)}
     return lambda data, teacher, **options: original(data, teacher, **options | quick)
+
+
+@pytest.fixture
+def distilled(scripts, small, teacher, monkeypatch):
+    """The module `distilled`, with the small data set in the place of every other one."""
+    import ball_shrinkage
+    import distilled
+    import switches
+
+    bank = make_bank(small.pool, "tiny-cnn", teacher.views, torch.device("cpu"))
+    inputs = SimpleNamespace(data=small, teacher=teacher, features=None)
+    for module in (distilled, ball_shrinkage, switches):
+        monkeypatch.setattr(module, "load", lambda *names: (inputs, bank))
+    return distilled
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_a_round_of_random_selection_is_trained_as_in_a_run(
+    distilled, small, teacher, quick, tmp_path, monkeypatch, calibrate
+):
+    import switches
+
+    monkeypatch.setattr(switches, "ROUNDS", 2)
+    config = replace(quick, calibrate=calibrate)
+    how = {"rounds": 2, "query_size": 10, "seed": 4, "progress": False, "device": "cpu"}
+    run = akd.run_active_learning(small, teacher, strategy="random", train=config, **how)
+    for _ in range(2):  # trained, then read
+        found = switches.after_random("small", "tiny-cnn", 4, config, True, str(tmp_path))
+        last = run.records[-1]
+        assert found == (last.accuracy_pct, last.calibration_error_pct)
+    assert len(list(tmp_path.rglob("*.pt"))) == 1
+
+
+def test_the_scripts_on_distillation_run(distilled, tmp_path, monkeypatch, capsys, quick):
+    import ball_shrinkage
+    import switches
+
+    monkeypatch.setattr(akd, "TrainConfig", lambda **changes: replace(quick, **changes))
+    words = f"x --datasets small --student tiny-cnn --seeds 0 1 --cache {tmp_path}".split()
+    monkeypatch.setattr(sys, "argv", [*words, "--rounds", "0"])
+    ball_shrinkage.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[2:4] for line in lines[2:]] == [
+        [w, part] for w in ("0.25", "0.5", "0.75") for part in ("labelled", "unlabelled")
+    ]
+    some = ["default", "kd_weight = 0.25", "no teacher"]
+    monkeypatch.setattr(sys, "argv", [*words, "--only", *some])
+    switches.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == some

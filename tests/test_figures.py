@@ -60,7 +60,9 @@ def every_figure(probs, xy, images, comparisons):
             "n": [5, 1],
         }
     )
+    parts = metrics.ball_shrinkage(probs, probs.flip(0), torch.arange(60) % 4, least=2)
     return {
+        "ball_shrinkage": plots.ball_shrinkage(parts, NAMES),
         "simplex": plots.simplex(
             probs, [0, "dog", "rest"], NAMES, images=images, picks={"first": [0, 1]}
         ),
@@ -338,6 +340,22 @@ def test_first_counts_show_firsts_and_ties():
     assert [list(bar.x) for bar in figure.data] == [[3, 0], [1, 1]]
     assert figure.layout.shapes[0].x0 == 2  # 4 comparisons, 2 strategies
     assert "a 3 of 4, tied in 1" in figure.alt
+
+
+def test_radii_lie_where_the_balls_were_measured(probs):
+    labels = torch.arange(60) % 4
+    found = metrics.ball_shrinkage(probs, probs.square(), labels, least=2)
+    figure = plots.ball_shrinkage(found, NAMES, kd_weight=0.3)
+    lines = [t for t in figure.data if t.mode == "lines"]
+    assert [t.y[1] / t.x[1] for t in lines] == pytest.approx([1, 0.3])
+    shown = [t for t in figure.data if t.mode == "markers"]
+    places = sorted(xy for t in shown for xy in zip(t.x, t.y, strict=True))
+    assert places == sorted(
+        zip(found.parts.teacher_radius, found.parts.student_radius, strict=True)
+    )
+    assert f"{found.ratio:.2f}" in figure.alt
+    with pytest.raises(ValueError, match="no ball has enough images"):
+        plots.ball_shrinkage(metrics.ball_shrinkage(probs, probs, labels, least=99), NAMES)
 
 
 def test_picks_lie_above_points_that_webgl_draws():

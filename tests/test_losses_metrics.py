@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.cluster import KMeans
 
-from activekd_lite import losses
+from activekd_lite import calibration, losses
 from activekd_lite.analysis import metrics
 
 
@@ -25,14 +25,52 @@ def test_tempered_kl_is_the_definition(temperature):
     assert losses.tempered_kl(teacher, teacher, temperature) == pytest.approx(0, abs=1e-12)
 
 
-def test_dual_head_loss_weighs_its_three_parts():
+def test_distillation_is_the_sum_over_the_images_it_is_on():
     g = torch.Generator().manual_seed(0)
-    ce, kl, tl, ku, tu = torch.randn(5, 6, 4, generator=g)
-    y = torch.tensor([0, 1, 2, 3, 0, 1])
-    parts = 0.5 * F.cross_entropy(ce, y) + 0.5 * (
-        losses.tempered_kl(kl, tl, 3.0) + losses.tempered_kl(ku, tu, 3.0)
+    student, teacher = torch.randn(2, 10, 4, generator=g)
+    labeled, unlabeled = (
+        losses.tempered_kl(student[rows], teacher[rows], 3.0) for rows in (slice(6), slice(6, 10))
     )
-    torch.testing.assert_close(losses.dual_head_loss(ce, y, kl, tl, ku, tu, 3.0), parts)
+    expected = {"both": labeled + unlabeled, "labeled": labeled, "unlabeled": unlabeled}
+    for on in losses.DISTILL_ON:
+        found = losses.distillation_loss(student, teacher, 6, on=on, temperature=3.0)
+        torch.testing.assert_close(found, expected[on])
+
+
+def test_standardized_logits_forget_shift_and_size():
+    g = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 4, generator=g, dtype=torch.float64)
+    z = losses.standardized(teacher)
+    torch.testing.assert_close(z.numpy(), stats.zscore(teacher.numpy(), axis=1))
+    assert losses.standardized(torch.ones(2, 3)).eq(0).all()  # no division by 0
+    loss, moved, raw = (
+        losses.distillation_loss(s, teacher, 3, standardize=on)
+        for s, on in ((student, True), (7 * student - 2, True), (student, False))
+    )
+    torch.testing.assert_close(loss, moved)
+    assert not torch.isclose(loss, raw)
+    by_hand = sum(
+        losses.tempered_kl(losses.standardized(student[p]), z[p]) for p in (slice(3), slice(3, 6))
+    )
+    torch.testing.assert_close(loss, by_hand)
+
+
+@pytest.mark.parametrize("true_temperature", [0.4, 1.0, 2.5])
+def test_a_temperature_is_found_again(true_temperature):
+    g = torch.Generator().manual_seed(0)
+    probs = torch.randn(20_000, 5, generator=g).mul(1.5).softmax(dim=1).double()
+    drawn = calibration.tempered(probs, true_temperature)
+    labels = torch.multinomial(drawn, 1, generator=g).flatten()
+    assert calibration.fit_temperature(probs, labels) == pytest.approx(true_temperature, rel=0.05)
+    assert torch.equal(drawn.argsort(dim=1), probs.argsort(dim=1))
+    torch.testing.assert_close(drawn.sum(dim=1), torch.ones(20_000).double())
+
+
+def test_labels_that_are_all_right_do_not_make_a_student_certain():
+    probs = torch.tensor([[0.9, 0.06, 0.04]]).repeat(9, 1)
+    labels = torch.zeros(9, dtype=torch.int64)
+    found = calibration.tempered(probs, calibration.fit_temperature(probs, labels))
+    assert found[0, 0] == pytest.approx(9.5 / 10, abs=0.01)  # Jeffreys: (9 + 1/2) / (9 + 1)
 
 
 def test_accuracy_and_calibration_by_hand():
@@ -313,3 +351,41 @@ def test_same_errors_by_hand():
         metrics.same_error_pct(one, two, labels) == metrics.same_error_pct(two, one, labels) == 75
     )
     assert np.isnan(metrics.same_error_pct(one, labels, labels))
+
+
+@pytest.fixture
+def two_balls():
+    """Answers 0 and 1 of a teacher, 12 images each, the first with labels 0 and 2: (24, 3)."""
+    g = torch.Generator().manual_seed(0)
+    noise = 0.05 * torch.rand(24, 3, generator=g, dtype=torch.float64)
+    centers = torch.tensor([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2]]).double().repeat_interleave(12, dim=0)
+    probs = centers + noise
+    labels = torch.tensor([0] * 6 + [2] * 6 + [1] * 12)
+    return probs / probs.sum(dim=1, keepdim=True), labels
+
+
+@pytest.mark.parametrize("kd_weight", [0.2, 0.5, 0.8])
+def test_an_ideal_student_shrinks_and_splits_the_balls(two_balls, kd_weight):
+    teacher, labels = two_balls
+    student = kd_weight * teacher + (1 - kd_weight) * F.one_hot(labels, 3)
+    found = metrics.ball_shrinkage(teacher, student, labels, least=6)
+    parts = found.parts
+    kinds = parts[["answer", "label", "images"]].to_numpy().tolist()
+    assert kinds == [[0, 0, 6], [0, 2, 6], [1, 1, 12]]
+    assert found.ratio == pytest.approx(kd_weight)
+    assert parts["ratio"].to_list() == pytest.approx([kd_weight] * 3)
+    assert parts["implied_lambda"].to_list() == pytest.approx([1 - kd_weight] * 3)
+    assert parts["shift"].to_list() == pytest.approx([1 - kd_weight] * 3)
+    assert parts["student_apart"].to_list() == [None, True, None]
+    assert (found.split_share, found.teacher_split_share) == (1, 0)
+
+
+def test_a_copy_of_the_teacher_neither_shrinks_nor_splits(two_balls):
+    teacher, labels = two_balls
+    found = metrics.ball_shrinkage(teacher, teacher, labels, least=6)
+    assert found.ratio == 1
+    assert found.parts["shift"].abs().max() == 0
+    assert found.split_share == found.teacher_split_share == 0
+    nothing = metrics.ball_shrinkage(teacher, teacher, labels, least=13)
+    assert len(nothing.parts) == 0
+    assert np.isnan([nothing.ratio, nothing.split_share, nothing.teacher_split_share]).all()

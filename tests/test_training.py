@@ -1,11 +1,13 @@
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import combinations
 
 import pytest
 import torch
 
 import activekd_lite as akd
 from activekd_lite.banks import ViewBank
-from activekd_lite.losses import tempered_kl
+from activekd_lite.calibration import tempered
+from activekd_lite.losses import DISTILL_ON, tempered_kl
 from activekd_lite.training import _plan
 
 BASE = {
@@ -26,6 +28,10 @@ BASE = {
     "labeled_sampling": "replacement",
     "unlabeled_sampling": "replacement",
     "separate_batches": False,
+    "heads": "dual",
+    "distill_on": "both",
+    "kd_loss_weight": 0.5,
+    "standardize_logits": False,
 }
 CHANGED = {
     "steps": 7,
@@ -45,7 +51,13 @@ CHANGED = {
     "labeled_sampling": "passes",
     "unlabeled_sampling": "passes",
     "separate_batches": True,
+    "heads": "single",
+    "distill_on": "labeled",
+    "kd_loss_weight": 0.8,
+    "standardize_logits": True,
 }
+# Fields whose effect other tests show.
+ELSEWHERE = {"last_round_pool_passes", "eval_kd_weight", "eval_beta", "compile", "calibrate"}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +70,7 @@ def answers(small, state, teacher, config, seed=0, student="tiny-cnn"):
     net = akd.train_student(
         small.pool, state, teacher, config=config, seed=seed, student=student, device="cpu"
     )
-    return akd.predict(net, small.test.images, kd_weight=config.kd_weight, beta=config.beta).probs
+    return akd.predict(net, small.test.images, **config.mixing(True)).probs
 
 
 def test_the_same_seed_gives_the_same_student_whatever_was_drawn_before(
@@ -86,6 +98,81 @@ def test_every_setting_alone_changes_the_student(small, state, teacher, field):
         for config in (base, replace(base, **{field: CHANGED[field]}))
     )
     assert not torch.equal(first, other)
+
+
+def test_the_effect_of_every_setting_is_tested():
+    assert {f.name for f in fields(akd.TrainConfig)} == {*BASE, *ELSEWHERE}
+
+
+def test_each_choice_of_images_gives_another_student(small, state, teacher, quick):
+    found = [answers(small, state, teacher, replace(quick, distill_on=on)) for on in DISTILL_ON]
+    for one, other in combinations(found, 2):
+        assert not torch.equal(one, other)
+
+
+def test_a_student_of_labelled_images_never_sees_the_others(small, state, teacher, quick):
+    labeled = set(state.labeled_indices.tolist())
+    plan = _plan(state, 1, replace(quick, distill_on="labeled"), 0, distilled=True)
+    assert {i for index, _ in plan for i in index.tolist()} <= labeled
+    both, alone = (
+        _plan(state, 1, replace(quick, distill_on=on), 0, distilled=True)
+        for on in ("both", "unlabeled")
+    )
+    for (index, view), (other, other_view) in zip(both, alone, strict=True):
+        assert torch.equal(index, other)
+        assert torch.equal(view, other_view)
+
+
+def test_a_single_head_learns_labels_and_teacher(small, state, teacher):
+    """The ce head agrees with the teacher more often, and the kd head is left as it was made."""
+    dual = akd.TrainConfig(steps=60, batch_size=16)
+    nets = [
+        akd.train_student(small.pool, state, teacher, config=replace(dual, heads=heads))
+        for heads in ("dual", "single")
+    ]
+    expected, start = teacher.probs().argmax(dim=1), akd.build_student("tiny-cnn", 10)
+    agreeing = [
+        (akd.predict(net, small.pool.images, kd_weight=0).probs.argmax(dim=1) == expected).sum()
+        for net in nets
+    ]
+    assert agreeing[1] > agreeing[0]
+    assert torch.equal(nets[1].kd_head.weight, start.kd_head.weight)
+    assert not torch.equal(nets[0].kd_head.weight, start.kd_head.weight)
+    assert replace(dual, heads="single").mixing(True) == dual.mixing(False)
+
+
+def test_calibration_changes_the_test_probabilities_and_nothing_else(
+    small, teacher, quick, tmp_path
+):
+    options = {"rounds": 1, "query_size": 3, "progress": False, "device": "cpu"}
+    raw, calibrated = (
+        akd.run_active_learning(
+            small, teacher, train=replace(quick, calibrate=c), out=tmp_path / str(c), **options
+        )
+        for c in (False, True)
+    )
+    differing = set()
+    for one, other in zip(raw.records, calibrated.records, strict=True):
+        one, other = one.outcome(), other.outcome()
+        differing |= {name for name in one if one[name] != other[name]}
+    assert differing == {"calibration_error_pct", "calibration_temperature"}
+    temperature = calibrated.records[-1].calibration_temperature
+    probs = akd.load_run(tmp_path / "True", "cpu").predict(small.test.images).probs
+    expected = tempered(raw.predict(small.test.images).probs, temperature)
+    torch.testing.assert_close(probs, expected)
+
+
+def test_a_calibration_is_fitted_to_probabilities_mixed_as_on_the_test_set(small, teacher, quick):
+    base = replace(quick, calibrate=True)
+    found = [
+        akd.run_active_learning(
+            small, teacher, rounds=0, train=replace(base, **changes), progress=False, device="cpu"
+        )
+        .records[0]
+        .calibration_temperature
+        for changes in ({"kd_weight": 0.1}, {"eval_kd_weight": 0.1}, {})
+    ]
+    assert found[0] == found[1] != found[2]
 
 
 def test_passes_set_the_number_of_steps():
@@ -151,8 +238,9 @@ def test_separate_batches_are_normalised_apart(small, state, teacher, monkeypatc
 
 def test_evaluation_may_mix_the_heads_differently(small, state, teacher, quick):
     config = replace(quick, kd_weight=0.3, beta=2.0, eval_kd_weight=0.8, eval_beta=0.5)
-    assert config.mixing(True) == {"kd_weight": 0.3, "beta": 2.0}
-    assert config.mixing(True, evaluation=True) == {"kd_weight": 0.8, "beta": 0.5}
+    assert config.mixing(True) == {"kd_weight": 0.3, "beta": 2.0, "distilled": True}
+    tested = {"kd_weight": 0.8, "beta": 0.5, "distilled": True}
+    assert config.mixing(True, evaluation=True) == tested
     assert config.mixing(False, evaluation=True)["kd_weight"] == 0
     assert quick.mixing(True, evaluation=True) == quick.mixing(True)
     options = {"rounds": 1, "query_size": 3, "progress": False, "device": "cpu"}
@@ -222,9 +310,17 @@ def test_loss_curves_are_what_was_minimised(small, state, teacher, quick):
 def test_settings_that_cannot_work_are_refused_by_value():
     wrong = {"steps": 0, "batch_size": 0, "lr": -1.0, "warmup": 2.0, "schedule": "step"}
     wrong |= {"kd_weight": 1.5, "passes": 0, "eval_kd_weight": -0.1, "eval_beta": 0}
+    wrong |= {"heads": "triple", "distill_on": "none", "kd_loss_weight": 0}
     for field, value in (wrong | {"precision": "int8"}).items():
         with pytest.raises(ValueError, match=f"{field} = '?{value}"):
             akd.TrainConfig(**{field: value})
+    mixed = {"kd_weight": 0.3, "beta": 2.0, "eval_kd_weight": 0.6, "eval_beta": 0.5}
+    for field, value in mixed.items():
+        with pytest.raises(ValueError, match=f"{field} = {value} mixes two heads"):
+            akd.TrainConfig(heads="single", **{field: value})
+    single = akd.TrainConfig(heads="single")
+    with pytest.raises(ValueError, match="selection_source = 'kd' needs a head of its own"):
+        akd.RunConfig(selection_source="kd", train=single)
 
 
 def test_learning_rate_rises_then_falls_to_zero():

@@ -3,5 +3,7 @@
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__, ["advice", "card", "metrics", "paired", "statistics", "structure"]
+    __name__,
+    ["advice", "card", "metrics", "paired", "statistics", "structure"],
+    {"structure": ["BallShrinkage", "ball_shrinkage"]},
 )

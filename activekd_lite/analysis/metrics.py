@@ -11,6 +11,8 @@ from activekd_lite.analysis.paired import (
     verdict,
 )
 from activekd_lite.analysis.structure import (
+    BallShrinkage,
+    ball_shrinkage,
     balls,
     chance_errors,
     confusion_matrix,
@@ -35,8 +37,10 @@ from activekd_lite.scores import (
 )
 
 __all__ = [
+    "BallShrinkage",
     "accuracy_pct",
     "aulc_pct",
+    "ball_shrinkage",
     "balls",
     "calibration_error_pct",
     "cannot_show",

@@ -1,7 +1,10 @@
 """The structure of predictions: which errors, which clusters, and what chance alone would give."""
 
+from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -177,6 +180,14 @@ class SplitBall(NamedTuple):
         """The student's radius divided by the teacher's."""
         return self.student_radius / max(self.teacher_radius, 1e-12)
 
+    @property
+    def shift(self) -> float:
+        """How far the centre moved from the teacher's (0) to the corner of the label (1)."""
+        way = -self.teacher_center
+        way[self.label] += 1
+        moved = self.student_center - self.teacher_center
+        return float(moved @ way / (way @ way).clamp(min=1e-12))
+
     def proposed(self, kd_weight: float) -> tuple[Tensor, float]:
         """Return centre and radius of the student's ball if its answers were ideal mixtures.
 
@@ -216,3 +227,86 @@ def split_balls(
     after = zip(new_centers, new_radii.tolist(), strict=True)
     parts = zip(kinds, counts[large].tolist(), before, after, strict=True)
     return [SplitBall(*kind, size, *old, *new) for kind, size, old, new in parts]
+
+
+@dataclass(frozen=True)
+class BallShrinkage:
+    """What became of a teacher's balls, see `ball_shrinkage`.
+
+    parts: a row per ball and label. split_share: of the balls with several measured labels, the
+    share that splits in the student's space; teacher_split_share: in the teacher's own. NaN if
+    there are none.
+    """
+
+    parts: pd.DataFrame
+    split_share: float
+    teacher_split_share: float
+
+    @property
+    def ratio(self) -> float:
+        """The median of the student's radius / the teacher's, NaN without any part."""
+        return float(self.parts["ratio"].median())
+
+
+def ball_shrinkage(
+    teacher_probs: Tensor,
+    student_probs: Tensor,
+    labels: Tensor,
+    *,
+    share: float = 0.5,
+    least: int = 10,
+) -> BallShrinkage:
+    """Test the proposition of arXiv:2506.00910: teacher balls split by label and shrink.
+
+    A teacher ball holds the images that get the same answer (largest probability) from the teacher;
+    `split_balls` measures it per true label. An ideal student, p = (1 - lambda) teacher + lambda
+    onehot(label), shrinks every radius by 1 - lambda and shifts every centre by lambda.
+
+    Parameters
+    ----------
+    teacher_probs, student_probs, labels, share, least
+        See `split_balls`.
+
+    Returns
+    -------
+    BallShrinkage
+        Its `parts` have the columns
+
+        - answer, label, images; teacher_radius, student_radius, ratio
+        - implied_lambda: 1 - ratio; negative if the ball grew
+        - shift: `SplitBall.shift`, the lambda that the centre implies
+        - teacher_apart, student_apart: whether the part lies apart from the largest part of its
+          ball, that is, farther away than the sum of both radii. None for the largest part.
+
+        A ball splits if all of its parts lie apart from the largest.
+    """
+    found = split_balls(teacher_probs, student_probs, labels, share=share, least=least)
+    by_answer = (list(parts) for _, parts in groupby(found, key=lambda ball: ball.answer))
+    rows = [row for parts in by_answer for row in _part_rows(parts)]
+    columns = ["answer", "label", "images", "teacher_radius", "student_radius", "ratio"]
+    columns += ["implied_lambda", "shift", "teacher_apart", "student_apart"]
+    table = pd.DataFrame(rows, columns=columns)
+    splits = table.dropna(subset="student_apart").groupby("answer")
+    shares = (float(splits[f"{whose}_apart"].all().mean()) for whose in ("student", "teacher"))
+    return BallShrinkage(table, *shares)
+
+
+def _part_rows(parts: list[SplitBall]) -> list[tuple]:
+    """Return a row of `BallShrinkage.parts` for each part of one ball."""
+    largest = max(parts, key=lambda ball: ball.images)
+    rows = []
+    for ball in parts:
+        size = ball.images, ball.teacher_radius, ball.student_radius, ball.ratio
+        apart = (None, None) if ball is largest else _apart(ball, largest)
+        rows.append((ball.answer, ball.label, *size, 1 - ball.ratio, ball.shift, *apart))
+    return rows
+
+
+def _apart(ball: SplitBall, other: SplitBall) -> tuple[bool, bool]:
+    """Return whether two balls are disjoint, in the teacher's space and in the student's."""
+    before = (ball.teacher_center - other.teacher_center).norm()
+    after = (ball.student_center - other.student_center).norm()
+    return (
+        bool(before > ball.teacher_radius + other.teacher_radius),
+        bool(after > ball.student_radius + other.student_radius),
+    )

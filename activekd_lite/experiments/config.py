@@ -92,7 +92,8 @@ class RunConfig:
         for name in ("seed", "shots"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         get_strategy(self.strategy)
-        check_selection_source(self.selection_source, self.teacher is not None)
+        distilled = self.teacher is not None
+        check_selection_source(self.selection_source, distilled, self.train.heads)
         if self.student:
             find_backbone(self.student)
 

@@ -2,6 +2,7 @@
 
 from activekd_lite.analysis.statistics import curves_frame
 from activekd_lite.plots import report
+from activekd_lite.plots.balls import ball_shrinkage
 from activekd_lite.plots.base import Figure
 from activekd_lite.plots.comparisons import (
     aulc_intervals,
@@ -25,6 +26,7 @@ from activekd_lite.plots.runs import (
 __all__ = [
     "Figure",
     "aulc_intervals",
+    "ball_shrinkage",
     "confusions",
     "critical_differences",
     "curves_frame",

@@ -39,8 +39,8 @@ def check_labels(data: Dataset, rounds: int, query_size: int, shots: int) -> Non
         )
 
 
-def check_selection_source(source: str, distilled: bool) -> None:
-    """Raise ValueError for an unknown source, and for one that needs a teacher without one."""
+def check_selection_source(source: str, distilled: bool, heads: str = "dual") -> None:
+    """Raise ValueError for an unknown source, and for one that lacks its teacher or its head."""
     if source not in SELECTION_SOURCES:
         known = ", ".join(map(repr, SELECTION_SOURCES))
         raise ValueError(f"selection_source = {source!r}; choose one of {known}")
@@ -48,6 +48,11 @@ def check_selection_source(source: str, distilled: bool) -> None:
         raise ValueError(
             f"selection_source = {source!r} needs the predictions of a teacher: run with one, or "
             "choose 'mixed' or 'ce'"
+        )
+    if source == "kd" and heads == "single":
+        raise ValueError(
+            "selection_source = 'kd' needs a head of its own for the teacher, but heads = 'single';"
+            " choose 'mixed', or heads = 'dual'"
         )
 
 

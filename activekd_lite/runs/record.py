@@ -1,12 +1,13 @@
 """A run's records and its result."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from activekd_lite.calibration import tempered
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.scores import aulc_pct, class_imbalance, imbalance_ratio
 from activekd_lite.students import DualHeadStudent
@@ -41,7 +42,10 @@ class RoundRecord:
         (C,) of the labels trained on, and of the oracle's answers. *_imbalance and
         *_imbalance_ratio: see `scores.class_imbalance` and `scores.imbalance_ratio`.
 
-    Records of version 0.1 lack the fields of the last two groups, which are then None or empty.
+    calibration_temperature
+        That of the test probabilities; None unless they are calibrated.
+
+    Older records lack the fields of the last three groups, which are then None or empty.
     """
 
     round: int
@@ -64,6 +68,7 @@ class RoundRecord:
     query_class_counts: list[int] = field(default_factory=list)
     query_imbalance: float | None = None
     query_imbalance_ratio: float | None = None
+    calibration_temperature: float | None = None
 
     def outcome(self) -> dict:
         """Return what repeats exactly: everything except times, memory and the device name."""
@@ -96,11 +101,13 @@ class RunResult:
     def predict(self, images: Tensor) -> Predictions:
         """Predict images (M, 3, H, W) uint8, or features (M, D), with the last student.
 
-        The heads are mixed as on the test set.
+        The heads are mixed, and the result is calibrated, as on the test set.
         """
         train, distilled = TrainConfig(**self.config["train"]), self.config["teacher"] is not None
         how = train.mixing(distilled, evaluation=True) | {"precision": train.precision}
-        return predict(self.student, images, **how, distilled=distilled)
+        found = predict(self.student, images, **how)
+        temperature = self.records[-1].calibration_temperature
+        return replace(found, probs=tempered(found.probs, temperature)) if temperature else found
 
     @property
     def aulc_pct(self) -> float:

@@ -68,7 +68,7 @@ def configure(
     choose = get_strategy(strategy)
     shots, seed = whole_number("shots", shots), whole_number("seed", seed)
     check_labels(data, rounds, query_size, shots)
-    check_selection_source(selection_source, teacher is not None)
+    check_selection_source(selection_source, teacher is not None, train.heads)
     check_start(choose, shots, query_size, teacher is not None)
     check_features(data.pool, student, views, features)
     config = {
