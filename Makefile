@@ -5,6 +5,7 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.activekd-lite-installed
 DEMO := runs/demo
+OFFLINE := runs/offline
 PARALLEL := -n 2 --dist loadfile --no-loadscope-reorder
 
 # OpenMP reads it when a kernel imports torch; activekd_lite sets it, too, where it is imported before torch (openmp.py).
@@ -13,7 +14,7 @@ export GOMP_SPINCOUNT ?= 10000
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo check test lint format lab notebooks picture clean
+.PHONY: help install demo check test lint format lab notebooks offline picture clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/make \1|\2/' | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -50,6 +51,11 @@ lab: $(INSTALLED) ## open JupyterLab on the notebooks; runs/ is there, too
 
 notebooks: $(INSTALLED) ## run every notebook anew, write its outputs, time and memory back (pictures need kaleido and a Chromium)
 	@$(BIN)/activekd-lite notebooks --refresh
+
+offline: $(INSTALLED) ## all wheels and the student copies, to install where there is no network: runs/offline
+	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt --wheel-dir $(OFFLINE)/wheels '.[notebooks]'
+	@$(BIN)/activekd-lite notebooks --student $(OFFLINE)/course
+	@echo "on a laptop: python3 -m venv .venv && .venv/bin/pip install --no-index --find-links $(OFFLINE)/wheels 'activekd-lite[notebooks]'"
 
 picture: $(INSTALLED) ## make the picture of README.md anew (needs kaleido and a Chromium)
 	@$(BIN)/python notebooks/picture.py
