@@ -15,6 +15,7 @@ from activekd_lite.strategies.coreset import coreset
 from activekd_lite.strategies.least_confidence import least_confidence
 from activekd_lite.strategies.margin import margin
 from activekd_lite.strategies.pcoreset import pcoreset
+from activekd_lite.strategies.pcoreset_reversed import pcoreset_reversed
 from activekd_lite.strategies.pcoreset_teacher import pcoreset_teacher
 from activekd_lite.strategies.probcover import probcover
 from activekd_lite.strategies.random import random
@@ -32,6 +33,7 @@ STRATEGIES: dict[str, Strategy] = {
     "typiclust": typiclust,
     "probcover": probcover,
     "pcoreset": pcoreset,
+    "pcoreset_reversed": pcoreset_reversed,
     "pcoreset_teacher": pcoreset_teacher,
     "badge_reference": badge_reference,
     "classbalanced_reference": classbalanced_reference,
