@@ -140,8 +140,9 @@ def query_scores(probs: Tensor, features: Tensor, query: Tensor) -> dict[str, fl
         return dict.fromkeys(QUERY_SCORES)
     chosen = probs[query].double()
     entropy = -torch.xlogy(chosen, chosen).sum(dim=1).mean().item()
-    values = entropy / math.log(max(2, probs.shape[1])), *(
-        _diversity(points, query) for points in (F.normalize(features.float(), dim=1), probs)
+    values = (
+        entropy / math.log(max(2, probs.shape[1])),
+        *(_diversity(points, query) for points in (F.normalize(features.float(), dim=1), probs)),
     )
     return dict(zip(QUERY_SCORES, values, strict=True))
 

@@ -15,8 +15,18 @@ from activekd_lite import strategies
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.utils.seeding import generator
 
-DRAWN = ("random", "badge", "classbalanced", "classbalanced_reference", "typiclust")
-NO_PREFIX = ("classbalanced_reference",)  # allocates differently for each query size
+DRAWN = (
+    "random",
+    "badge",
+    "classbalanced",
+    "classbalanced_reference",
+    "typiclust",
+    "pcb",
+    "calibrated_entropy",
+    "ccma",
+)
+# these allocate, or cluster, differently for each query size
+NO_PREFIX = ("classbalanced_reference", "calibrated_entropy", "ccma")
 # badge_reference starts at the lowest index, so a permutation changes its picks
 DETERMINISTIC = tuple(name for name in STRATEGIES if name not in (*DRAWN, "badge_reference"))
 

@@ -1,5 +1,6 @@
 """All of `akd.metrics`: scores, paired tests and the structure of predictions."""
 
+from activekd_lite.analysis.few_shot import few_shot_accuracies_pct
 from activekd_lite.analysis.paired import (
     cannot_show,
     holm,
@@ -51,6 +52,7 @@ __all__ = [
     "copied_errors",
     "covering_radius",
     "explained_share",
+    "few_shot_accuracies_pct",
     "holm",
     "imbalance_ratio",
     "mean_interval",
