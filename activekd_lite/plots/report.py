@@ -280,8 +280,8 @@ def describe_diagnostics(table: pd.DataFrame) -> str:
     parts = (f"{r['diagnostic']} {r['strategy']} ({r['mean']:.2f})" for _, r in leaders.iterrows())
     return (
         f"largest {', '.join(parts)}, on average over the rounds. Uncertainty and class balance "
-        "are normalised entropies; diversity is the mean distance to the nearest other chosen image, "
-        "over that of two random images (root mean square)."
+        "are normalised entropies; diversity is the mean distance to the nearest other chosen "
+        "image, over the root mean square distance of two random images."
     )
 
 

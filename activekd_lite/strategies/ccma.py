@@ -5,8 +5,8 @@
     w_i = max t_i / (max t_i + max s_i)
 
 s is the student, t the teacher, S_i + T_i the union of the prediction sets, on which both are
-scaled to sum 1. Of the 20 Q images of highest score, k-means in feature space takes Q. O(N C log(N C) +
-Q^2 F) time per step of k-means, O(N C) memory.
+scaled to sum 1. Of the 20 Q images of highest score, k-means in feature space takes Q.
+O(N C log(N C)) time, O(Q^2 F) per step of k-means, and O(N C) memory.
 
 Checked in the authors' code: all of the above, and that the thresholds are solved on the unlabelled
 images themselves, so that no label is needed. Different here: their k-means runs among the VLM's
