@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from activekd_lite.utils.distances import nearest_distances, nearest_rows
+from activekd_lite.utils.distances import CHUNK, nearest_distances, nearest_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,9 +112,11 @@ def cluster_purity_pct(probs: Tensor, labels: Tensor, iterations: int = 20) -> f
     centers = torch.eye(num_classes, dtype=torch.float64, device=points.device)
     groups = points.argmax(dim=1)
     for _ in range(iterations):
-        counts = torch.bincount(groups, minlength=num_classes)
-        sums = torch.zeros_like(centers).index_add_(0, groups, points)
-        centers = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centers)
+        counts, sums = torch.zeros(num_classes, 1).to(centers), torch.zeros_like(centers)
+        for group, part in zip(groups.split(CHUNK), points.split(CHUNK), strict=True):
+            member = F.one_hot(group, num_classes).double()  # index_add_ varies on a GPU
+            counts, sums = counts + member.sum(dim=0)[:, None], sums + member.T @ part
+        centers = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
         moved = nearest_rows(points, centers)
         if torch.equal(moved, groups):
             break

@@ -268,8 +268,8 @@ PAPER_QUERIES = {
 
 
 def _figure_parts(study: Study) -> dict[str, pd.DataFrame]:
-    """The data sets of the figures' runs that have every strategy for at least one seed."""
-    parts = {name: part for name, part in study.figures.groupby("dataset", sort=True)}
+    """The settings of the figures' runs that have every strategy for at least one seed."""
+    parts = statistics.settings(study.figures)
     whole = {n: statistics.paired_means(part, "accuracy_pct").dropna() for n, part in parts.items()}
     return {n: part for n, part in parts.items() if len(whole[n]) and whole[n].shape[1] == 7}
 
@@ -345,7 +345,10 @@ def _order(means: pd.DataFrame, highest: bool) -> str:
 
 def _markdown(table: pd.DataFrame) -> str:
     """A markdown table with the index as the first column."""
-    rows = [f"| {name} | {' | '.join(row)} |" for name, row in zip(table.index, table.values)]
+    rows = [
+        f"| {name} | {' | '.join(row)} |"
+        for name, row in zip(table.index, table.values, strict=True)
+    ]
     header = f"| | {' | '.join(table.columns)} |"
     return "\n".join([header, "|---" * (len(table.columns) + 1) + "|", *rows]) + "\n"
 
