@@ -4,9 +4,9 @@
     repeat Q times: pick argmax_j mean_i u_i max(0, k(i, j) - m_i); then m_i = max(m_i, k(i, pick))
 
 x are features of norm 1, sigma is the smallest distance between two labelled images, m_i the
-largest kernel value of image i with a labelled or chosen one. O(N^2 F) time for the first pick;
-for each further one O(N F) times the few candidates that are evaluated again, since gains only
-shrink (lazy greedy). O(N F) memory.
+largest kernel value of image i with a labelled or chosen one. O(N^2 F) time for the first pick; for
+each further one O(A N F), where A images are nearer to the last pick than to all before. O(N F)
+memory.
 
 Checked in the authors' code: all of the above. Different here: they fit a temperature on held-out
 labelled images of a second model, and a strategy has no such model, so the temperature is 1; they
@@ -44,13 +44,15 @@ def uherding(
     gains = torch.cat([_gains(part, x, weight, covered, sigma) for part in x.split(step)])
     picks: list[int] = []
     while len(picks) < query_size:
-        current = torch.zeros(len(x), dtype=torch.bool)  # whose gain is not of an earlier pick
-        while not current[best := int(gains.argmax())] and picks:
-            gains[best] = _gains(x[best, None], x, weight, covered, sigma)[0]
-            current[best] = True
-        picks.append(best)
-        covered = torch.maximum(covered, kernel(x[best, None], x, sigma)[0])
-        gains[picks] = -torch.inf
+        picks.append(int(gains.argmax()))
+        reached = kernel(x[picks[-1:]], x, sigma)[0]
+        changed = torch.nonzero((reached > covered) & (weight > 0)).flatten()
+        for rows in changed.split(step):
+            similar = kernel(x[rows], x, sigma)
+            before, after = ((similar - m[rows, None]).clamp(min=0) for m in (covered, reached))
+            gains -= weight[rows] @ (before - after) / len(x)
+        covered = torch.maximum(covered, reached)
+        gains[picks] = -torch.inf  # never again
     return unlabeled[picks]
 
 
