@@ -119,7 +119,8 @@ class Study:
 
 def load_study() -> Study:
     """Read data/study."""
-    figures = sweep.load(sweep.STUDY / "paper-figures.parquet")
+    path = sweep.STUDY / "paper-figures.parquet"
+    figures = sweep.load(path) if path.is_file() else pd.DataFrame()
     return Study(sweep.load(sweep.STUDY), sweep.teachers(sweep.STUDY), figures)
 
 
@@ -267,15 +268,41 @@ PAPER_QUERIES = {
 }
 
 
+NOT_YET = "Not answered: no data set has a finished run of all seven strategies yet.\n"
+
+
 def _figure_parts(study: Study) -> dict[str, pd.DataFrame]:
     """The settings of the figures' runs that have every strategy for at least one seed."""
-    parts = statistics.settings(study.figures)
+    parts = statistics.settings(study.figures) if len(study.figures) else {}
     whole = {n: statistics.paired_means(part, "accuracy_pct").dropna() for n, part in parts.items()}
     return {n: part for n, part in parts.items() if len(whole[n]) and whole[n].shape[1] == 7}
 
 
 def _curve_means(part: pd.DataFrame, column: str) -> pd.DataFrame:
     return statistics.paired_means(part, column).dropna()
+
+
+def paper_radius(study: Study) -> str:
+    """docs/paper-figures.md: the covering radius, which the stored study recorded."""
+    cells, lines = {}, []
+    for name in ("digits, zero-shot", "shapes, zero-shot"):
+        means = _curve_means(study.settings[name], "covering_radius")
+        cells[f"{name} (n = {len(means)})"] = {s: _thousandths(means[s]) for s in means}
+        order = list(means.mean().sort_values().index)
+        gaps = ", ".join(
+            f"{_thousandths(means['pcoreset'] - means[other], '+')} against {other}"
+            for other in order
+            if other != "pcoreset"
+        )
+        place = order.index("pcoreset") + 1
+        lines.append(f"- `{name}`: PCoreSet is place {place} of {len(order)}; it has {gaps}.")
+    return f"{_markdown(pd.DataFrame(cells))}\n{_wrapped(chr(10).join(lines))}"
+
+
+def _thousandths(values: pd.Series, sign: str = "") -> str:
+    """Mean and 95 % interval of values that lie between 0 and 1."""
+    mean, half_width = metrics.mean_interval(values)
+    return f"{mean:{sign}.3f} ± {half_width:.3f}"
 
 
 def paper_curves(study: Study) -> str:
@@ -286,7 +313,7 @@ def paper_curves(study: Study) -> str:
             means = _curve_means(part, column)
             texts = {s: statistics.interval_text(*metrics.mean_interval(means[s])) for s in means}
             cells[f"{name} (n = {len(means)}): {words} (%)"] = texts
-    return _markdown(pd.DataFrame(cells))
+    return _markdown(pd.DataFrame(cells)) if cells else NOT_YET
 
 
 def paper_queries(study: Study) -> str:
@@ -298,7 +325,7 @@ def paper_queries(study: Study) -> str:
             texts = rows.set_index("strategy")["mean"].map("{:.2f}".format)
             rank = ranks[diagnostic].map(" ({:.0f})".format).reindex(texts.index, fill_value="")
             cells[f"{name}: {diagnostic}"] = texts + rank
-    return _markdown(pd.DataFrame(cells))
+    return _markdown(pd.DataFrame(cells)) if cells else NOT_YET
 
 
 def _query_ranks(part: pd.DataFrame) -> pd.DataFrame:
@@ -321,7 +348,7 @@ def paper_orders(study: Study) -> str:
             f"- `{name}`, queries: each strategy leads on its own diagnostic in {own}; PCoreSet's "
             f"ranks, with the paper's in brackets: {', '.join(places)}."
         )
-    return _wrapped("\n".join(lines)) if lines else "No data set has all seven strategies yet.\n"
+    return _wrapped("\n".join(lines)) if lines else NOT_YET
 
 
 def _order(means: pd.DataFrame, highest: bool) -> str:
@@ -377,6 +404,7 @@ BLOCKS = {
         table,
         findings,
         random_choice,
+        paper_radius,
         paper_curves,
         paper_queries,
         paper_orders,

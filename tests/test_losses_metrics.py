@@ -98,7 +98,8 @@ def test_structure_of_probabilities_by_hand():
     assert metrics.cluster_purity_pct(probs, torch.tensor([0, 0, 1, 1, 0])) == 80
     assert metrics.cluster_purity_pct(probs, torch.tensor([1, 1, 0, 0, 0])) == 100
     # the mean of the first cluster moves away from the last image, which changes its cluster
-    probs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.1, 0.9], [0.5, 0.5], [0.52, 0.48]])
+    # means 0.85 and 0.3 of the first coordinate: 0.55 is nearer to the second
+    probs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7], [0.3, 0.7], [0.55, 0.45]])
     assert metrics.cluster_purity_pct(probs, torch.tensor([0, 0, 1, 1, 1])) == 100
     one_class = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
     assert metrics.cluster_purity_pct(one_class, torch.tensor([0, 1])) == 50
