@@ -39,7 +39,7 @@ def uherding(
     weight, sigma = margin_uncertainty(predictions.probs[unlabeled].double()), radius(known)
     step = max(1, CHUNK_NUMBERS // len(x))
     covered = torch.zeros_like(weight)
-    for part in known.split(step):
+    for part in known.split(step) if len(known) else ():
         covered = torch.maximum(covered, kernel(part, x, sigma).amax(dim=0))
     gains = torch.cat([_gains(part, x, weight, covered, sigma) for part in x.split(step)])
     picks: list[int] = []
