@@ -295,7 +295,11 @@ def paper_radius(study: Study) -> str:
             if other != "pcoreset"
         )
         place = order.index("pcoreset") + 1
-        lines.append(f"- `{name}`: PCoreSet is place {place} of {len(order)}; it has {gaps}.")
+        verdict = "found" if place == 1 else "not found"
+        lines.append(
+            f"- `{name}`: PCoreSet smallest, **{verdict}**. It is place {place} of {len(order)}; "
+            f"paired differences: {gaps}."
+        )
     return f"{_markdown(pd.DataFrame(cells))}\n{_wrapped(chr(10).join(lines))}"
 
 
