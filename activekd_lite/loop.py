@@ -21,7 +21,15 @@ from activekd_lite.runs.folder import RunFolder
 from activekd_lite.runs.preflight import check_query
 from activekd_lite.runs.record import RoundRecord, RunResult, class_balance
 from activekd_lite.runs.setup import Run, configure, default_views, prepare, progress_bar
-from activekd_lite.scores import accuracy_pct, calibration_error_pct, covering_radius
+from activekd_lite.scores import (
+    accuracy_pct,
+    calibration_error_pct,
+    cluster_purity_pct,
+    covering_radius,
+    mean_nearest_distance,
+    nearest_neighbor_loss_pct,
+    query_scores,
+)
 from activekd_lite.strategies import get_strategy
 from activekd_lite.strategies.contract import Strategy
 from activekd_lite.students import DualHeadStudent
@@ -197,6 +205,7 @@ def _one_round(
         device=device_name(run.bank.device),
         calibration_temperature=temperature,
         **_scores(run, state, predictions, tested, teacher),
+        **query_scores(predictions.probs, predictions.features, query),
     )
     if on_student:
         on_student(record)
@@ -211,14 +220,18 @@ def _predict(
     run: Run, net: DualHeadStudent, state: LabelState
 ) -> tuple[Predictions, Predictions, float | None]:
     """Return the predictions for the pool and for the test set, and the latter's temperature."""
-    distilled, how = run.teacher is not None, {"precision": run.train.precision}
+    distilled, precision = run.teacher is not None, run.train.precision
     centers, mixing = run.bank.centers(), run.train.mixing(distilled)
-    pool = predict(net, centers, **mixing, **how)
+    pool = predict(net, centers, precision=precision, **mixing)
     tested_mixing = run.train.mixing(distilled, evaluation=True)
-    tested = predict(net, run.test_inputs, **tested_mixing, **how)
+    tested = predict(net, run.test_inputs, precision=precision, **tested_mixing)
     if not run.train.calibrate:
         return pool, tested, None
-    seen = pool if mixing == tested_mixing else predict(net, centers, **tested_mixing, **how)
+    seen = (
+        pool
+        if mixing == tested_mixing
+        else predict(net, centers, precision=precision, **tested_mixing)
+    )
     labeled = state.labeled_indices
     temperature = fit_temperature(seen.probs[labeled], state.labels[labeled])
     return pool, replace(tested, probs=tempered(tested.probs, temperature)), temperature
@@ -233,13 +246,17 @@ def _scores(
 ) -> dict:
     """Return the fields of a record that are measured before the next labels are known."""
     labels, taught, kd_probs = run.data.test.labels, test_answers(teacher), tested.kd_probs
-    unlabeled, labeled = state.unlabeled_indices, state.labeled_indices
+    labeled = state.labeled_indices
+    known, unknown = predictions.probs[labeled], predictions.probs[state.unlabeled_indices]
     return {
         "accuracy_pct": accuracy_pct(tested.probs, labels),
         "calibration_error_pct": calibration_error_pct(tested.probs, labels),
-        "covering_radius": covering_radius(
-            predictions.probs[unlabeled], predictions.probs[labeled]
+        "covering_radius": covering_radius(unknown, known),
+        "mean_nearest_distance": mean_nearest_distance(unknown, known),
+        "nearest_neighbor_loss_pct": nearest_neighbor_loss_pct(
+            tested.probs, labels, known, state.labels[labeled]
         ),
+        "cluster_purity_pct": cluster_purity_pct(tested.probs, labels),
         "teacher_accuracy_pct": None if taught is None else accuracy_pct(taught, labels),
         "ce_accuracy_pct": accuracy_pct(tested.ce_probs, labels),
         "kd_accuracy_pct": None if kd_probs is None else accuracy_pct(kd_probs, labels),

@@ -41,7 +41,7 @@ def distillation_loss(
     """
     if standardize:
         student_logits, teacher_logits = standardized(student_logits), standardized(teacher_logits)
-    split = (logits.split(labeled_count) for logits in (student_logits, teacher_logits))
-    pairs = list(zip(*split, strict=True))  # of the labelled images, of the unlabelled ones
+    student, teacher = student_logits.split(labeled_count), teacher_logits.split(labeled_count)
+    pairs = list(zip(student, teacher, strict=True))  # of labelled images, of unlabelled ones
     used = {"both": pairs, "labeled": pairs[:1], "unlabeled": pairs[1:]}[on]
-    return torch.stack([tempered_kl(*pair, temperature) for pair in used]).sum()
+    return torch.stack([tempered_kl(s, t, temperature) for s, t in used]).sum()

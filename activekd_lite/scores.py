@@ -1,13 +1,15 @@
-"""The scores of a round: accuracy, calibration, class balance, coverage."""
+"""The scores of a round: accuracy, calibration, class balance, coverage, clusters, its query."""
 
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from activekd_lite.utils.distances import nearest_distances
+from activekd_lite.utils.distances import CHUNK, nearest_distances, nearest_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,87 @@ def covering_radius(points: Tensor, centers: Tensor) -> float:
     if len(points) == 0:
         return 0.0
     return nearest_distances(points, centers).max().item()
+
+
+def nearest_neighbor_loss_pct(
+    probs: Tensor, labels: Tensor, labeled_probs: Tensor, labeled_labels: Tensor
+) -> float:
+    """Return the error in percent of predicting each image's class by its nearest labelled image.
+
+    Nearest in probability space: probs (M, C) and labels (M,) of the images to predict,
+    labeled_probs (L, C) and labeled_labels (L,) of the labelled ones. arXiv:2506.00910 draws a
+    nearest-neighbour loss whose formula was not at hand: this 0-1 loss was chosen here.
+    """
+    nearest = nearest_rows(probs, labeled_probs).cpu()
+    return 100.0 * (labeled_labels.cpu()[nearest] != labels.cpu()).double().mean().item()
+
+
+def mean_nearest_distance(points: Tensor, centers: Tensor) -> float:
+    """Return the mean Euclidean distance of points (N, C) to their nearest of centers (L, C).
+
+    The mean where `covering_radius` is the maximum: the other way to read the paper's loss.
+    """
+    return nearest_distances(points, centers).mean().item() if len(points) else 0.0
+
+
+def cluster_purity_pct(probs: Tensor, labels: Tensor, iterations: int = 20) -> float:
+    """Return the percentage of images that are of the most frequent class in their cluster.
+
+    probs: (M, C); labels: (M,). The clusters are those of k-means with C centres, started at the
+    corners of the simplex, so nothing is drawn at random; a centre that loses all its images stays
+    where it was. arXiv:2506.00910 draws a cluster purity whose formula was not at hand.
+    """
+    points, num_classes = probs.double(), probs.shape[1]
+    centers = torch.eye(num_classes, dtype=torch.float64, device=points.device)
+    groups = points.argmax(dim=1)
+    for _ in range(iterations):
+        counts, sums = torch.zeros(num_classes, 1).to(centers), torch.zeros_like(centers)
+        for group, part in zip(groups.split(CHUNK), points.split(CHUNK), strict=True):
+            member = F.one_hot(group, num_classes).double()  # index_add_ varies on a GPU
+            counts, sums = counts + member.sum(dim=0)[:, None], sums + member.T @ part
+        centers = torch.where(counts > 0, sums / counts.clamp(min=1), centers)
+        moved = nearest_rows(points, centers)
+        if torch.equal(moved, groups):
+            break
+        groups = moved
+    cells = groups.cpu() * num_classes + labels.cpu()
+    table = torch.bincount(cells, minlength=num_classes**2).view(num_classes, num_classes)
+    return 100.0 * table.amax(dim=1).sum().item() / len(labels)
+
+
+def query_scores(probs: Tensor, features: Tensor, query: Tensor) -> dict[str, float | None]:
+    """Describe a query (Q,) of a pool by three numbers; class balance needs its labels.
+
+    query_uncertainty
+        Mean Shannon entropy of the chosen rows of probs (N, C), over log C: 0 to 1.
+    query_feature_diversity, query_probability_diversity
+        Mean distance of a chosen image to the nearest other one, over the root mean square distance
+        of two random images of the pool: among features (N, F) scaled to norm 1, and among probs.
+        None for fewer than two images, and for a pool of equal images.
+
+    arXiv:2506.00910 names these diagnostics; the formulas of its code were not at hand.
+    """
+    if len(query) == 0:
+        return dict.fromkeys(QUERY_SCORES)
+    chosen = probs[query].double()
+    entropy = -torch.xlogy(chosen, chosen).sum(dim=1).mean().item()
+    values = (
+        entropy / math.log(max(2, probs.shape[1])),
+        *(_diversity(points, query) for points in (F.normalize(features.float(), dim=1), probs)),
+    )
+    return dict(zip(QUERY_SCORES, values, strict=True))
+
+
+QUERY_SCORES = ("query_uncertainty", "query_feature_diversity", "query_probability_diversity")
+
+
+def _diversity(points: Tensor, query: Tensor) -> float | None:
+    points = points.double()
+    spread = math.sqrt(2 * points.var(dim=0, correction=0).sum().item())
+    if len(query) < 2 or spread < 1e-9:
+        return None
+    distances = torch.cdist(points[query], points[query])
+    return distances.fill_diagonal_(torch.inf).amin(dim=1).mean().item() / spread
 
 
 def aulc_pct(accuracies_pct: Sequence[float]) -> float:

@@ -20,7 +20,13 @@ from activekd_lite.experiments import sweep
 from activekd_lite.strategies import PAPER_STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
-TEXTS = ("README.md", "docs/results.md", "docs/questions.md", "data/study/README.md")
+TEXTS = (
+    "README.md",
+    "docs/results.md",
+    "docs/questions.md",
+    "docs/paper-figures.md",
+    "data/study/README.md",
+)
 WIDTH = 130
 BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- /results -->)", re.S)
 
@@ -31,6 +37,7 @@ class Study:
 
     results: pd.DataFrame
     teachers: dict[tuple[str, str], float]
+    figures: pd.DataFrame  # of the runs for the paper's figures
 
     @cached_property
     def settings(self) -> dict[str, pd.DataFrame]:
@@ -112,7 +119,9 @@ class Study:
 
 def load_study() -> Study:
     """Read data/study."""
-    return Study(sweep.load(sweep.STUDY), sweep.teachers(sweep.STUDY))
+    path = sweep.STUDY / "paper-figures.parquet"
+    figures = sweep.load(path) if path.is_file() else pd.DataFrame()
+    return Study(sweep.load(sweep.STUDY), sweep.teachers(sweep.STUDY), figures)
 
 
 def picture(study: Study) -> str:
@@ -244,6 +253,137 @@ points and not ahead of coreset at all. Without a teacher, no strategy is ahead 
 """)
 
 
+# Of fig. 7: in words, the column, and whether PCoreSet is highest in the paper
+PAPER_CURVES = {
+    "nearest-neighbour loss": ("nearest_neighbor_loss_pct", False),
+    "cluster purity": ("cluster_purity_pct", True),
+    "accuracy of the few-shot teacher": ("few_shot_accuracy_pct", True),
+}
+# Of fig. 8: the strategy that leads, and PCoreSet's rank, in the paper
+PAPER_QUERIES = {
+    "uncertainty": ("uncertainty", 3),
+    "class balance": ("classbalanced", 3),
+    "feature diversity": ("coreset", 2),
+    "probability diversity": ("pcoreset", 1),
+}
+
+
+NOT_YET = "Not answered: no data set has a finished run of all seven strategies yet.\n"
+
+
+def _figure_parts(study: Study) -> dict[str, pd.DataFrame]:
+    """The settings of the figures' runs that have every strategy for at least one seed."""
+    parts = statistics.settings(study.figures) if len(study.figures) else {}
+    whole = {n: statistics.paired_means(part, "accuracy_pct").dropna() for n, part in parts.items()}
+    return {n: part for n, part in parts.items() if len(whole[n]) and whole[n].shape[1] == 7}
+
+
+def _curve_means(part: pd.DataFrame, column: str) -> pd.DataFrame:
+    return statistics.paired_means(part, column).dropna()
+
+
+def paper_radius(study: Study) -> str:
+    """docs/paper-figures.md: the covering radius, which the stored study recorded."""
+    cells, lines = {}, []
+    for name in ("digits, zero-shot", "shapes, zero-shot"):
+        means = _curve_means(study.settings[name], "covering_radius")
+        cells[f"{name} (n = {len(means)})"] = {s: _thousandths(means[s]) for s in means}
+        order = list(means.mean().sort_values().index)
+        gaps = ", ".join(
+            f"{_thousandths(means['pcoreset'] - means[other], '+')} against {other}"
+            for other in order
+            if other != "pcoreset"
+        )
+        place = order.index("pcoreset") + 1
+        verdict = "found" if place == 1 else "not found"
+        lines.append(
+            f"- `{name}`: PCoreSet smallest, **{verdict}**. It is place {place} of {len(order)}; "
+            f"paired differences: {gaps}."
+        )
+    return f"{_markdown(pd.DataFrame(cells))}\n{_wrapped(chr(10).join(lines))}"
+
+
+def _thousandths(values: pd.Series, sign: str = "") -> str:
+    """Mean and 95 % interval of values that lie between 0 and 1."""
+    mean, half_width = metrics.mean_interval(values)
+    return f"{mean:{sign}.3f} ± {half_width:.3f}"
+
+
+def paper_curves(study: Study) -> str:
+    """docs/paper-figures.md: the three panels of fig. 7, one column per data set and panel."""
+    cells, parts = {}, _figure_parts(study)
+    for name, part in parts.items():
+        for words, (column, _) in PAPER_CURVES.items():
+            means = _curve_means(part, column)
+            texts = {s: statistics.interval_text(*metrics.mean_interval(means[s])) for s in means}
+            cells[f"{name} (n = {len(means)}): {words} (%)"] = texts
+    return _markdown(pd.DataFrame(cells)) if cells else NOT_YET
+
+
+def paper_queries(study: Study) -> str:
+    """docs/paper-figures.md: the diagnostics of fig. 8."""
+    cells = {}
+    for name, part in _figure_parts(study).items():
+        ranks = _query_ranks(part)
+        for diagnostic, rows in statistics.query_diagnostics(part).groupby("diagnostic"):
+            texts = rows.set_index("strategy")["mean"].map("{:.2f}".format)
+            rank = ranks[diagnostic].map(" ({:.0f})".format).reindex(texts.index, fill_value="")
+            cells[f"{name}: {diagnostic}"] = texts + rank
+    return _markdown(pd.DataFrame(cells)) if cells else NOT_YET
+
+
+def _query_ranks(part: pd.DataFrame) -> pd.DataFrame:
+    """Ranks of the paper's six strategies in each diagnostic, as columns."""
+    table = statistics.query_diagnostics(part[part["strategy"].isin(PAPER_STRATEGIES)])
+    return table.pivot(index="strategy", columns="diagnostic", values="rank")
+
+
+def paper_orders(study: Study) -> str:
+    """docs/paper-figures.md: which of the paper's orders are found."""
+    lines = []
+    for name, part in _figure_parts(study).items():
+        for words, (column, highest) in PAPER_CURVES.items():
+            lines.append(f"- `{name}`, {words}: {_order(_curve_means(part, column), highest)}")
+        ranks = _query_ranks(part)
+        led = [d for d, (leader, _) in PAPER_QUERIES.items() if ranks[d].idxmin() == leader]
+        own = f"{len(led)} of 4 ({', '.join(led)})" if led else "none of 4"
+        places = [f"{d} {ranks[d]['pcoreset']:.0f} ({p})" for d, (_, p) in PAPER_QUERIES.items()]
+        lines.append(
+            f"- `{name}`, queries: each strategy leads on its own diagnostic in {own}; PCoreSet's "
+            f"ranks, with the paper's in brackets: {', '.join(places)}."
+        )
+    return _wrapped("\n".join(lines)) if lines else NOT_YET
+
+
+def _order(means: pd.DataFrame, highest: bool) -> str:
+    """Whether PCoreSet is first and PCoreSet+R last, with their paired difference."""
+    order = list(means.mean().sort_values(ascending=not highest).index)
+    places = {s: order.index(s) + 1 for s in ("pcoreset", "pcoreset_reversed")}
+    texts = {}
+    for other in ("pcoreset_reversed", "random"):
+        mean, half = metrics.mean_interval(means["pcoreset"] - means[other])
+        texts[other] = statistics.interval_text(mean, half, "+")
+        if other == "pcoreset_reversed":
+            clear = (mean > half) if highest else (-mean > half)
+    ends = places["pcoreset"] == 1 and places["pcoreset_reversed"] == len(order)
+    verdict = "found" if ends and clear else "found in part" if clear else "not found"
+    return (
+        f"**{verdict}**. PCoreSet is place {places['pcoreset']} of {len(order)}, PCoreSet+R place "
+        f"{places['pcoreset_reversed']}; PCoreSet minus PCoreSet+R is {texts['pcoreset_reversed']} "
+        f"points, minus random {texts['random']} (n = {len(means)})."
+    )
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    """A markdown table with the index as the first column."""
+    rows = [
+        f"| {name} | {' | '.join(row)} |"
+        for name, row in zip(table.index, table.values, strict=True)
+    ]
+    header = f"| | {' | '.join(table.columns)} |"
+    return "\n".join([header, "|---" * (len(table.columns) + 1) + "|", *rows]) + "\n"
+
+
 def _wrapped(text: str) -> str:
     """Fill paragraphs and list items up to WIDTH."""
     items = re.split(r"\n(?=- )", text.strip())
@@ -260,7 +400,20 @@ def _wrapped(text: str) -> str:
     return "\n".join(filled) + "\n"
 
 
-BLOCKS = {block.__name__: block for block in (picture, short, table, findings, random_choice)}
+BLOCKS = {
+    block.__name__: block
+    for block in (
+        picture,
+        short,
+        table,
+        findings,
+        random_choice,
+        paper_radius,
+        paper_curves,
+        paper_queries,
+        paper_orders,
+    )
+}
 
 
 def updated(text: str, study: Study) -> str:

@@ -73,6 +73,9 @@ def every_figure(probs, xy, images, comparisons):
         "inheritance": plots.inheritance(
             probs, probs.flip(0), labels, [0, 1], [5, 3], NAMES, images=images, balls=True
         ),
+        "selected_probabilities": plots.selected_probabilities(
+            {"labelled": [0, 1], "pcoreset": torch.tensor([5, 3, 4])}, probs, NAMES
+        ),
         "confusions": plots.confusions({"teacher": matrix}, NAMES),
         "interval_dots": plots.interval_dots(dots, x_title="points"),
         "win_tie_loss": plots.win_tie_loss(comparisons),
@@ -92,11 +95,12 @@ def test_every_figure_has_a_table_an_alternative_text_and_the_template(every_fig
         "curves_frame",
         "learning_curves",
         "aulc_intervals",
+        "diagnostics",
         "gain_intervals",
         "query_montage",
         "loop_picture",
         "report",
-    }  # these need runs: see test_sweep_plots_cli.py
+    }  # these need runs: see test_sweep_plots_cli.py and test_statistics.py
     assert set(every_figure) == set(plots.__all__) - runs
     for name, figure in every_figure.items():
         assert len(figure.table), name
@@ -332,6 +336,16 @@ def test_critical_differences_join_strategies_that_do_not_differ():
         "1 settings are too few to distinguish 12 strategies" in figure.layout.title.subtitle.text
     )
     assert len({(d.marker.color, d.marker.symbol) for d in figure.data[:12]}) == 12
+
+
+def test_selected_probabilities_are_sorted_by_the_most_likely_class():
+    probs = torch.tensor([[0.1, 0.9], [0.8, 0.2], [0.3, 0.7], [1.0, 0.0]])
+    figure = plots.selected_probabilities({"a": [0, 1, 2], "b": [3]}, probs, ["cat", "dog"])
+    assert figure.data[0].z.tolist() == pytest.approx(
+        np.array([[0.8, 0.2], [0.1, 0.9], [0.3, 0.7]])
+    )
+    assert [heat.x for heat in figure.data] == [("cat", "dog")] * 2
+    assert "Classes predicted, of 2: a: 2 in 3 images; b: 1 in 1 images." in figure.alt
 
 
 def test_first_counts_show_firsts_and_ties():

@@ -50,6 +50,20 @@ def test_r_rounds_of_queries_are_r_plus_1_trainings(small, teacher, quick, monke
     )
 
 
+def test_a_round_records_the_structure_of_its_probabilities_and_its_query(small, teacher, quick):
+    result = run(small, teacher, quick, rounds=1)
+    first, last = result.records
+    for name in ("nearest_neighbor_loss_pct", "cluster_purity_pct"):
+        assert 0 <= getattr(first, name) <= 100
+    assert 0 < first.mean_nearest_distance < first.covering_radius
+    assert 0 < first.query_uncertainty < 1
+    assert first.query_probability_diversity > 0
+    assert last.query_uncertainty is last.query_feature_diversity is None
+    tested = result.predict(small.test.images)
+    purity = akd.metrics.cluster_purity_pct(tested.probs, small.test.labels)
+    assert last.cluster_purity_pct == pytest.approx(purity)
+
+
 def test_zero_rounds_train_once_and_ask_nothing(small, teacher, quick):
     result = run(small, teacher, quick, rounds=0)
     assert [r.query_indices for r in result.records] == [[]]
@@ -535,7 +549,8 @@ def test_a_run_of_version_0_1_is_read(old):
     assert result.records == runs.finished_rounds(old)
     assert result.config["selection_source"] == "mixed"
     for record in result.records:
-        for absent in ("teacher_accuracy_pct", "ce_accuracy_pct", "label_imbalance"):
+        added = ("teacher_accuracy_pct", "ce_accuracy_pct", "label_imbalance")
+        for absent in (*added, "cluster_purity_pct", "query_uncertainty"):
             assert getattr(record, absent) is None
         assert record.label_class_counts == record.query_class_counts == []
     assert result.predict(torch.eye(24)).probs.shape == (24, 3)

@@ -120,6 +120,48 @@ def test_covering_radius_by_hand():
         metrics.covering_radius(points, centers[:0])
 
 
+def test_structure_of_probabilities_by_hand():
+    probs = torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    corners, classes = torch.eye(2), torch.tensor([0, 1])
+    loss = metrics.nearest_neighbor_loss_pct(probs, torch.tensor([0, 1, 1]), corners, classes)
+    assert loss == pytest.approx(100 / 3)  # the last one is nearest to the first corner
+    swapped = metrics.nearest_neighbor_loss_pct(
+        probs, torch.tensor([0, 1, 1]), corners, 1 - classes
+    )
+    assert swapped == pytest.approx(200 / 3)
+    points = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    assert metrics.mean_nearest_distance(points, torch.zeros(1, 2)) == pytest.approx(3)
+    assert metrics.mean_nearest_distance(points[:0], torch.zeros(1, 2)) == 0
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.45, 0.55]])
+    assert metrics.cluster_purity_pct(probs, torch.tensor([0, 0, 1, 1, 0])) == 80
+    assert metrics.cluster_purity_pct(probs, torch.tensor([1, 1, 0, 0, 0])) == 100
+    # the mean of the first cluster moves away from the last image, which changes its cluster
+    # means 0.85 and 0.3 of the first coordinate: 0.55 is nearer to the second
+    probs = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.3, 0.7], [0.3, 0.7], [0.55, 0.45]])
+    assert metrics.cluster_purity_pct(probs, torch.tensor([0, 0, 1, 1, 1])) == 100
+    one_class = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
+    assert metrics.cluster_purity_pct(one_class, torch.tensor([0, 1])) == 50
+
+
+def test_scores_of_a_query_by_hand():
+    probs = torch.tensor([[1.0, 0], [0, 1], [0.5, 0.5], [0.5, 0.5]])
+    features = torch.tensor([[2.0, 0], [0, 3], [0, 1], [1, 0]])
+    found = metrics.query_scores(probs, features, torch.tensor([0, 1, 2]))
+    assert found["query_uncertainty"] == pytest.approx(1 / 3)  # entropies 0, 0 and log 2
+    # all are sqrt(0.5) from the nearest; so are two random images in the root mean square
+    assert found["query_probability_diversity"] == pytest.approx(1)
+    # as unit vectors: sqrt(2), 0 and 0; root mean square distance 1
+    assert found["query_feature_diversity"] == pytest.approx(2**0.5 / 3)
+    single = metrics.query_scores(probs, features, torch.tensor([2]))
+    assert single == {
+        "query_uncertainty": pytest.approx(1),
+        "query_feature_diversity": None,
+        "query_probability_diversity": None,
+    }
+    nothing = metrics.query_scores(probs, features, torch.tensor([], dtype=torch.int64))
+    assert nothing == dict.fromkeys(single)
+
+
 def test_intervals_are_students():
     values = [70.1, 72.3, 71.0, 69.9, 73.2]
     mean, half = metrics.mean_interval(values)

@@ -65,6 +65,7 @@ def test_most_of_scikit_activemls_strategies_are_available():
         "Badge",
         "UncertaintySampling",
         "BatchBALD",
+        "DropQuery",
         "MaxHerding",
     } <= set(WORKING)
 

@@ -317,3 +317,38 @@ def test_figures_take_the_tidy_table(two_seeds):
         18,
     ]
     assert list(plots.aulc_intervals(two_seeds).data[0].x) == [pytest.approx(71), pytest.approx(73)]
+
+
+def with_queries(strategy, seed, uncertainty, imbalance, **setting):
+    """A run of three rounds whose last one has no query; diversity equals uncertainty."""
+    values = [uncertainty, uncertainty, np.nan]
+    columns = {"query_uncertainty": values, "query_imbalance": [imbalance, imbalance, np.nan]}
+    columns |= dict.fromkeys(("query_feature_diversity", "query_probability_diversity"), values)
+    purity = {"cluster_purity_pct": [0.0, 10 * uncertainty, 30 * uncertainty]}
+    return run(strategy, seed, [50.0, 60, 70], **setting).assign(**columns, **purity)
+
+
+def test_queries_are_ranked_by_hand():
+    runs = table(
+        with_queries("random", 0, 0.2, 0.1), with_queries("random", 1, 0.4, 0.1),
+        with_queries("pcoreset", 0, 0.8, 0.3), with_queries("pcoreset", 1, 0.8, 0.3),
+        with_queries("badge", 0, 0.9, 0.2),
+    )  # fmt: skip
+    means = statistics.paired_means(runs, "cluster_purity_pct")
+    assert means["pcoreset"].tolist() == [16, 16]  # of 8 and 24: round 0 is left out
+    assert np.isnan(means.loc[1, "badge"])
+    assert statistics.paired_means(
+        runs.drop(columns="cluster_purity_pct"), "cluster_purity_pct"
+    ).empty
+    both = runs[runs["strategy"] != "badge"]
+    found = statistics.query_diagnostics(both).set_index(["diagnostic", "strategy"])
+    assert found.loc[("uncertainty", "random"), ["mean", "n", "rank"]].tolist() == pytest.approx(
+        [0.3, 2, 2]
+    )
+    assert found.loc[("class balance", "random"), "mean"] == pytest.approx(0.9)
+    assert found.loc[("class balance", "random"), "rank"] == 1
+    figure = plots.diagnostics(both)
+    assert "class balance: random (0.90)" in figure.alt
+    assert figure.data[0].z.tolist() == [[2, 1, 2, 2], [1, 2, 1, 1]]
+    with pytest.raises(ValueError, match="did not record what their queries look like"):
+        plots.diagnostics(both.drop(columns=list(statistics.DIAGNOSTICS.values())))

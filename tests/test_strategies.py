@@ -15,8 +15,18 @@ from activekd_lite import strategies
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.utils.seeding import generator
 
-DRAWN = ("random", "badge", "classbalanced", "classbalanced_reference", "typiclust")
-NO_PREFIX = ("classbalanced_reference",)  # allocates differently for each query size
+DRAWN = (
+    "random",
+    "badge",
+    "classbalanced",
+    "classbalanced_reference",
+    "typiclust",
+    "pcb",
+    "calibrated_entropy",
+    "ccma",
+)
+# these allocate, or cluster, differently for each query size
+NO_PREFIX = ("classbalanced_reference", "calibrated_entropy", "ccma")
 # badge_reference starts at the lowest index, so a permutation changes its picks
 DETERMINISTIC = tuple(name for name in STRATEGIES if name not in (*DRAWN, "badge_reference"))
 
@@ -257,6 +267,123 @@ def test_pcoreset_by_hand():
     # to {p0, p1}: p2 0.50, p3 0.72, p4 0.02, so p3; then p2
     predictions = akd.Predictions(probs, torch.zeros(5, 2))
     assert pick("pcoreset", predictions, state, 4).tolist() == [1, 3, 2, 4]
+
+
+def test_pcoreset_reversed_by_hand():
+    """The points of the test above; squared distances by hand."""
+    probs = torch.tensor([[1.0, 0, 0], [0, 1.0, 0], [0.5, 0.5, 0], [0, 0.4, 0.6], [0.9, 0.1, 0]])
+    state = akd.LabelState.empty(5).with_labels(torch.tensor([0]), torch.tensor([0]), 0)
+    # to p0: p1 2.00, p2 0.50, p3 1.52, p4 0.02, so p4
+    # to {p0, p4}: p1 1.62, p2 0.32, p3 1.26, so p2; then p1 0.50, p3 0.62, so p1
+    predictions = akd.Predictions(probs, torch.zeros(5, 2))
+    assert pick("pcoreset_reversed", predictions, state, 4).tolist() == [4, 2, 1, 3]
+
+
+def test_pcb_balances_predicted_classes_among_the_most_uncertain():
+    """Of 40 images, the last 4 have the largest entropy; image 0 is labelled as class 0."""
+    top = 0.5 + 0.01 * (39 - torch.arange(40))
+    answers = torch.zeros(40, dtype=torch.int64)
+    answers[[20, 38]] = 1  # 20 is not uncertain enough
+    predictions = akd.Predictions(
+        torch.stack([top, 1 - top], dim=1), torch.zeros(40, 2), torch.eye(2)[answers]
+    )
+    state = akd.LabelState.empty(40).with_labels(torch.tensor([0]), torch.tensor([0]), 0)
+    found = [pick("pcb", predictions, state, 6, seed).tolist() for seed in range(10)]
+    assert {picks[0] for picks in found} == {38}  # class 1 has no label
+    assert {picks[1] for picks in found} == {36, 37, 39}  # class 0 at random; nothing else is left
+    assert all(set(picks[:4]) == {36, 37, 38, 39} for picks in found)
+    assert all(picks[4:] == [35, 34] for picks in found)  # then by entropy
+
+
+def naive_uherding(predictions, state, q):
+    """The definition with the whole kernel matrix."""
+    x = torch.nn.functional.normalize(predictions.features.double(), dim=1)
+    best = predictions.probs.double().sort(dim=1, descending=True).values
+    weight, known = 1 - best[:, 0] + best[:, 1], state.labeled_indices.tolist()
+    weight[known] = 0
+    sigma = torch.cdist(x[known], x[known])[torch.ones(len(known), len(known)).triu(1) == 1].min()
+    kernel = (-(torch.cdist(x, x) ** 2) / sigma**2).exp()
+    picks = []
+    while len(picks) < q:
+        covered = kernel[known + picks].amax(dim=0)
+        gain = ((kernel - covered).clamp(min=0) * weight).sum(dim=1)
+        gain[known + picks] = -1
+        picks.append(int(gain.argmax()))
+    return picks
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_uherding_equals_the_whole_kernel_matrix(seed):
+    predictions, state = situation(seed=seed)
+    assert pick("uherding", predictions, state, 15).tolist() == naive_uherding(
+        predictions, state, 15
+    )
+
+
+def test_uherding_by_hand():
+    """Unit features by their angle; two labelled at 0 and 90 degrees, so sigma^2 is 2."""
+    angles = torch.deg2rad(torch.tensor([0.0, 90, 45, 180, 170]))
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    probs = torch.tensor([[1.0, 0], [1, 0], [0.5, 0.5], [0.75, 0.25], [1, 0]])
+    state = akd.LabelState.empty(5).with_labels(torch.tensor([0, 1]), torch.tensor([0, 1]), 0)
+    # k is exp(cos - 1). Covered: 45 degrees 0.746, 180 degrees 0.368; uncertainty 1, 0.5 and 0
+    # gains: 45 degrees 0.254, 180 degrees 0.5 * 0.632 = 0.316, 170 degrees 0.5 * 0.617 = 0.308
+    # after 180 degrees there is nothing left for 170 degrees
+    picks = pick("uherding", akd.Predictions(probs, features), state, 3)
+    assert picks.tolist() == [3, 2, 4]
+
+
+def test_the_conformal_score_by_hand():
+    from activekd_lite.strategies.ccma import conformal_score, prediction_sets
+
+    half, sure = torch.tensor([[0.5, 0.5]]).double(), torch.tensor([[1.0, 0.0]]).double()
+    mixed = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    score = (2 / 3) * (mixed - np.log(2) / 2) + (1 / 3) * np.log(2)  # w = 1 / (1 + 0.5)
+    assert conformal_score(half, sure).item() == pytest.approx(score)
+    assert conformal_score(sure, sure).item() == 0
+    probs = torch.tensor([[0.7, 0.2, 0.08, 0.02], [0.4, 0.3, 0.19, 0.11]])
+    assert prediction_sets(probs, 2).tolist() == [[True, True, False, False]] * 2
+    unsure = torch.tensor([[0.6, 0.4, 0.0], [0.65, 0.35, 0.0], [0.34, 0.33, 0.33]])
+    sets = prediction_sets(unsure, 1)  # the third largest is 0.4, but no set may be empty
+    assert sets.tolist() == [[True, True, False], [True, True, False], [True, False, False]]
+
+
+def two_blobs():
+    """Six images in two directions of feature space, each with one in the middle: 0 and 3."""
+    return torch.tensor([[1.0, 0], [1, 0.2], [1, -0.2], [0, 1.0], [0.2, 1], [-0.2, 1]])
+
+
+def test_ccma_takes_one_of_each_cluster_of_the_highest_scores():
+    """25 images of one direction on which all agree are no candidates: 40 of 46 are."""
+    agreed = torch.tensor([[-1.0, 0.0]]).expand(25, 2)
+    features = torch.cat([agreed, two_blobs().repeat(7, 1)[:42]])
+    student = torch.cat([torch.eye(2)[:1].expand(25, 2), torch.full((42, 2), 0.5)])
+    teacher = torch.eye(2)[:1].expand(67, 2)
+    predictions = akd.Predictions(student, features, teacher)
+    picks = pick("ccma", predictions, akd.LabelState.empty(67), 2)
+    assert sorted((picks - 25).remainder(6).tolist()) == [0, 3]
+
+
+def test_calibrated_entropy_by_hand():
+    from activekd_lite.strategies.calibrated_entropy import calibrated, neighbors_mean
+    from activekd_lite.strategies.contract import representatives
+
+    probs = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]]).double()
+    a, b = 0.6 / 0.85, 0.4 / 0.55  # means of the two largest: 0.9, 0.8 and 0.7, 0.4
+    torch.testing.assert_close(calibrated(probs)[2], torch.tensor([a, b]).double() / (a + b))
+    values, x = torch.tensor([1.0, 2, 4]).double(), torch.tensor([[1.0, 0], [1, 0.1], [1, 1]])
+    assert neighbors_mean(values, x, neighbors=1).tolist() == [2, 1, 2]
+    near, far = 1 / 1.01**0.5, 0.5**0.5  # cosines of image 0 with the others
+    expected = (2 * near + 4 * far) / (near + far)
+    assert neighbors_mean(values, x, neighbors=2)[0].item() == pytest.approx(expected)
+    blobs = two_blobs()
+    assert sorted(representatives(blobs, 2, seed=0).tolist()) == [0, 3]
+    heavy = torch.tensor([1.0, 1, 100, 1, 1, 1])
+    assert sorted(representatives(blobs, 2, 0, heavy).tolist()) == [2, 3]
+    assert representatives(torch.ones(4, 2), 3, seed=0).tolist() == [0, 1, 2]
+    everything = akd.Predictions(torch.full((6, 2), 0.5), blobs, torch.full((6, 2), 0.5))
+    nothing = akd.LabelState.empty(6)
+    assert sorted(pick("calibrated_entropy", everything, nothing, 2).tolist()) == [0, 3]
 
 
 def test_coreset_compares_features_by_angle_and_pcoreset_probabilities():

@@ -1,5 +1,6 @@
 """All of `akd.metrics`: scores, paired tests and the structure of predictions."""
 
+from activekd_lite.analysis.few_shot import few_shot_accuracies_pct
 from activekd_lite.analysis.paired import (
     cannot_show,
     holm,
@@ -31,8 +32,12 @@ from activekd_lite.scores import (
     aulc_pct,
     calibration_error_pct,
     class_imbalance,
+    cluster_purity_pct,
     covering_radius,
     imbalance_ratio,
+    mean_nearest_distance,
+    nearest_neighbor_loss_pct,
+    query_scores,
     reliability,
 )
 
@@ -46,18 +51,23 @@ __all__ = [
     "cannot_show",
     "chance_errors",
     "class_imbalance",
+    "cluster_purity_pct",
     "confusion_matrix",
     "copied_errors",
     "covering_radius",
     "explained_share",
+    "few_shot_accuracies_pct",
     "holm",
     "imbalance_ratio",
     "mean_interval",
+    "mean_nearest_distance",
+    "nearest_neighbor_loss_pct",
     "paired_comparisons",
     "pairs_for_share",
     "permutation_p",
     "permuted_classes",
     "perplexity",
+    "query_scores",
     "reliability",
     "runs_needed",
     "same_error_pct",

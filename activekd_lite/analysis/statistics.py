@@ -34,6 +34,13 @@ NEEDED = [*(c for c in RUN if c != "selection_source"), "round", "labeled_count"
 CURVE = ["strategy", "distill", "labeled_count", "mean", "half_width", "n"]
 # Columns of `aulc`, in words
 VALUES = {"first_pct": "first round", "aulc_pct": "mean of the rounds", "last_pct": "last round"}
+# What describes a query, in words, and its column of `RoundRecord`; class balance is 1 - imbalance
+DIAGNOSTICS = {
+    "uncertainty": "query_uncertainty",
+    "class balance": "query_imbalance",
+    "feature diversity": "query_feature_diversity",
+    "probability diversity": "query_probability_diversity",
+}
 STAGES = ("teacher", "train", "predict", "select")  # of a round, as in `RoundRecord.seconds`
 Results = pd.DataFrame | Sequence[RunResult]
 
@@ -160,6 +167,45 @@ def teacher_curve(results: Results) -> pd.DataFrame:
     seeds = table.groupby(["labeled_count", "seed"])["teacher_accuracy_pct"].mean()
     curve = _intervals(seeds.groupby(["labeled_count"]), ["labeled_count"])
     return curve.assign(strategy="teacher", distill=True)[CURVE]
+
+
+def paired_means(
+    results: Results, value: str, *, distill: bool = True, from_round: int = 1
+) -> pd.DataFrame:
+    """Average a recorded value over the rounds of each run of one setting, for paired comparisons.
+
+    Round 0 is the same for all strategies, so it is left out; a value of the query starts there:
+    from_round = 0. Returns seeds as rows and strategies as columns, NaN where a run is missing or
+    incomplete, and an empty table if `value` was not recorded.
+    """
+    table = one_setting(results)
+    table = table[(table["distill"] == distill) & (table["round"] >= from_round)]
+    if not recorded(table, value):
+        return pd.DataFrame()
+    runs = table.groupby(["seed", "strategy"], sort=False)
+    means = runs[value].mean().where(runs.size() == runs.size().max()).unstack("strategy")
+    return means.sort_index()[list(dict.fromkeys(table["strategy"]))]
+
+
+def query_diagnostics(results: Results, *, distill: bool = True) -> pd.DataFrame:
+    """Describe the queries of each strategy of one setting, as fig. 8 of arXiv:2506.00910 does.
+
+    Columns: strategy; diagnostic, one of DIAGNOSTICS (see `scores.query_scores`; class balance is
+    the normalised entropy of the answers' classes); mean over the rounds and complete seeds,
+    half_width (95 %, Student's t), n; rank of the mean, 1 for the largest.
+    Empty if the diagnostics were not recorded.
+    """
+    rows = []
+    for diagnostic, column in DIAGNOSTICS.items():
+        runs = paired_means(results, column, distill=distill, from_round=0).dropna()
+        if runs.empty:
+            continue
+        runs = 1 - runs if diagnostic == "class balance" else runs
+        ranks = runs.mean().round(9).rank(ascending=False)
+        rows += [
+            (name, diagnostic, *mean_interval(runs[name]), len(runs), ranks[name]) for name in runs
+        ]
+    return pd.DataFrame(rows, columns=["strategy", "diagnostic", "mean", "half_width", "n", "rank"])
 
 
 def stage_seconds(results: Results) -> pd.DataFrame:

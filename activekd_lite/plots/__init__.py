@@ -7,6 +7,7 @@ from activekd_lite.plots.base import Figure
 from activekd_lite.plots.comparisons import (
     aulc_intervals,
     critical_differences,
+    diagnostics,
     first_counts,
     gain_intervals,
     interval_dots,
@@ -21,6 +22,7 @@ from activekd_lite.plots.runs import (
     loop_picture,
     query_montage,
     reliability_diagram,
+    selected_probabilities,
 )
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "confusions",
     "critical_differences",
     "curves_frame",
+    "diagnostics",
     "first_counts",
     "gain_intervals",
     "image_rows",
@@ -43,6 +46,7 @@ __all__ = [
     "query_montage",
     "reliability_diagram",
     "report",
+    "selected_probabilities",
     "simplex",
     "win_tie_loss",
 ]

@@ -14,9 +14,10 @@ from activekd_lite.analysis.statistics import (
     gains,
     interval_text,
     one_setting,
+    query_diagnostics,
     teacher_curve,
 )
-from activekd_lite.plots.base import INK, PALE, Figure, colour, marker
+from activekd_lite.plots.base import INK, PALE, SEQUENTIAL, Figure, colour, marker
 
 AXES = {
     "accuracy_pct": "test accuracy (%)",
@@ -28,6 +29,13 @@ AXES = {
     "label_imbalance": "class imbalance of the labels",
     "query_imbalance": "class imbalance of the query",
     "label_imbalance_ratio": "largest / smallest class count",
+    "mean_nearest_distance": "mean distance to the nearest labelled image, in probability space",
+    "nearest_neighbor_loss_pct": "nearest-neighbour loss in probability space (%)",
+    "cluster_purity_pct": "cluster purity in probability space (%)",
+    "few_shot_accuracy_pct": "test accuracy of a few-shot teacher (%)",
+    "query_uncertainty": "normalised entropy of the query",
+    "query_feature_diversity": "feature diversity of the query",
+    "query_probability_diversity": "probability diversity of the query",
 }
 TEACHER = "#555555"
 
@@ -310,6 +318,43 @@ def first_counts(table: pd.DataFrame, title: str = "") -> Figure:
     figure.update_yaxes(autorange="reversed")
     look = dict(barmode="stack", height=190 + 44 * len(table), showlegend=len(bars) > 1)
     return figure.update_layout(title=title or "How often each strategy is first", **look)
+
+
+def diagnostics(results: Results, *, distill: bool = True, title: str = "") -> Figure:
+    """Plot what each strategy of one setting asks for, with its rank in each of four diagnostics.
+
+    As fig. 8 of arXiv:2506.00910; see `statistics.query_diagnostics`.
+    Raises ValueError if no run recorded them.
+    """
+    table = query_diagnostics(results, distill=distill)
+    if table.empty:
+        raise ValueError("these runs did not record what their queries look like")
+    strategies, names = (list(dict.fromkeys(table[name])) for name in ("strategy", "diagnostic"))
+    cells = table.pivot(index="strategy", columns="diagnostic").loc[strategies]
+    text = cells["mean"].map("{:.2f}".format) + " (" + cells["rank"].map("{:.3g}".format) + ".)"
+    leaders = [
+        f"{name}: {cells['mean'][name].idxmax()} ({cells['mean'][name].max():.2f})"
+        for name in names
+    ]
+    heat = go.Heatmap(
+        z=cells["rank"][names].to_numpy(),
+        x=names,
+        y=strategies,
+        text=text[names].to_numpy(),
+        texttemplate="%{text}",
+        colorscale=SEQUENTIAL,
+        reversescale=True,
+        colorbar_title="rank",
+        xgap=1,
+        ygap=1,
+        hovertemplate="%{y}, %{x}: %{text}<extra></extra>",
+    )
+    alt = f"What the queries look like. Largest {'; '.join(leaders)}."
+    figure = Figure(heat, table=table, alt=alt)
+    figure.update_xaxes(showgrid=False).update_yaxes(showgrid=False, autorange="reversed")
+    note = f"mean over rounds and {table['n'].iloc[0]} seeds, and rank"
+    title = _with_note(title or "What the strategies ask for", note)
+    return figure.update_layout(title=title, height=210 + 44 * len(strategies), margin_t=90)
 
 
 def _with_note(title: str, note: str) -> dict:

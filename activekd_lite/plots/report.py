@@ -135,7 +135,7 @@ def one_setting(part: pd.DataFrame, teacher_accuracy_pct: float | None = None) -
         figure = comparisons.learning_curves(part, value="calibration_error_pct")
         sentence = describe_curves(figure.table, "calibration error")
         shown += [("heading", "Calibration"), ("text", sentence), _figure(figure, legend=True)]
-    return [*shown, *_class_balance(part), *_seconds(part)]
+    return [*shown, *_class_balance(part), *_structure(part), *_queries(part), *_seconds(part)]
 
 
 def _teacher(part: pd.DataFrame) -> Parts:
@@ -156,6 +156,29 @@ def _class_balance(part: pd.DataFrame) -> Parts:
         return [heading, ("text", "Class counts were not recorded in these runs.")]
     figure = comparisons.learning_curves(part, value="label_imbalance")
     return [heading, ("text", describe_balance(figure.table)), _figure(figure, legend=True)]
+
+
+def _structure(part: pd.DataFrame) -> Parts:
+    """Curves of how well labelled images stand for the others in probability space."""
+    shown = []
+    for value in ("nearest_neighbor_loss_pct", "cluster_purity_pct", "few_shot_accuracy_pct"):
+        if statistics.recorded(part, value):
+            figure = comparisons.learning_curves(part.dropna(subset=value), value=value)
+            sentence = describe_ends(figure.table, comparisons.AXES[value])
+            shown += [("text", sentence), _figure(figure, legend=True)]
+    return [("heading", "Structure of the student's probabilities"), *shown] if shown else []
+
+
+def _queries(part: pd.DataFrame) -> Parts:
+    """What the strategies ask for, by four diagnostics."""
+    shown = []
+    for distill, side in SIDES.items():
+        if (part["distill"] == distill).any():
+            table = statistics.query_diagnostics(part, distill=distill)
+            if len(table):
+                figure = comparisons.diagnostics(part, distill=distill)
+                shown += [("text", f"{side}: {describe_diagnostics(table)}"), _figure(figure)]
+    return [("heading", "What the strategies ask for"), *shown] if shown else []
 
 
 def _seconds(part: pd.DataFrame) -> Parts:
@@ -234,6 +257,32 @@ def describe_balance(curves: pd.DataFrame) -> str:
         finding = f"{ends[0]} is most balanced, {ends[1]} least" if len(last) > 1 else ends[0]
         sentences.append(f"{SIDES[distill]}, at {count} labels: {finding}.")
     return " ".join(sentences)
+
+
+def describe_ends(curves: pd.DataFrame, quantity: str) -> str:
+    """Which strategy has the highest and the lowest value after the last round.
+
+    curves: from `statistics.curves_frame`.
+    """
+    sentences = []
+    for distill, curve in curves.groupby("distill", sort=False):
+        count = curve["labeled_count"].max()
+        last = curve[curve["labeled_count"] == count].sort_values("mean", kind="stable")
+        low, high = (f"{r['strategy']} ({r['mean']:.3g})" for r in (last.iloc[0], last.iloc[-1]))
+        finding = f"{high} is highest, {low} lowest" if len(last) > 1 else high
+        sentences.append(f"{SIDES[distill]}, at {count} labels: {finding}.")
+    return f"{quantity[0].upper()}{quantity[1:]}. {' '.join(sentences)}"
+
+
+def describe_diagnostics(table: pd.DataFrame) -> str:
+    """Which strategy leads in each diagnostic. table: from `statistics.query_diagnostics`."""
+    leaders = table.loc[table.groupby("diagnostic", sort=False)["mean"].idxmax()]
+    parts = (f"{r['diagnostic']} {r['strategy']} ({r['mean']:.2f})" for _, r in leaders.iterrows())
+    return (
+        f"largest {', '.join(parts)}, on average over the rounds. Uncertainty and class balance "
+        "are normalised entropies; diversity is the mean distance to the nearest other chosen "
+        "image, over the root mean square distance of two random images."
+    )
 
 
 def describe_seconds(part: pd.DataFrame) -> str:

@@ -9,7 +9,17 @@ import plotly.graph_objects as go
 import torch
 from torch import Tensor
 
-from activekd_lite.plots.base import INK, NAMED, Figure, colour, data_uri, marker, squares, tiled
+from activekd_lite.plots.base import (
+    INK,
+    NAMED,
+    SEQUENTIAL,
+    Figure,
+    colour,
+    data_uri,
+    marker,
+    squares,
+    tiled,
+)
 from activekd_lite.runs.record import RunResult
 from activekd_lite.scores import calibration_error_pct, reliability
 from activekd_lite.utils.images import ImageFiles
@@ -108,6 +118,43 @@ def image_rows(
     title += f" (the first {columns} of each)" if cut else ""
     margin = dict(t=60, r=20, b=20, l=90)
     return figure.update_layout(title=title, height=90 + len(rows) * tile, margin=margin)
+
+
+def selected_probabilities(
+    rows: Mapping[str, Sequence[int] | Tensor],
+    probs: Tensor,
+    classnames: Sequence[str],
+    *,
+    title: str = "",
+) -> Figure:
+    """Plot the class probabilities of chosen images as heat maps, one per entry of `rows`.
+
+    As fig. 9 of arXiv:2506.00910: name -> pool indices, such as the labelled images and the first
+    query of each strategy. probs: (N, C). Images are ordered by their most likely class, so a
+    diagonal means one image per class, and an empty column a class that nothing stands for.
+    """
+    parts = {name: probs[torch.as_tensor(index)].cpu().double() for name, index in rows.items()}
+    ordered = {n: p[p.argmax(dim=1).argsort(stable=True)].numpy() for n, p in parts.items()}
+    covered = {name: len(p.argmax(dim=1).unique()) for name, p in parts.items()}
+    columns = {"images": map(len, parts.values()), "predicted classes": covered.values()}
+    table = pd.DataFrame({"panel": list(parts), **columns})
+    counts = "; ".join(f"{r[1]}: {r[3]} in {r[2]} images" for r in table.itertuples())
+    alt = f"Heat maps of class probabilities. Classes predicted, of {len(classnames)}: {counts}."
+    across = min(4, len(parts))
+    down = -(-len(parts) // across)
+    figure = Figure(table=table, alt=alt)
+    panels = dict(horizontal_spacing=0.03, vertical_spacing=0.28 / down)
+    figure.set_subplots(down, across, subplot_titles=list(parts), **panels)
+    few = len(classnames) <= NAMED
+    for place, values in enumerate(ordered.values()):
+        look = dict(coloraxis="coloraxis", hovertemplate="%{x}: %{z:.0%}<extra></extra>")
+        heat = go.Heatmap(z=values.round(3), x=list(classnames), **look)
+        figure.add_trace(heat, row=place // across + 1, col=place % across + 1)
+    figure.update_xaxes(showticklabels=few, tickangle=-90, type="category", showgrid=False)
+    figure.update_yaxes(showticklabels=False, autorange="reversed", showgrid=False)
+    scale = dict(colorscale=SEQUENTIAL, cmin=0, cmax=1, colorbar_tickformat=".0%")
+    title = title or "Probabilities of the chosen images"
+    return figure.update_layout(title=title, coloraxis=scale, height=140 + 300 * down)
 
 
 def confusions(

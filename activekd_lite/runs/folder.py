@@ -35,7 +35,7 @@ from activekd_lite.utils.files import (
 
 SUMS = ("config_sha256", "labels_sha256", "student_sha256", "sha256")  # beside each record
 FIELDS = {*(f.name for f in fields(RoundRecord)), *SUMS}
-NEW_FIELDS = {*OPTIONAL, "label_class_counts", "query_class_counts"}  # not in version 0.1
+NEW_FIELDS = {*OPTIONAL, "label_class_counts", "query_class_counts"}  # not in older records
 # Settings that version 0.1 did not record, and what they were.
 ADDED_SETTINGS = {"selection_source": "mixed", "train": asdict(TrainConfig())}
 

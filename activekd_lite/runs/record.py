@@ -41,6 +41,9 @@ class RoundRecord:
     label_class_counts, query_class_counts
         (C,) of the labels trained on, and of the oracle's answers. *_imbalance and
         *_imbalance_ratio: see `scores.class_imbalance` and `scores.imbalance_ratio`.
+    mean_nearest_distance, nearest_neighbor_loss_pct, cluster_purity_pct, query_*
+        See `scores`. The distance is that of the unlabelled images to the labelled ones; loss and
+        purity are measured on the test set; those of the query are None in the last round.
 
     calibration_temperature
         That of the test probabilities; None unless they are calibrated.
@@ -69,6 +72,12 @@ class RoundRecord:
     query_imbalance: float | None = None
     query_imbalance_ratio: float | None = None
     calibration_temperature: float | None = None
+    mean_nearest_distance: float | None = None
+    nearest_neighbor_loss_pct: float | None = None
+    cluster_purity_pct: float | None = None
+    query_uncertainty: float | None = None
+    query_feature_diversity: float | None = None
+    query_probability_diversity: float | None = None
 
     def outcome(self) -> dict:
         """Return what repeats exactly: everything except times, memory and the device name."""

@@ -5,6 +5,8 @@ To add a strategy: write `strategies/<name>.py` with a function of that name, an
 
 from activekd_lite.strategies.badge import badge
 from activekd_lite.strategies.badge_reference import badge_reference
+from activekd_lite.strategies.calibrated_entropy import calibrated_entropy
+from activekd_lite.strategies.ccma import ccma
 from activekd_lite.strategies.classbalanced import classbalanced
 from activekd_lite.strategies.classbalanced_reference import (
     classbalanced_reference,
@@ -14,11 +16,14 @@ from activekd_lite.strategies.contract import Strategy, needs, needs_labels, nee
 from activekd_lite.strategies.coreset import coreset
 from activekd_lite.strategies.least_confidence import least_confidence
 from activekd_lite.strategies.margin import margin
+from activekd_lite.strategies.pcb import pcb
 from activekd_lite.strategies.pcoreset import pcoreset
+from activekd_lite.strategies.pcoreset_reversed import pcoreset_reversed
 from activekd_lite.strategies.pcoreset_teacher import pcoreset_teacher
 from activekd_lite.strategies.probcover import probcover
 from activekd_lite.strategies.random import random
 from activekd_lite.strategies.typiclust import typiclust
+from activekd_lite.strategies.uherding import uherding
 from activekd_lite.strategies.uncertainty import entropy, uncertainty
 
 STRATEGIES: dict[str, Strategy] = {
@@ -31,7 +36,12 @@ STRATEGIES: dict[str, Strategy] = {
     "classbalanced": classbalanced,
     "typiclust": typiclust,
     "probcover": probcover,
+    "uherding": uherding,
+    "pcb": pcb,
+    "calibrated_entropy": calibrated_entropy,
+    "ccma": ccma,
     "pcoreset": pcoreset,
+    "pcoreset_reversed": pcoreset_reversed,
     "pcoreset_teacher": pcoreset_teacher,
     "badge_reference": badge_reference,
     "classbalanced_reference": classbalanced_reference,

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from activekd_lite.pool import LabelState, Predictions
@@ -98,3 +99,34 @@ def labeled_indices(state: LabelState) -> Tensor:
 def highest(score: Tensor, unlabeled: Tensor, query_size: int) -> Tensor:
     """Return the unlabelled images with the highest score (N,)."""
     return unlabeled[score[unlabeled].argsort(descending=True, stable=True)[:query_size].cpu()]
+
+
+def teacher_probs(predictions: Predictions, name: str) -> Tensor:
+    """Return the teacher's probabilities (N, C). Raises ValueError, naming the strategy."""
+    if predictions.teacher_probs is None:
+        raise ValueError(f"{name} needs Predictions.teacher_probs: run with a teacher, or set them")
+    return predictions.teacher_probs
+
+
+def representatives(
+    features: Tensor, count: int, seed: int, weight: Tensor | None = None
+) -> Tensor:
+    """Return `count` rows of features (n, F): one per cluster of k-means, nearest to its centre.
+
+    Features are scaled to norm 1. weight: (n,), of each row in its centre. Clusters come in the
+    order of their first row; copies cannot form clusters of their own, so the lowest other rows
+    fill the rest.
+    """
+    import numpy as np
+    from sklearn.cluster import KMeans  # slow to import
+
+    x = F.normalize(features.double(), dim=1).cpu().numpy()
+    clusters = min(count, len(np.unique(x, axis=0)))
+    means = KMeans(clusters, n_init=1, random_state=seed)
+    group = means.fit_predict(x, sample_weight=None if weight is None else weight.cpu().numpy())
+    distance = np.linalg.norm(x - means.cluster_centers_[group], axis=1)
+    members = (np.flatnonzero(group == g) for g in dict.fromkeys(group.tolist()))
+    chosen = [int(m[distance[m].argmin()]) for m in members]
+    others = (row for row in range(len(x)) if row not in chosen)
+    chosen += [next(others) for _ in range(count - len(chosen))]
+    return torch.tensor(chosen)

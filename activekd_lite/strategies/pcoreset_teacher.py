@@ -1,11 +1,17 @@
-"""PCoreSet in the teacher's probability space: a variant that needs no student."""
+"""PCoreSet in the teacher's probability space: a variant that needs no student.
+
+With labels it is `pcoreset` with `selection_source="teacher"`; it can also start without any.
+"""
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from activekd_lite.kcenter import k_center_in_pool
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.strategies.contract import needs, unlabeled_indices
+from activekd_lite.strategies.contract import needs, teacher_probs, unlabeled_indices
+from activekd_lite.strategies.pcoreset import pcoreset
 
 
 @needs(teacher=True)
@@ -17,13 +23,10 @@ def pcoreset_teacher(
     If nothing is labelled, the image nearest to the mean comes first.
     Raises ValueError if there are no teacher_probs.
     """
-    probs, labeled = predictions.teacher_probs, state.labeled_indices
-    if probs is None:
-        raise ValueError(
-            "pcoreset_teacher needs Predictions.teacher_probs: run with a teacher, or set them"
-        )
+    probs = teacher_probs(predictions, "pcoreset_teacher")
+    if len(state.labeled_indices):
+        seen = replace(predictions, probs=probs)
+        return pcoreset(seen, state, query_size, generator=generator)
     unlabeled_indices(predictions, state, query_size)
-    if len(labeled):
-        return k_center_in_pool(probs, labeled, query_size)
     first = (probs.double() - probs.double().mean(dim=0)).square().sum(dim=1).argmin().cpu()[None]
     return torch.cat([first, k_center_in_pool(probs, first, query_size - 1)])

@@ -15,6 +15,13 @@ def nearest_distances(points: Tensor, centers: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def nearest_rows(points: Tensor, centers: Tensor) -> Tensor:
+    """Return the row (N,) of centers (L, C) that is nearest to each of points (N, C)."""
+    centers = centers.double()
+    parts = [torch.cdist(part.double(), centers).argmin(dim=1) for part in points.split(CHUNK)]
+    return torch.cat(parts)
+
+
 def nearest_distances_by_pick(
     points: Tensor, labeled: Sequence[int] | Tensor, picks: Sequence[int]
 ) -> Tensor:
