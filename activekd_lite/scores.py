@@ -126,7 +126,7 @@ def cluster_purity_pct(probs: Tensor, labels: Tensor, iterations: int = 20) -> f
     return 100.0 * table.amax(dim=1).sum().item() / len(labels)
 
 
-def query_scores(probs: Tensor, features: Tensor, query: Tensor) -> dict[str, float | None]:
+def query_scores(probs: Tensor, features: Tensor, query: Tensor) -> dict:
     """Describe a query (Q,) of a pool by three numbers; class balance needs its labels.
 
     query_uncertainty
