@@ -15,21 +15,25 @@ from activekd_lite.datasets.embedded import EMBEDDED
 from activekd_lite.datasets.loading import EXAMPLES
 from activekd_lite.datasets.paper import LAYOUTS
 from activekd_lite.datasets.sources import KINDS
-from activekd_lite.experiments.config import TEACHERS, RunConfig
+from activekd_lite.experiments.config import RunConfig
 from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.strategies import STRATEGIES
+from activekd_lite.teachers import CONTROLS, TEACHERS
 from activekd_lite.train_config import LENGTHS, TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
 
 ON_DISK = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
 DATASET = ", ".join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()]) + "."
-TEACHER = "Kind of teacher; clap is few-shot and is fitted again in each round."
+TEACHER = (
+    f"{', '.join(TEACHERS)}; all but the first learn from the labels of each round. A control "
+    f"changes a teacher's answers: {', '.join(f'zero-shot+{control}' for control in CONTROLS)}; "
+    "zero-shot+noise=0.3 for another amount."
+)
 STUDENT = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any timm model."
 STRATEGY = f"{', '.join(STRATEGIES)}, or one of scikit-activeml, such as skactiveml:TypiClust."
 SOURCE = "Probabilities to select by: both heads mixed, one head, or the teacher's."
 DEVICE = "auto, cpu, cuda, cuda:1, mps."
 
-TeacherKind = Literal[*TEACHERS]
 SelectionSource = Literal[*SELECTION_SOURCES]
 Option = tuple[str, Any, Any]  # name, annotated type and default of a dataclass field
 

@@ -21,7 +21,7 @@ def _axis(flag: str, field: str, kind: type, help: str, default: str) -> opt.Opt
 Settings = opt.options_class(
     "Settings",
     _axis("--dataset", "datasets", str, opt.DATASET, "digits"),
-    _axis("--teacher", "teachers", opt.TeacherKind, opt.TEACHER, "zero-shot"),
+    _axis("--teacher", "teachers", str, opt.TEACHER, "zero-shot"),
     _axis("--student", "students", str, opt.STUDENT, "the data set's own"),
     _axis(
         "--strategy", "strategies", str, opt.STRATEGY, "the paper's six; with --paper its code's"
