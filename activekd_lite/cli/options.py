@@ -18,9 +18,10 @@ from activekd_lite.datasets.sources import KINDS
 from activekd_lite.experiments.config import RunConfig
 from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.strategies import STRATEGIES
-from activekd_lite.teachers import CONTROLS, TEACHERS
+from activekd_lite.teachers import CONTROLS, TEACHERS, parse_name
 from activekd_lite.train_config import LENGTHS, TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
+from activekd_lite.utils.open_clip_models import EMBEDDED as EMBEDDED_VLMS
 
 ON_DISK = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
 DATASET = ", ".join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()]) + "."
@@ -33,6 +34,13 @@ STUDENT = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any timm model."
 STRATEGY = f"{', '.join(STRATEGIES)}, or one of scikit-activeml, such as skactiveml:TypiClust."
 SOURCE = "Probabilities to select by: both heads mixed, one head, or the teacher's."
 DEVICE = "auto, cpu, cuda, cuda:1, mps."
+
+
+def known_teacher(kind: Any, value: Any) -> None:
+    """Raise ValueError for an unknown name of a teacher, or in a list of them."""
+    for name in [value] if isinstance(value, str) else value or ():
+        parse_name(name)
+
 
 SelectionSource = Literal[*SELECTION_SOURCES]
 Option = tuple[str, Any, Any]  # name, annotated type and default of a dataclass field
@@ -115,7 +123,7 @@ class Folders:
 VLM = [
     *mirror(
         RunConfig,
-        vlm="The embedded tiny-clip, or an open_clip model.",
+        vlm=f"{', '.join(EMBEDDED_VLMS)} (embedded), or an open_clip model.",
         pretrained="open_clip tag or weights file of --vlm.",
     ),
     option(

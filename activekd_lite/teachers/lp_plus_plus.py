@@ -13,6 +13,8 @@ that is best on a validation set, here it is the last; their factors start at 25
 similarity of image and text, which fits the cosines of OpenAI's CLIP, here they start at the VLM's
 own logit scale, so that fitting starts near the zero-shot teacher. The paper's propositions were
 not checked against the code's formulas.
+
+As with any probe, a class without labels is hardly ever predicted: start with at least one each.
 """
 
 from dataclasses import dataclass

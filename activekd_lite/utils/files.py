@@ -162,9 +162,10 @@ def embedded_model(name: str) -> tuple[Path, dict]:
     Raises FileNotFoundError for a missing file, ValueError for a damaged or edited one.
     """
     folder = embedded_folder(name)
-    remedy = (
-        f"restore it with `git checkout -- data/{name}`, or run `python data/{name}/pretrain.py`"
-    )
+    script = f"data/{name}/pretrain.py"
+    if name.startswith("tiny-clip-"):
+        script = f"data/tiny-clip/pretrain.py --model {name}"
+    remedy = f"restore it with `git checkout -- data/{name}`, or run `python {script}`"
     manifest_path = _existing(folder / "manifest.json", remedy)
     manifest = read_json(manifest_path, remedy)
     if not checksum_matches(manifest):
