@@ -53,9 +53,23 @@ def show(table: pd.DataFrame) -> None:
         print(f"| {dataset} | {name} | {' | '.join(cells)} | {runs['seconds'].max():.1f} |")
 
 
-def text_of(values: pd.Series) -> str:
+def show_gains(table: pd.DataFrame, rivals: tuple[str, ...] = ("zero-shot", "clap")) -> None:
+    """Print how much better each teacher is than zero-shot and CLAP, paired by seed."""
+    wide = table.pivot_table("accuracy_pct", ["dataset", "labels", "seed"], "teacher", sort=False)
+    labels = table["labels"].unique()
+    print(f"| data set | teacher | minus | {' | '.join(f'{n} per class' for n in labels)} |")
+    print("|" + (len(labels) + 3) * "---|")
+    for dataset, runs in wide.groupby("dataset", sort=False):
+        for name in (c for c in wide.columns if c not in rivals):
+            for rival in (r for r in rivals if r in wide.columns):
+                gains = (runs[name] - runs[rival]).groupby("labels", sort=False)
+                cells = " | ".join(text_of(values, "+") for _, values in gains)
+                print(f"| {dataset} | {name} | {rival} | {cells} |")
+
+
+def text_of(values: pd.Series, sign: str = "") -> str:
     mean, half = mean_interval(values)
-    return f"{mean:.1f} ± {half:.1f}" if half > 0 else f"{mean:.1f}"
+    return f"{mean:{sign}.1f} ± {half:.1f}" if half > 0 else f"{mean:{sign}.1f}"
 
 
 def main():
@@ -72,7 +86,10 @@ def main():
     add("--cache", default=".cache")
     options = parser.parse_args()
     vlm = akd.load_vlm(options.vlm, device="cpu")
-    show(pd.DataFrame([row for name in options.datasets for row in measure(vlm, name, options)]))
+    table = pd.DataFrame([row for name in options.datasets for row in measure(vlm, name, options)])
+    show(table)
+    print()
+    show_gains(table)
 
 
 if __name__ == "__main__":

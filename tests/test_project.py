@@ -53,15 +53,16 @@ def test_make_help_lists_every_target():
 
 
 def script(name):
+    folder = "tiny-clip" if name.startswith("tiny-clip") else name
     spec = importlib.util.spec_from_file_location(
-        f"pretrain_{name}", ROOT / "data" / name / "pretrain.py"
+        f"pretrain_{name}", ROOT / "data" / folder / "pretrain.py"
     )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
 
-@pytest.mark.parametrize("name", ["tiny-clip", "tiny-resnet"])
+@pytest.mark.parametrize("name", ["tiny-clip", "tiny-clip-small", "tiny-resnet"])
 @pytest.mark.slow
 def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_path, monkeypatch):
     """Run a short pre-training with every access to the target data blocked."""
@@ -75,13 +76,14 @@ def test_pretraining_runs_and_never_touches_target_images_or_labels(name, tmp_pa
     monkeypatch.setattr(sklearn.datasets, "load_digits", touched)
     monkeypatch.setattr(shapes, "make_shapes", touched)
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    if name == "tiny-clip":
+    model = [] if name == "tiny-resnet" else ["--model", name]
+    if model:
         monkeypatch.setattr(shapes, "TARGET", None)
     for out in ("a", "b"):
         monkeypatch.setattr(
             sys,
             "argv",
-            ["pretrain.py", "--steps", "2", "--batch", "8", "--out", str(tmp_path / out)],
+            ["pretrain.py", *model, "--steps", "2", "--batch", "8", "--out", str(tmp_path / out)],
         )
         module = script(name)
         module.main()
@@ -103,7 +105,9 @@ def test_pretraining_labels_of_tiny_resnet_do_not_occur_in_shapes():
     assert not labels & {word for name in shapes.CLASSNAMES for word in name.split()}
 
 
-@pytest.mark.parametrize(("name", "most"), [("tiny-clip", 16e6), ("tiny-resnet", 2e6)])
+@pytest.mark.parametrize(
+    ("name", "most"), [("tiny-clip", 16e6), ("tiny-clip-small", 4e6), ("tiny-resnet", 2e6)]
+)
 def test_embedded_weights_are_small_and_have_a_card(name, most):
     folder = ROOT / "data" / name
     assert (folder / "weights.safetensors").stat().st_size <= most
@@ -240,7 +244,7 @@ def test_wheel_and_sdist_are_complete(tmp_path):
     models = {
         f"activekd_lite/{path}"
         for path in tracked
-        if path.startswith(("data/study/", "data/tiny-clip/", "data/tiny-resnet/"))
+        if path.startswith(("data/study/", "data/tiny-"))
     }
     assert package | models <= held
     subprocess.run(

@@ -34,6 +34,17 @@ def test_zero_shot_accuracy_meets_its_bars(direct):
     assert 65 <= shapes <= 85
 
 
+@pytest.mark.slow
+def test_the_small_model_is_weaker_but_knows_the_same_words(vlm, direct):
+    small = akd.load_vlm("tiny-clip-small", device="cpu")
+    assert small.known_words == vlm.known_words
+    templates = ('a photo of the number: "{}".', "a photo of a {}.")
+    for (pool, labels, _, probs), template in zip(direct, templates, strict=True):
+        found = small.zero_shot_probs(pool.images, small.text_weights(pool.classnames, [template]))
+        accuracies = [akd.metrics.accuracy_pct(p, labels) for p in (found, probs)]
+        assert 200 / pool.num_classes < accuracies[0] < accuracies[1]
+
+
 def test_zero_shot_accuracy_is_that_of_the_test_images(vlm, small):
     weights = vlm.text_weights(small.classnames, small.templates)
     right = vlm.zero_shot_probs(small.test.images, weights).argmax(dim=1) == small.test.labels
@@ -115,13 +126,18 @@ def embedded_copy(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "load"),
+    ("name", "script", "load"),
     [
-        ("tiny-clip", lambda: akd.load_vlm()),
-        ("tiny-resnet", lambda: akd.build_student("tiny-resnet", 3)),
+        ("tiny-clip", "tiny-clip/pretrain.py`", lambda: akd.load_vlm()),
+        (
+            "tiny-clip-small",
+            "tiny-clip/pretrain.py --model tiny-clip-small`",
+            lambda: akd.load_vlm("tiny-clip-small"),
+        ),
+        ("tiny-resnet", "tiny-resnet/pretrain.py`", lambda: akd.build_student("tiny-resnet", 3)),
     ],
 )
-def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
+def test_missing_and_damaged_embedded_weights(embedded_copy, name, script, load):
     load()
     weights = embedded_copy / name / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -130,7 +146,7 @@ def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
     with pytest.raises(ValueError, match=rf"damaged.*git checkout -- data/{name}"):
         load()
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"missing.*data/{name}/pretrain.py"):
+    with pytest.raises(FileNotFoundError, match=rf"missing.*data/{script}"):
         load()
 
 

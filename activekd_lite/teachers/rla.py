@@ -6,7 +6,8 @@ A (D, D) starts at the identity; lambda = 1 / N for N labels per class, which is
 all classes. Adam with full batches and a cosine schedule, one random view of each image per step,
 as in the authors' code (astra-vision/ProLIP, which goes through its views in order). That code's
 experiments take learning rates of 1e-5 to 1e-2 without a validation set; the paper's own choice, if
-it has one, was not checked.
+it has one, was not checked. On `digits` and `shapes` 300 steps reach the same minimum with 1e-3 and
+1e-2, and 1e-4 falls 0.1 to 2 % short of it.
 """
 
 from dataclasses import dataclass
@@ -44,7 +45,7 @@ class Rla:
             raise ValueError(f"constraint = {self.constraint} must not be negative")
 
     def fit(self, labeled: Labeled, g: torch.Generator) -> Fitted:
-        """Return text weights (D, C) for unit features, and what their lengths need: A (D, D)."""
+        """Return A (D, D) as "adapter", and the scaled text weights (D, C) as "text"."""
         features, text, labels = labeled.features, labeled.text_weights, labeled.labels
         views, count, dim = features.shape
         held = self.constraint * text.shape[1] / count
@@ -62,8 +63,7 @@ class Rla:
             loss.backward()
             optimiser.step()
             schedule.step()
-        adapter = adapter.detach()
-        return {"adapter": adapter, "text": labeled.logit_scale * text}
+        return {"adapter": adapter.detach(), "text": labeled.logit_scale * text}
 
     def logits(self, features: Tensor, zero_shot: Tensor, fitted: Fitted) -> Tensor:
         return F.normalize(features @ fitted["adapter"].T, dim=1) @ fitted["text"]

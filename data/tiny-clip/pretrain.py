@@ -41,6 +41,7 @@ class Recipe:
 RECIPES = {
     "tiny-clip": Recipe(steps=2200, batch=128, lr=1.5e-3),
     "tiny-clip-small": Recipe(steps=700, batch=128, lr=1.5e-3),
+    "tiny-clip-wide": Recipe(steps=2400, batch=128, lr=1.5e-3),
 }
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
