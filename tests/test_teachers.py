@@ -129,6 +129,13 @@ class TestControlled:
         assert changed.test_probs().shape == (100, CLASSES)
         assert not torch.allclose(changed.test_probs(), structured.test_probs())
 
+    def test_a_base_that_learns_is_fitted_before_the_change(self, structured):
+        new = structured.array.flip(-1)
+        base = akd.teacher.from_logits(structured.array, refit=lambda state: new)
+        changed = akd.ControlledTeacher(base, "overconfident", 0.5)
+        fitted = changed.fitted(akd.LabelState.empty(IMAGES), 0)
+        torch.testing.assert_close(fitted.logits(torch.arange(9)), 2 * new[0, :9])
+
     def test_test_images_are_shuffled_unlike_those_of_the_pool(self, structured):
         changed = akd.ControlledTeacher(structured, "shuffled")
         assert not torch.allclose(changed.test_probs(), changed.probs()[:100])

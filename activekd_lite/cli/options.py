@@ -21,7 +21,7 @@ from activekd_lite.strategies import STRATEGIES
 from activekd_lite.teachers import CONTROLS, TEACHERS, parse_name
 from activekd_lite.train_config import LENGTHS, TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
-from activekd_lite.utils.open_clip_models import EMBEDDED as EMBEDDED_VLMS
+from activekd_lite.utils.files import embedded_clips
 
 ON_DISK = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
 DATASET = ", ".join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()]) + "."
@@ -123,7 +123,7 @@ class Folders:
 VLM = [
     *mirror(
         RunConfig,
-        vlm=f"{', '.join(EMBEDDED_VLMS)} (embedded), or an open_clip model.",
+        vlm=f"{', '.join(embedded_clips())} (embedded), or an open_clip model.",
         pretrained="open_clip tag or weights file of --vlm.",
     ),
     option(

@@ -155,6 +155,13 @@ def embedded_folder(name: str) -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
 
+def embedded_clips() -> tuple[str, ...]:
+    """Names of the embedded vision-language models: folders with weights or their manifest."""
+    folders = sorted(embedded_folder("tiny-clip").parent.glob("tiny-clip*"))
+    kept = ("weights.safetensors", "manifest.json")
+    return tuple(f.name for f in folders if any((f / name).is_file() for name in kept))
+
+
 def embedded_model(name: str) -> tuple[Path, dict]:
     """Folder and manifest of an embedded model, once every file matches its sha256.
 

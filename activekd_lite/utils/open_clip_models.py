@@ -10,9 +10,8 @@ from pickle import UnpicklingError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from activekd_lite.utils.files import embedded_model, read_json
+from activekd_lite.utils.files import embedded_clips, embedded_model, read_json
 
-EMBEDDED = ("tiny-clip", "tiny-clip-small")
 OWN_CONFIG = ("hf-hub:", "local-dir:")  # models that bring their own configuration and weights
 # raised by torch, safetensors and open_clip for weights that are damaged or of another kind
 UNLOADABLE = (UnpicklingError, SafetensorError, EOFError, LookupError, StopIteration)
@@ -149,7 +148,7 @@ def check_source(name: str, pretrained: str | Path | None) -> None:
             folder = Path(name.removeprefix("local-dir:"))
             read_json(folder / "open_clip_config.json", "download the folder again")
         return
-    known = [*EMBEDDED, *open_clip.list_models()]
+    known = [*embedded_clips(), *open_clip.list_models()]
     if name not in known:
         near = get_close_matches(name, known, 3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
