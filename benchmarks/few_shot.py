@@ -1,6 +1,6 @@
 """How good is a teacher with few labels? Test accuracy with 1 to 16 labels per class.
 
-    OMP_NUM_THREADS=1 python benchmarks/few_shot.py         # about 5 minutes on one core
+    OMP_NUM_THREADS=1 python benchmarks/few_shot.py         # minutes on one core
     python benchmarks/few_shot.py --teachers zero-shot rla --seeds 0 1 --vlm tiny-clip-small
 
 The labelled images are drawn at random from the pool, the same for all teachers of a seed. Nothing

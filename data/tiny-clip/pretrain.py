@@ -1,8 +1,8 @@
 """Train tiny-clip or one of its siblings from scratch, on generated image-caption pairs.
 
     python data/tiny-clip/pretrain.py       # about 25 minutes on 2 cores, seeded; writes here
-    python data/tiny-clip/pretrain.py --model tiny-clip-small       # 5 minutes
-    python data/tiny-clip/pretrain.py --model tiny-clip-wide        # 42 minutes
+    python data/tiny-clip/pretrain.py --model tiny-clip-small       # about 5 minutes (estimated)
+    python data/tiny-clip/pretrain.py --model tiny-clip-wide        # about 42 minutes (estimated)
 
 Each model has a folder beside this one, with its configuration, where its weights are written.
 
