@@ -1,7 +1,6 @@
 from . import cache as cache
 from . import datasets as datasets
 from . import doctor as doctor
-from . import few_shot as few_shot
 from . import kcenter as kcenter
 from . import losses as losses
 from . import plots as plots
@@ -10,6 +9,7 @@ from . import scores as scores
 from . import strategies as strategies
 from . import students as students
 from . import teacher as teacher
+from . import teachers as teachers
 from . import training as training
 from . import vlm as vlm
 from . import widgets as widgets
@@ -23,8 +23,6 @@ from .course import notebooks as notebooks
 from .datasets import load_dataset as load_dataset
 from .experiments import sweep as sweep
 from .experiments.config import RunConfig as RunConfig
-from .few_shot import ClapConfig as ClapConfig
-from .few_shot import ClapTeacher as ClapTeacher
 from .loop import run_active_learning as run_active_learning
 from .plots import report as report
 from .pool import Dataset as Dataset
@@ -44,6 +42,10 @@ from .students import build_student as build_student
 from .students import mix_heads as mix_heads
 from .teacher import Teacher as Teacher
 from .teacher import ZeroShotTeacher as ZeroShotTeacher
+from .teachers import ClapConfig as ClapConfig
+from .teachers import ClapTeacher as ClapTeacher
+from .teachers import ControlledTeacher as ControlledTeacher
+from .teachers import FewShotTeacher as FewShotTeacher
 from .train_config import TrainConfig as TrainConfig
 from .training import predict as predict
 from .training import train_student as train_student

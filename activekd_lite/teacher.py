@@ -1,6 +1,6 @@
 """Teachers turn cached image features, or outputs of your own, into logits.
 
-Nothing here runs the vision-language model. Few-shot teachers are in `few_shot.py`.
+Nothing here runs the vision-language model. Teachers that learn, and controlled ones: `teachers/`.
 """
 
 from collections.abc import Callable

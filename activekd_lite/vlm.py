@@ -1,4 +1,4 @@
-"""Vision-language models through open_clip: the embedded `tiny-clip`, or any other model.
+"""Vision-language models through open_clip: embedded ones (`tiny-clip`), or any other model.
 
 Both are loaded in the same way; `utils/open_clip_models.py` knows names, tags and activations.
 """
@@ -18,13 +18,14 @@ from torch import Tensor
 
 from activekd_lite.utils.checks import check_templates
 from activekd_lite.utils.device import autocast, resolve_device, resolve_precision
+from activekd_lite.utils.files import embedded_clips
 from activekd_lite.utils.images import ImageFiles, stream_centers
 from activekd_lite.utils.open_clip_models import (
     check_source,
+    embedded_clip,
     load_model,
     load_tokenizer,
     needs_quick_gelu,
-    tiny_clip,
 )
 
 
@@ -169,7 +170,7 @@ def load_vlm(
     precision: str = "auto",
     quick_gelu: bool | None = None,
 ) -> VLM:
-    """Load the embedded `tiny-clip`, or any open_clip model: `load_vlm("RN50", "openai")`.
+    """Load an embedded model (`tiny-clip`), or any of open_clip: `load_vlm("RN50", "openai")`.
 
     pretrained: a tag of `open_clip.list_pretrained()` or a weights file.
     precision of the image tower: "float32", "float16", "bfloat16", or "auto" (float16 on CUDA, else
@@ -182,7 +183,7 @@ def load_vlm(
 
     device = resolve_device(device)
     precision = resolve_precision(precision, device, "float16")
-    embedded, known_words = tiny_clip() if name == "tiny-clip" else (None, None)
+    embedded, known_words = embedded_clip(name) if name in embedded_clips() else (None, None)
     check_source(name, pretrained or embedded)
     activation = needs_quick_gelu(name, pretrained, quick_gelu)
     tokenizer = load_tokenizer(name)

@@ -10,17 +10,18 @@ from torch import nn
 from activekd_lite.utils import files
 
 
-def parse(description: str, out: Path, *, steps: int, batch: int, lr: float) -> argparse.Namespace:
-    """Read the options of a script; the arguments are their defaults."""
-    parser = argparse.ArgumentParser(
+def parser(description: str, **defaults: object) -> argparse.ArgumentParser:
+    """Return a parser of the scripts' options, with these defaults (None for the others)."""
+    made = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=steps)
-    parser.add_argument("--batch", type=int, default=batch)
-    parser.add_argument("--lr", type=float, default=lr)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=out)
-    return parser.parse_args()
+    made.add_argument("--steps", type=int)
+    made.add_argument("--batch", type=int)
+    made.add_argument("--lr", type=float)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--out", type=Path)
+    made.set_defaults(**defaults)
+    return made
 
 
 def save(model: nn.Module, out: Path, **more: object) -> None:

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("online", "views", "cache", "selection", "busy", *DISTILLED):
+    for name in ("online", "views", "cache", "selection", "busy", "few_shot", *DISTILLED):
         sys.modules.pop(name, None)
 
 
@@ -62,6 +62,19 @@ def test_the_scripts_run(scripts, tmp_path, shared_cache, monkeypatch, capsys):
     text = capsys.readouterr().out
     rows = ("| encoding, 64 images", "teacher cached", "teacher online", "| a run of 1 rounds")
     assert [text.count(row) for row in rows] == [1] * 4
+
+
+def test_few_shot_prints_accuracies_and_paired_gains(scripts, shared_cache, monkeypatch, capsys):
+    import few_shot
+
+    words = "few_shot.py --datasets digits --teachers zero-shot rla --labels 1 2 --seeds 0 1"
+    monkeypatch.setattr(sys, "argv", [*words.split(), "--cache", str(shared_cache)])
+    few_shot.main()
+    rows = rows_of(capsys.readouterr().out, "| digits")
+    assert [row[:2] for row in rows[:2]] == [["digits", "zero-shot"], ["digits", "rla"]]
+    assert [row[:3] for row in rows[2:]] == [["digits", "rla", "zero-shot"]]
+    mean = [float(row[-3].split()[0]) for row in rows[:2]]
+    assert float(rows[2][-2].split()[0]) == pytest.approx(mean[1] - mean[0], abs=0.11)
 
 
 def rows_of(text, start):

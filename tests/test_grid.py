@@ -190,7 +190,7 @@ def test_runs_that_need_a_teacher_are_left_out_without_one():
         ({"strategies": ("best",)}, "unknown strategy 'best'"),
         ({"strategies": "random"}, "strategies = 'random': a list is needed"),
         ({"students": ("big",)}, "unknown student 'big'"),
-        ({"teachers": ("clip",)}, "teacher = 'clip'; choose one of 'zero-shot', 'clap', None"),
+        ({"teachers": ("clip",)}, "teacher = 'clip'; choose one of zero-shot, clap, tip-adapter"),
         ({"teachers": ({"vlm": "RN50", "view": 3},)}, "unknown 'view', did you mean views?"),
         (
             {"teachers": ({"average": "raw"}, {"average": "normalized"})},

@@ -251,7 +251,7 @@ def test_every_command_has_help(capsys):
         ),
         (
             ["run", "--teacher", "gpt"],
-            'Invalid value "gpt" for --teacher. Choose from: "zero-shot"',
+            "Invalid value \"gpt\" for --teacher. teacher = 'gpt'; choose one of zero-shot, clap",
         ),
         (["run", "--no-paper"], "Unknown option: --no-paper."),
         (["sweep", "--seeds"], '"sweep" parameter --seeds requires at least 1 element.'),

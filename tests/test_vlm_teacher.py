@@ -115,13 +115,13 @@ def embedded_copy(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "load"),
+    ("name", "script", "load"),
     [
-        ("tiny-clip", lambda: akd.load_vlm()),
-        ("tiny-resnet", lambda: akd.build_student("tiny-resnet", 3)),
+        ("tiny-clip", "tiny-clip/pretrain.py`", lambda: akd.load_vlm()),
+        ("tiny-resnet", "tiny-resnet/pretrain.py`", lambda: akd.build_student("tiny-resnet", 3)),
     ],
 )
-def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
+def test_missing_and_damaged_embedded_weights(embedded_copy, name, script, load):
     load()
     weights = embedded_copy / name / "weights.safetensors"
     content = bytearray(weights.read_bytes())
@@ -130,8 +130,26 @@ def test_missing_and_damaged_embedded_weights(embedded_copy, name, load):
     with pytest.raises(ValueError, match=rf"damaged.*git checkout -- data/{name}"):
         load()
     weights.unlink()
-    with pytest.raises(FileNotFoundError, match=rf"missing.*data/{name}/pretrain.py"):
+    with pytest.raises(FileNotFoundError, match=rf"missing.*data/{script}"):
         load()
+
+
+def test_a_folder_with_weights_is_an_embedded_model(embedded_copy):
+    """A sibling of tiny-clip needs a configuration, weights and a manifest; else it is unknown."""
+    source, folder = embedded_copy / "tiny-clip", embedded_copy / "tiny-clip-twin"
+    folder.mkdir()
+    shutil.copy(source / "tiny-clip.json", folder / "tiny-clip-twin.json")
+    with pytest.raises(ValueError, match="unknown model 'tiny-clip-twin'"):
+        akd.load_vlm("tiny-clip-twin")
+    shutil.copy(source / "manifest.json", folder)
+    script = r"data/tiny-clip/pretrain.py --model tiny-clip-twin`"
+    with pytest.raises(FileNotFoundError, match=f"weights.safetensors is missing.*{script}"):
+        akd.load_vlm("tiny-clip-twin")
+    shutil.copy(source / "weights.safetensors", folder)
+    twin = akd.load_vlm("tiny-clip-twin", device="cpu")
+    assert twin.name == "tiny-clip-twin"
+    assert twin.fingerprint()["weights"] == akd.load_vlm(device="cpu").fingerprint()["weights"]
+    assert "solid" in twin.known_words
 
 
 def edit(path, change):

@@ -16,21 +16,33 @@ from activekd_lite.datasets.loading import EXAMPLES
 from activekd_lite.datasets.paper import LAYOUTS
 from activekd_lite.datasets.sources import KINDS
 from activekd_lite.datasets.spec import EXAMPLE
-from activekd_lite.experiments.config import TEACHERS, RunConfig
+from activekd_lite.experiments.config import RunConfig
 from activekd_lite.runs.preflight import SELECTION_SOURCES
 from activekd_lite.strategies import STRATEGIES
+from activekd_lite.teachers import CONTROLS, TEACHERS, parse_name
 from activekd_lite.train_config import LENGTHS, TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES, STUDENTS
+from activekd_lite.utils.files import embedded_clips
 
 ON_DISK = ", ".join([*LAYOUTS, *(kind.example for kind in KINDS.values())])
 DATASET = f"{', '.join([*EMBEDDED, *LAYOUTS, *EXAMPLES.values()])}, or a task: '{EXAMPLE}'."
-TEACHER = "Kind of teacher; clap is few-shot and is fitted again in each round."
+TEACHER = (
+    f"{', '.join(TEACHERS)}; all but the first learn from the labels of each round. A control "
+    f"changes a teacher's answers: {', '.join(f'zero-shot+{control}' for control in CONTROLS)}; "
+    "zero-shot+noise=0.3 for another amount."
+)
 STUDENT = f"{', '.join([*STUDENTS, *ON_FEATURES])}, or any timm model."
 STRATEGY = f"{', '.join(STRATEGIES)}, or one of scikit-activeml, such as skactiveml:TypiClust."
 SOURCE = "Probabilities to select by: both heads mixed, one head, or the teacher's."
 DEVICE = "auto, cpu, cuda, cuda:1, mps."
 
-TeacherKind = Literal[*TEACHERS]
+
+def known_teacher(kind: Any, value: Any) -> None:
+    """Raise ValueError for an unknown name of a teacher, or in a list of them."""
+    for name in [value] if isinstance(value, str) else value or ():
+        parse_name(name)
+
+
 SelectionSource = Literal[*SELECTION_SOURCES]
 Option = tuple[str, Any, Any]  # name, annotated type and default of a dataclass field
 
@@ -112,7 +124,7 @@ class Folders:
 VLM = [
     *mirror(
         RunConfig,
-        vlm="The embedded tiny-clip, or an open_clip model.",
+        vlm=f"{', '.join(embedded_clips())} (embedded), or an open_clip model.",
         pretrained="open_clip tag or weights file of --vlm.",
     ),
     option(

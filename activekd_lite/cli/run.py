@@ -28,7 +28,7 @@ Config = opt.options_class(
 def command(
     *,
     dataset: Annotated[str, Parameter(help=opt.DATASET)] = "digits",
-    teacher: Annotated[opt.TeacherKind, Parameter(help=opt.TEACHER)] = "zero-shot",
+    teacher: Annotated[str, Parameter(help=opt.TEACHER, validator=opt.known_teacher)] = "zero-shot",
     no_distill: bool = False,
     paper: bool = False,
     out: str = "runs/first",

@@ -14,14 +14,16 @@ from activekd_lite.experiments import cluster, sweep
 from activekd_lite.experiments.grid import Grid
 
 
-def _axis(flag: str, field: str, kind: type, help: str, default: str) -> opt.Option:
-    return opt.option(field, list[kind], help, default, name=flag)
+def _axis(
+    flag: str, field: str, kind: type, help: str, default: str, **settings: Any
+) -> opt.Option:
+    return opt.option(field, list[kind], help, default, name=flag, **settings)
 
 
 Settings = opt.options_class(
     "Settings",
     _axis("--dataset", "datasets", str, opt.DATASET, "digits"),
-    _axis("--teacher", "teachers", opt.TeacherKind, opt.TEACHER, "zero-shot"),
+    _axis(*("--teacher", "teachers", str, opt.TEACHER, "zero-shot"), validator=opt.known_teacher),
     _axis("--student", "students", str, opt.STUDENT, "the data set's own"),
     _axis(
         "--strategy", "strategies", str, opt.STRATEGY, "the paper's six; with --paper its code's"

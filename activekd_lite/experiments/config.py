@@ -12,7 +12,6 @@ import torch
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.datasets.loading import load_dataset
 from activekd_lite.datasets.spec import canonical_name
-from activekd_lite.few_shot import ClapConfig, ClapTeacher
 from activekd_lite.loop import run_active_learning
 from activekd_lite.pool import Dataset
 from activekd_lite.runs.preflight import check_labels, check_selection_source
@@ -20,13 +19,20 @@ from activekd_lite.runs.record import RunResult
 from activekd_lite.scores import accuracy_pct
 from activekd_lite.strategies import get_strategy
 from activekd_lite.teacher import Teacher, ZeroShotTeacher
+from activekd_lite.teachers import (
+    ADAPTERS,
+    ClapConfig,
+    ClapTeacher,
+    ControlledTeacher,
+    FewShotTeacher,
+    parse_name,
+)
 from activekd_lite.train_config import TrainConfig
 from activekd_lite.utils.backbones import ON_FEATURES, find_backbone, weights_sha256
 from activekd_lite.utils.checks import whole_number
 from activekd_lite.utils.views import Views
 from activekd_lite.vlm import VLM, load_vlm
 
-TEACHERS = ("zero-shot", "clap")
 PAPER_SEEDS = (1, 2, 3, 4, 5)
 
 
@@ -41,10 +47,12 @@ class RunConfig:
     vlm, pretrained, quick_gelu
         See `load_vlm`.
     teacher
-        "zero-shot", "clap" (few-shot), or None for plain active learning.
+        None for plain active learning, or "zero-shot", or one that learns from the labels ("clap",
+        "tip-adapter", "lp-plus-plus", "rla"); "+" and a control changes its answers, as in
+        "zero-shot+shuffled" or "clap+noise=0.3" (see `ControlledTeacher`).
     average
-        How prompts are averaged, see `VLM.text_weights`. None is "normalized" for the zero-shot
-        teacher and "raw" for CLAP, whose prototypes start as long as the text features.
+        How prompts are averaged, see `VLM.text_weights`. None is "raw" for CLAP and "normalized"
+        for the other teachers. CLAP's prototypes start as long as the text features.
     templates
         Prompts with {} for the class name. None uses those of the data set.
     views
@@ -88,7 +96,8 @@ class RunConfig:
 
     def __post_init__(self):
         object.__setattr__(self, "dataset", canonical_name(self.dataset))
-        _check_teacher(self.teacher, (*TEACHERS, None))
+        if self.teacher is not None:
+            parse_name(self.teacher)
         for name in ("seed", "shots"):
             object.__setattr__(self, name, whole_number(name, getattr(self, name)))
         get_strategy(self.strategy)
@@ -123,7 +132,8 @@ class RunConfig:
         - The same seed draws other random numbers than in the reference code.
         """
         teacher = changes.get("teacher", "zero-shot")
-        preset = _paper_imagenet(teacher == "clap") if dataset == "imagenet" else _paper_ten()
+        few_shot = bool(teacher) and parse_name(teacher).kind != "zero-shot"
+        preset = _paper_imagenet(few_shot) if dataset == "imagenet" else _paper_ten()
         preset |= {"vlm": "RN50", "pretrained": "openai", "shots": 1, "seed": PAPER_SEEDS[0]}
         preset["views"] = 10 if teacher else None
         if changes.get("vlm", preset["vlm"]) != preset["vlm"]:
@@ -243,7 +253,7 @@ class Inputs:
 
 
 def make_teacher(
-    kind: str,
+    name: str,
     vlm: VLM,
     data: Dataset,
     views: Views | int = 1,
@@ -252,24 +262,24 @@ def make_teacher(
     clap: ClapConfig = ClapConfig(),
     progress: bool = True,
 ) -> Teacher:
-    """Return a teacher of TEACHERS with the data set's class names and prompts.
+    """Return a teacher with the data set's class names and prompts.
 
+    name: as in `RunConfig.teacher`.
     The VLM's features of the pool and the test set are built, or opened if they are cached.
     """
-    _check_teacher(kind, TEACHERS)
+    kind, control, amount = parse_name(name)
     cache = TeacherCache.build(vlm, data.pool, views, cache_root, progress=progress)
     test = TeacherCache.build_test(vlm, data, cache_root, progress)
     prompts = data.classnames, data.templates
-    if kind == "zero-shot":
-        weights = vlm.text_weights(*prompts, average or "normalized")
-        return ZeroShotTeacher(cache, weights, test=test)
-    weights = vlm.text_weights(*prompts, average or "raw", unit=False)
-    return ClapTeacher(cache, weights, config=clap, test=test)
-
-
-def _check_teacher(kind: str | None, allowed: tuple) -> None:
-    if kind not in allowed:
-        raise ValueError(f"teacher = {kind!r}; choose one of {', '.join(map(repr, allowed))}")
+    average = average or ("raw" if kind == "clap" else "normalized")
+    weights = vlm.text_weights(*prompts, average, unit=kind != "clap")
+    if kind == "clap":
+        teacher: Teacher = ClapTeacher(cache, weights, config=clap, test=test)
+    elif kind in ADAPTERS:
+        teacher = FewShotTeacher(cache, weights, ADAPTERS[kind](), test=test)
+    else:
+        teacher = ZeroShotTeacher(cache, weights, test=test)
+    return ControlledTeacher(teacher, control, amount) if control else teacher
 
 
 def zero_shot_accuracy_pct(vlm: VLM, data: Dataset, average: str | None = None) -> float:

@@ -15,10 +15,10 @@ from activekd_lite.datasets.loading import check_name
 from activekd_lite.datasets.sources import short_name
 from activekd_lite.datasets.spec import canonical_name
 from activekd_lite.experiments.config import PAPER_SEEDS, RunConfig, paper_strategies
-from activekd_lite.few_shot import ClapConfig
 from activekd_lite.runs.preflight import check_selection_source, check_start
 from activekd_lite.strategies import PAPER_STRATEGIES, get_strategy
 from activekd_lite.strategies.contract import needs_teacher
+from activekd_lite.teachers import ClapConfig
 from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES
 from activekd_lite.utils.checks import is_whole
@@ -51,7 +51,7 @@ class Grid:
     datasets, students
         Names for `load_dataset` and `build_student`; a student of None is the data set's own.
     teachers
-        "zero-shot", "clap", or mappings with any keys of OF_TEACHER ("teacher" is the kind). Two
+        Names as in `RunConfig.teacher`, or mappings with any keys of OF_TEACHER. Two
         that would share a folder need a "name" each.
     strategies
         None is the six of the paper.

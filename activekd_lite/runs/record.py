@@ -136,7 +136,7 @@ class RunResult:
 def tidy(config: dict, records: Sequence[RoundRecord]) -> "pd.DataFrame":
     """Return a run as a tidy table, one row per round.
 
-    Columns: dataset, vlm, teacher ("none", "zero-shot", "clap", "logits"), student, strategy,
+    Columns: dataset, vlm, teacher ("none", "logits", or a name), student, strategy,
     distill, selection_source, query_size, shots; the fields of `RoundRecord`; and the seconds of
     each stage (seconds_teacher, seconds_train, seconds_predict, seconds_select).
     """

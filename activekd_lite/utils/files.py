@@ -155,6 +155,13 @@ def embedded_folder(name: str) -> Path:
     return next((folder for folder in folders if folder.is_dir()), folders[-1])
 
 
+def embedded_clips() -> tuple[str, ...]:
+    """Names of the embedded vision-language models: folders with weights or their manifest."""
+    folders = sorted(embedded_folder("tiny-clip").parent.glob("tiny-clip*"))
+    kept = ("weights.safetensors", "manifest.json")
+    return tuple(f.name for f in folders if any((f / name).is_file() for name in kept))
+
+
 def embedded_model(name: str) -> tuple[Path, dict]:
     """Folder and manifest of an embedded model, once every file matches its sha256.
 
@@ -162,9 +169,10 @@ def embedded_model(name: str) -> tuple[Path, dict]:
     Raises FileNotFoundError for a missing file, ValueError for a damaged or edited one.
     """
     folder = embedded_folder(name)
-    remedy = (
-        f"restore it with `git checkout -- data/{name}`, or run `python data/{name}/pretrain.py`"
-    )
+    script = f"data/{name}/pretrain.py"
+    if name.startswith("tiny-clip-"):
+        script = f"data/tiny-clip/pretrain.py --model {name}"
+    remedy = f"restore it with `git checkout -- data/{name}`, or run `python {script}`"
     manifest_path = _existing(folder / "manifest.json", remedy)
     manifest = read_json(manifest_path, remedy)
     if not checksum_matches(manifest):

@@ -10,7 +10,7 @@ from pickle import UnpicklingError
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from activekd_lite.utils.files import embedded_model, read_json
+from activekd_lite.utils.files import embedded_clips, embedded_model, read_json
 
 OWN_CONFIG = ("hf-hub:", "local-dir:")  # models that bring their own configuration and weights
 # raised by torch, safetensors and open_clip for weights that are damaged or of another kind
@@ -18,13 +18,13 @@ UNLOADABLE = (UnpicklingError, SafetensorError, EOFError, LookupError, StopItera
 UNLOADABLE += (AttributeError, TypeError, ValueError, RuntimeError, OSError)
 
 
-def tiny_clip() -> tuple[Path, frozenset[str]]:
-    """Weights file and vocabulary of the embedded model; also registers it with open_clip."""
+def embedded_clip(name: str) -> tuple[Path, frozenset[str]]:
+    """Weights file and vocabulary of an embedded model; also registers it with open_clip."""
     import open_clip  # slow
 
-    folder, manifest = embedded_model("tiny-clip")
-    if "tiny-clip" not in open_clip.list_models():
-        open_clip.add_model_config(folder / "tiny-clip.json")
+    folder, manifest = embedded_model(name)
+    if name not in open_clip.list_models():
+        open_clip.add_model_config(folder / f"{name}.json")
     return folder / "weights.safetensors", frozenset(manifest["words"])
 
 
@@ -148,7 +148,7 @@ def check_source(name: str, pretrained: str | Path | None) -> None:
             folder = Path(name.removeprefix("local-dir:"))
             read_json(folder / "open_clip_config.json", "download the folder again")
         return
-    known = ["tiny-clip", *open_clip.list_models()]
+    known = [*embedded_clips(), *open_clip.list_models()]
     if name not in known:
         near = get_close_matches(name, known, 3)
         hint = f"did you mean {' or '.join(near)}? " if near else ""

@@ -1,6 +1,10 @@
-"""Train tiny-clip from scratch, on generated image-caption pairs.
+"""Train tiny-clip or one of its siblings from scratch, on generated image-caption pairs.
 
     python data/tiny-clip/pretrain.py       # about 25 minutes on 2 cores, seeded; writes here
+    python data/tiny-clip/pretrain.py --model tiny-clip-small       # about 5 minutes (estimated)
+    python data/tiny-clip/pretrain.py --model tiny-clip-wide        # about 42 minutes (estimated)
+
+Each model has a folder beside this one, with its configuration, where its weights are written.
 
 Model, loss and tokenizer are open_clip's. The images are digits, drawn from fonts and then
 distorted, and figures of the easy `PRETRAINING` domain. The script never reads images or labels of
@@ -11,6 +15,7 @@ import itertools
 import json
 import math
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import open_clip
@@ -26,6 +31,21 @@ import pretraining
 from activekd_lite.datasets import shapes
 from activekd_lite.utils import files, views
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained: its number of steps, pairs per step, and largest learning rate."""
+
+    steps: int
+    batch: int
+    lr: float
+
+
+RECIPES = {
+    "tiny-clip": Recipe(steps=2200, batch=128, lr=1.5e-3),
+    "tiny-clip-small": Recipe(steps=1400, batch=64, lr=1.5e-3),
+    "tiny-clip-wide": Recipe(steps=2400, batch=128, lr=1.5e-3),
+}
 NUMERALS = "0123456789"
 DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 DIGIT_CAPTIONS = (
@@ -134,16 +154,23 @@ def adamw(model, steps: int, lr: float):
     return optimiser, torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
 
 
-def train(steps: int, batch: int, lr: float, seed: int):
+def config_path(name: str) -> Path:
+    """Return where the open_clip configuration of a model is."""
+    return HERE.parent / name / f"{name}.json"
+
+
+def train(name: str, recipe: Recipe, seed: int, report_every: int | None = None):
+    """Train a model of RECIPES; print its accuracy after every `report_every` steps."""
     torch.manual_seed(seed)
     g = torch.Generator().manual_seed(seed)
-    open_clip.add_model_config(HERE / "tiny-clip.json")
-    model = open_clip.create_model("tiny-clip").train().to(memory_format=torch.channels_last)
-    tokenizer, loss_of = open_clip.get_tokenizer("tiny-clip"), open_clip.ClipLoss()
+    steps, batch = recipe.steps, recipe.batch
+    open_clip.add_model_config(config_path(name))
+    model = open_clip.create_model(name).train().to(memory_format=torch.channels_last)
+    tokenizer, loss_of = open_clip.get_tokenizer(name), open_clip.ClipLoss()
     bank = glyphs.font_glyphs(NUMERALS)
-    optimiser, schedule = adamw(model, steps, lr)
+    optimiser, schedule = adamw(model, steps, recipe.lr)
     size = model.visual.image_size
-    for step in (bar := trange(steps, desc="tiny-clip", mininterval=10)):
+    for step in (bar := trange(steps, desc=name, mininterval=10)):
         digits, digit_captions, _ = digit_pairs(bank, batch // 2, g)
         figures, figure_captions, _ = figure_pairs(batch - batch // 2, g)
         x = torch.cat([pixels(digits, "digits", step, size), pixels(figures, "shapes", step, size)])
@@ -158,6 +185,9 @@ def train(steps: int, batch: int, lr: float, seed: int):
             model.logit_scale.clamp_(0, math.log(100))
         if step % 50 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", scale=f"{scale.item():.0f}")
+        if report_every and (step + 1) % report_every == 0:
+            report(model.eval(), tokenizer, seed + 1, f"after {step + 1} steps, ")
+            model.train()
     return model.eval(), tokenizer
 
 
@@ -182,13 +212,23 @@ def own_domain_accuracy_pct(model, tokenizer, seed: int) -> dict[str, float]:
     }
 
 
+def report(model, tokenizer, seed: int, prefix: str = "") -> None:
+    for kind, accuracy in own_domain_accuracy_pct(model, tokenizer, seed).items():
+        print(f"{prefix}zero-shot accuracy on newly generated {kind}: {accuracy:.1f} %", flush=True)
+
+
 def main():
-    args = pretraining.parse(__doc__, HERE, steps=2200, batch=128, lr=1.5e-3)
-    model, tokenizer = train(args.steps, args.batch, args.lr, args.seed)
-    for kind, accuracy in own_domain_accuracy_pct(model, tokenizer, args.seed + 1).items():
-        print(f"zero-shot accuracy on newly generated {kind}: {accuracy:.1f} %")
-    config = files.digest(json.loads((HERE / "tiny-clip.json").read_text()))
-    pretraining.save(model, args.out, config_sha256=config, words=known_words())
+    parser = pretraining.parser(__doc__)
+    parser.add_argument("--model", choices=RECIPES, default="tiny-clip")
+    parser.add_argument("--report-every", type=int, metavar="STEPS", help="also print accuracies")
+    args = parser.parse_args()
+    given = {k: v for k, v in vars(args).items() if k in ("steps", "batch", "lr") and v is not None}
+    recipe = replace(RECIPES[args.model], **given)
+    model, tokenizer = train(args.model, recipe, args.seed, args.report_every)
+    report(model, tokenizer, args.seed + 1)
+    path = config_path(args.model)
+    config = files.digest(json.loads(path.read_text()))
+    pretraining.save(model, args.out or path.parent, config_sha256=config, words=known_words())
 
 
 if __name__ == "__main__":

@@ -94,7 +94,7 @@ def _normalised(images: Tensor) -> Tensor:
 
 
 def main():
-    args = pretraining.parse(__doc__, HERE, steps=1500, batch=96, lr=3e-3)
+    args = pretraining.parser(__doc__, out=HERE, steps=1500, batch=96, lr=3e-3).parse_args()
     net, *rest = train(args.steps, args.batch, args.lr, args.seed)
     report(net, *rest)
     pretraining.save(net, args.out)

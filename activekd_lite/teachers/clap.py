@@ -1,4 +1,4 @@
-"""Few-shot teachers: text weights that learn from the labels. CLAP (arXiv:2312.12730)."""
+"""CLAP (arXiv:2312.12730): class prototypes that start at the text weights and learn."""
 
 import math
 from collections.abc import Iterator
