@@ -219,7 +219,7 @@ def test_wheel_and_sdist_are_complete(tmp_path):
     subprocess.run(build + ["--no-isolation"] * (not isolated), check=True, capture_output=True)
     options = "--no-deps" + " --no-build-isolation" * (not isolated)
     make = ["make", "offline", f"PIP_ARGS={options}", f"OFFLINE={tmp_path / 'offline'}"]
-    make += [f"BIN={Path(sys.executable).parent}", f"INSTALLED={ROOT / 'Makefile'}"]
+    make += [f"BIN={Path(sys.executable).parent}", "INSTALLED=here", "--old-file=here"]
     subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
     notebooks = (path for path in tracked if re.fullmatch(r"notebooks/\w+\.ipynb", path))
     course = {path.name for path in (tmp_path / "offline/course").glob("*.ipynb")}
