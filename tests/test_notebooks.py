@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +17,6 @@ import pytest
 import torch
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-import activekd_lite as akd
 from activekd_lite import cli
 from activekd_lite.cli.notebooks import parse_value
 from activekd_lite.course import notebooks
@@ -66,7 +64,6 @@ OF_THE_NEW_FORM = {
 # Notebooks that still have the old form, and the rules that they break. Rewrite one, then delete
 # its entry: a rule that is named here but kept fails, too.
 TO_BE_REWRITTEN = {
-    "00": OF_THE_NEW_FORM,
     "01": OF_THE_NEW_FORM,
     "02": OF_THE_NEW_FORM | {"no_answer_name_twice"},
     "04": OF_THE_NEW_FORM | {"it_has_at_most_40_cells"},
@@ -1107,30 +1104,3 @@ def test_hints_may_contain_code_and_functions_may_be_asked_for():
     (found,) = nbval_conftest().solutions(new_notebook(cells=cells))
     assert found["name"] == "half"
     assert found["solution"] == "def half(x):\n    return x / 2\n"
-
-
-def turn_by_hand(read_output, teacher, small, **record):
-    """Run notebook 00's manual round and return what it prints.
-
-    record: changes to the first record of the earlier run with which the cell compares.
-    """
-    path = next(path for path in NOTEBOOKS if path.stem.startswith("00"))
-    cell = next(cell for cell in code_cells(nbformat.read(path, 4)) if "by_hand = " in cell.source)
-    run = akd.run_active_learning(
-        small, teacher, rounds=1, query_size=10, device="cpu", progress=False
-    )
-    kept = [replace(run.records[0], **record), *run.records[1:]]
-    names = {"akd": akd, "replace": replace, "data": small, "teacher": teacher, "seed": 0}
-    names |= {"result": replace(run, records=kept), "student": None, "strategy": "pcoreset"}
-    exec(cell.source, names | {"query_size": 10, "device": "cpu"})
-    return read_output().out
-
-
-def test_the_manual_round_is_compared_only_with_a_run_of_the_same_kind(teacher, small, capsys):
-    assert "by hand: True" in turn_by_hand(capsys.readouterr, teacher, small)
-    other = {"query_indices": list(range(10))}
-    assert "64 threads" in turn_by_hand(
-        capsys.readouterr, teacher, small, device="cpu, 64 threads, AVX2", **other
-    )
-    with pytest.raises(AssertionError, match="queries differ"):
-        turn_by_hand(capsys.readouterr, teacher, small, **other)
