@@ -216,6 +216,24 @@ def test_certain_predictions_lie_in_the_corners_of_the_simplex():
     assert np.hypot(*(rest.table.loc[2, ["x", "y"]].to_numpy(float) - CORNERS[1])) <= reach
 
 
+def test_balls_are_circles_at_their_place_in_the_triangle(probs):
+    three = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1]])
+    balls = torch.tensor([[1.0, 0, 0], [0, 0.5, 0.5]]), torch.tensor([0.1, 2**0.5 / 2])
+    figure = plots.simplex(three, ["c", "a", "b"], list("abc"), balls=balls)
+    small, large = figure.layout.shapes
+    assert (small.x0 + small.x1) / 2 == pytest.approx(CORNERS[1, 0])
+    assert (small.x1 - small.x0) / 2 == pytest.approx(SIDE * 0.1 / 2**0.5)
+    # b and c have the corners 2 and 0; from the middle between them to either is half a side.
+    middle = (CORNERS[0] + CORNERS[2]) / 2
+    centre = [(large.x0 + large.x1) / 2, (large.y0 + large.y1) / 2]
+    np.testing.assert_allclose(centre, middle)
+    assert (large.x1 - large.x0) / 2 == pytest.approx(SIDE / 2)
+    with pytest.raises(ValueError, match="probabilities of three classes"):
+        plots.simplex(probs, NAMES[:3], NAMES, balls=(probs[:2], torch.ones(2)))
+    with pytest.raises(ValueError, match="each with a corner"):
+        plots.simplex(three, ["a", "b", "rest"], list("abc"), balls=balls)
+
+
 @pytest.mark.parametrize("corners", [["cat", "dog"], ["cat", "cat", "dog"], ["cat", "dog", "cow"]])
 def test_bad_corners_are_rejected(probs, corners):
     with pytest.raises(ValueError, match="three different names of cat, dog"):

@@ -46,6 +46,7 @@ def simplex(
     *,
     images: Tensor | ImageFiles | None = None,
     picks: Picks | None = None,
+    balls: tuple[Tensor, Tensor] | None = None,
     title: str = "",
 ) -> Figure:
     """Plot predictions in the triangle of three classes: certain at the corners, unsure inside.
@@ -64,6 +65,9 @@ def simplex(
         Shown on hover in a saved page.
     picks
         Name -> pool indices to mark.
+    balls
+        Centers (K, 3) and radii (K,) in probability space, drawn as circles. Only three classes in
+        all have a triangle on which these are true: a ValueError otherwise.
     """
     probs = np.asarray(torch.as_tensor(probs).cpu(), dtype=np.float64)
     columns, xy, names = triangle(probs, corners, classnames)
@@ -82,11 +86,28 @@ def simplex(
     add_groups(figure, xy, groups, group_names, shown, numbers=(100 * columns).round(), hover=hover)
     marked = {name: [int(i) for i in p if mass[int(i)] >= 0.5] for name, p in (picks or {}).items()}
     add_picks(figure, xy, len(shown), marked)
+    if balls is not None:
+        _add_balls(figure, *balls, [names.index(name) for name in classnames if name in names])
     figure.update_xaxes(**HIDDEN, range=[-0.15 * SIDE, 1.15 * SIDE])
     figure.update_yaxes(**HIDDEN, range=[-0.1 * SIDE, 0.98 * SIDE], scaleanchor="x")
     rest = "" if len(shown) == len(probs) else f" ({len(shown)} of {len(probs)} images)"
     title = (title or f"Between {', '.join(names)}") + rest
     return figure.update_layout(title=title, height=620, legend_itemsizing="constant")
+
+
+def _add_balls(figure: Figure, centers: Tensor, radii: Tensor, corners: list[int]) -> None:
+    """Add a circle per ball; two corners are sqrt(2) apart in probability space."""
+    centers = torch.as_tensor(centers).cpu().double().numpy()
+    if centers.shape[1] != 3 or len(corners) != 3:
+        raise ValueError(
+            f"balls in {centers.shape[1]} classes are no circles in this triangle: it needs "
+            "probabilities of three classes, each with a corner"
+        )
+    circles = zip(centers @ CORNERS[corners], torch.as_tensor(radii).tolist(), strict=True)
+    for (x, y), radius in circles:
+        reach = SIDE / np.sqrt(2) * radius
+        box = dict(x0=x - reach, x1=x + reach, y0=y - reach, y1=y + reach)
+        figure.add_shape(type="circle", line=dict(color=INK, width=2), **box)
 
 
 def _corner_shares(columns: np.ndarray, shown: np.ndarray, names: Sequence[str]) -> str:
