@@ -69,8 +69,6 @@ TO_BE_REWRITTEN = {
     "00": OF_THE_NEW_FORM,
     "01": OF_THE_NEW_FORM,
     "02": OF_THE_NEW_FORM | {"no_answer_name_twice"},
-    "04": OF_THE_NEW_FORM | {"it_has_at_most_40_cells"},
-    "05": OF_THE_NEW_FORM,
     "06": OF_THE_NEW_FORM | {"no_answer_name_twice", "it_has_at_most_40_cells"},
     "07": OF_THE_NEW_FORM | {"no_answer_name_twice", "it_has_at_most_40_cells"},
     "09": OF_THE_NEW_FORM,
