@@ -11,11 +11,7 @@ import pytest
 # whole of each notebook with its own parameters, and each explorer has browser tests of its own:
 # what is tested here is that a notebook shows them.
 COURSE = {
-    "02_simplex_and_umap": ({"students": 1}, [".akd-inheritance", ".akd-simplex"]),
-    "10_your_images_and_clip": (
-        {"dataset": "digits", "images_per_class": 6},
-        [".akd-prompts", ".akd-simplex"],
-    ),
+    "00_start_here": ({}, [".akd-inheritance", ".akd-prompts"]),
 }
 UMAP = '''
 class UMAP:
