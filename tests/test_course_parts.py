@@ -121,3 +121,25 @@ def test_a_saved_page_shows_question_and_picture_but_not_which_option_is_right(t
 )
 def test_the_name_of_an_answer_is_that_of_its_variable_or_function(code, name):
     assert notebooks.answer_name(code) == name
+
+
+def test_formulas_of_a_saved_page_are_mathml():
+    text = "A point $p_1 \\ge 0$, and\n$$\\sum_c p_c = 1.$$\nNot `$x$`, nor $5 and $6, nor\n```\n$y$\n```"
+    shown = pages.with_mathml(text)
+    maths = [ElementTree.fromstring(m) for m in re.findall(r"<math.*?</math>", shown, re.S)]
+    assert [m.get("display") for m in maths] == ["inline", "block"]
+    assert "".join(maths[0].itertext()) == "p1≥0"
+    assert "`$x$`, nor $5 and $6, nor\n```\n$y$\n```" in shown
+
+
+def test_every_formula_of_the_course_can_be_drawn():
+    cells = [
+        cell.source
+        for path in notebooks.find()
+        for cell in pages.read_notebook(path).cells
+        if cell.cell_type == "markdown"
+    ]
+    drawn = pages.with_mathml("\n\n".join(cells))
+    assert drawn.count("<math") > 100
+    assert "$" not in pages.CODE_OR_FORMULA.sub("", "\n\n".join(cells)), "a formula without an end"
+    assert "\\" not in "".join(re.findall(r"<math.*?</math>", drawn, re.S)), "an unknown command"

@@ -15,6 +15,10 @@ PATHS = ("out", "cache", "data_root", "study")  # notebook parameters that name 
 QUESTION = "question"  # tag of a cell that shows a multiple-choice question
 PLOTLY_JS = "plotly.min.js"
 TEMPLATES = Path(__file__).parent
+# Code, which stays as it is, or a formula: displayed ($$) or within a line ($).
+CODE_OR_FORMULA = re.compile(
+    r"```.*?```|`[^`\n]*`|\$\$(?P<block>.+?)\$\$|\$(?!\s)(?P<inline>[^$]+?)(?<!\s)\$", re.S
+)
 LEARN = re.compile(r"\*\*You will learn\*\*\n+((?:- .*\n|  .*\n)+)")
 
 
@@ -31,6 +35,9 @@ def page(notebook: Mapping, path: str | os.PathLike) -> None:
     """
     exporter_class, path = import_extra("nbconvert").HTMLExporter, Path(path)
     shown = copy.deepcopy(notebook)
+    for cell in shown["cells"]:
+        if cell["cell_type"] == "markdown":
+            cell["source"] = with_mathml(cell["source"])
     for output in (output for cell in shown["cells"] for output in cell.get("outputs", [])):
         if PLOTLY in output.get("data", {}):
             output["data"] = {"text/html": html_of(output["data"][PLOTLY])}
@@ -44,6 +51,18 @@ def page(notebook: Mapping, path: str | os.PathLike) -> None:
     body, _ = exporter.from_notebook_node(shown, resources)
     write_atomic(path, body)
     _write_plotly_js(path.parent)
+
+
+def with_mathml(markdown: str) -> str:
+    """Replace LaTeX formulas by MathML, which browsers draw without a script or a network."""
+    convert = import_extra("latex2mathml.converter").convert
+
+    def drawn(found: re.Match) -> str:
+        latex = found["block"] or found["inline"]
+        display = "block" if found["block"] else "inline"
+        return convert(latex, display=display) if latex else found[0]
+
+    return CODE_OR_FORMULA.sub(drawn, markdown)
 
 
 def _write_plotly_js(folder: Path) -> None:
