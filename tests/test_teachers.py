@@ -130,11 +130,11 @@ class TestControlled:
         assert not torch.allclose(changed.test_probs(), structured.test_probs())
 
     def test_a_base_that_learns_is_fitted_before_the_change(self, structured):
-        new = structured.array.flip(-1)
-        base = akd.teacher.from_logits(structured.array, refit=lambda state: new)
+        new = structured.array[0].flip(-1)
+        base = akd.teacher.from_logits(structured.array[0], refit=lambda state: new)
         changed = akd.ControlledTeacher(base, "overconfident", 0.5)
         fitted = changed.fitted(akd.LabelState.empty(IMAGES), 0)
-        torch.testing.assert_close(fitted.logits(torch.arange(9)), 2 * new[0, :9])
+        torch.testing.assert_close(fitted.logits(torch.arange(9)), 2 * new[:9])
 
     def test_test_images_are_shuffled_unlike_those_of_the_pool(self, structured):
         changed = akd.ControlledTeacher(structured, "shuffled")
