@@ -85,7 +85,7 @@ def test_kd_weight_moves_the_student_and_not_the_teacher(inheritance, stage):
 
 
 def test_a_moving_slider_is_drawn_once_per_frame_and_asks_nothing_of_the_kernel(inheritance, stage):
-    shown = stage(inheritance)
+    shown = stage(inheritance, locale="en")  # in a context of its own, which the clock stops
     shown.wait(300)
     shown.page.clock.install(time=0)
     shown.page.clock.pause_at(3600)  # from now on, time passes in `run_for` only
