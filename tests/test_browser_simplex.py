@@ -143,7 +143,7 @@ def test_corners_are_chosen_and_suggested(explorer, stage):
     shown.page.get_by_role("button", name="left corner").click()
     offered = shown.page.get_by_role("dialog").get_by_role("button").first
     best, share = explorer.widget.view["suggestions"][0][0]
-    assert offered.inner_text() == f"{best} ({100 * share:.1f}%)"
+    assert offered.inner_text() == f"{best} ({100 * share:.1f}\u00a0%)"
     place = CLASSNAMES.index(explorer.corners[0])
     probs = explorer.probs["teacher"]
     mean = probs[probs.argmax(1) == place].mean(0)
