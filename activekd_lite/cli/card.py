@@ -26,7 +26,7 @@ Config = opt.options_class(
 def command(
     *,
     dataset: Annotated[str, Parameter(help=opt.DATASET)] = "digits",
-    teacher: Annotated[opt.TeacherKind, Parameter(help=opt.TEACHER)] = "zero-shot",
+    teacher: Annotated[str, Parameter(help=opt.TEACHER, validator=opt.known_teacher)] = "zero-shot",
     device: Annotated[str, Parameter(help=opt.DEVICE)] = "auto",
     config: Annotated[Config, opt.FLAT] = Config(),
     train: Annotated[opt.Train, opt.FLAT] = opt.Train(),
