@@ -24,7 +24,7 @@ def tempered_kl(student_logits: Tensor, teacher_logits: Tensor, temperature: flo
     return temperature**2 * F.kl_div(log_p, log_q, reduction="batchmean", log_target=True)
 
 
-def distillation_loss(
+def kd_loss(
     student_logits: Tensor,
     teacher_logits: Tensor,
     labeled_count: int,

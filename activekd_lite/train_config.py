@@ -43,7 +43,7 @@ class TrainConfig:
         heads: "dual", one head for labels and one for the teacher, or "single", one for both.
         distill_on: the images whose teacher's answers are learned. "labeled" alone leaves the
         others out of the batches. kd_loss_weight: of the distillation loss; cross-entropy has the
-        rest of 1. temperature, standardize_logits: see `losses.distillation_loss`. kd_weight, beta:
+        rest of 1. temperature, standardize_logits: see `losses.kd_loss`. kd_weight, beta:
         see `students.mix_heads`. eval_kd_weight, eval_beta: the same on the test set, if they
         differ. These four need two heads.
     Calibration

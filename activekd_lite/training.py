@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from activekd_lite.banks import FeatureBank, ViewBank, check_features, make_bank
-from activekd_lite.losses import distillation_loss
+from activekd_lite.losses import kd_loss
 from activekd_lite.pool import LabelState, Pool, Predictions
 from activekd_lite.students import DualHeadStudent, build_student, mix_heads
 from activekd_lite.teacher import Teacher
@@ -143,7 +143,7 @@ def _losses(
     supervised = F.cross_entropy(ce[: len(labels)], labels)
     if taught is None:
         return supervised, torch.stack([supervised.detach(), torch.zeros_like(supervised)])
-    distilled = distillation_loss(
+    distilled = kd_loss(
         ce if config.heads == "single" else kd,
         taught,
         len(labels),

@@ -33,7 +33,7 @@ def test_distillation_is_the_sum_over_the_images_it_is_on():
     )
     expected = {"both": labeled + unlabeled, "labeled": labeled, "unlabeled": unlabeled}
     for on in losses.DISTILL_ON:
-        found = losses.distillation_loss(student, teacher, 6, on=on, temperature=3.0)
+        found = losses.kd_loss(student, teacher, 6, on=on, temperature=3.0)
         torch.testing.assert_close(found, expected[on])
 
 
@@ -44,7 +44,7 @@ def test_standardized_logits_forget_shift_and_size():
     torch.testing.assert_close(z.numpy(), stats.zscore(teacher.numpy(), axis=1))
     assert losses.standardized(torch.ones(2, 3)).eq(0).all()  # no division by 0
     loss, moved, raw = (
-        losses.distillation_loss(s, teacher, 3, standardize=on)
+        losses.kd_loss(s, teacher, 3, standardize=on)
         for s, on in ((student, True), (7 * student - 2, True), (student, False))
     )
     torch.testing.assert_close(loss, moved)
