@@ -25,8 +25,7 @@ from activekd_lite.scores import (
     accuracy_pct,
     calibration_error_pct,
     cluster_purity_pct,
-    covering_radius,
-    mean_nearest_distance,
+    covering_distances,
     nearest_neighbor_loss_pct,
     query_scores,
 )
@@ -251,8 +250,7 @@ def _scores(
     return {
         "accuracy_pct": accuracy_pct(tested.probs, labels),
         "calibration_error_pct": calibration_error_pct(tested.probs, labels),
-        "covering_radius": covering_radius(unknown, known),
-        "mean_nearest_distance": mean_nearest_distance(unknown, known),
+        **covering_distances(unknown, known),
         "nearest_neighbor_loss_pct": nearest_neighbor_loss_pct(
             tested.probs, labels, known, state.labels[labeled]
         ),

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from activekd_lite.strategies.uncertainty import entropy
 from activekd_lite.utils.distances import CHUNK, nearest_distances, nearest_rows
 
 if TYPE_CHECKING:
@@ -68,16 +69,23 @@ def imbalance_ratio(counts: Sequence[int]) -> float | None:
     return max(counts) / min(counts) if len(counts) and min(counts) > 0 else None
 
 
+def covering_distances(points: Tensor, centers: Tensor) -> dict[str, float]:
+    """Return `covering_radius` and `mean_nearest_distance`, from the same distances."""
+    if len(centers) == 0:
+        raise ValueError("no centres: a covering radius needs at least one labelled image")
+    nearest = nearest_distances(points, centers) if len(points) else torch.zeros(1)
+    return {
+        "covering_radius": nearest.max().item(),
+        "mean_nearest_distance": nearest.mean().item(),
+    }
+
+
 def covering_radius(points: Tensor, centers: Tensor) -> float:
     """Return the largest Euclidean distance of points (N, C) to their nearest of centers (L, C).
 
     0 for no points. Raises ValueError for no centres.
     """
-    if len(centers) == 0:
-        raise ValueError("no centres: a covering radius needs at least one labelled image")
-    if len(points) == 0:
-        return 0.0
-    return nearest_distances(points, centers).max().item()
+    return covering_distances(points, centers)["covering_radius"]
 
 
 def nearest_neighbor_loss_pct(
@@ -97,8 +105,9 @@ def mean_nearest_distance(points: Tensor, centers: Tensor) -> float:
     """Return the mean Euclidean distance of points (N, C) to their nearest of centers (L, C).
 
     The mean where `covering_radius` is the maximum: the other way to read the paper's loss.
+    0 for no points. Raises ValueError for no centres.
     """
-    return nearest_distances(points, centers).mean().item() if len(points) else 0.0
+    return covering_distances(points, centers)["mean_nearest_distance"]
 
 
 def cluster_purity_pct(probs: Tensor, labels: Tensor, iterations: int = 20) -> float:
@@ -140,10 +149,8 @@ def query_scores(probs: Tensor, features: Tensor, query: Tensor) -> dict:
     """
     if len(query) == 0:
         return dict.fromkeys(QUERY_SCORES)
-    chosen = probs[query].double()
-    entropy = -torch.xlogy(chosen, chosen).sum(dim=1).mean().item()
     values = (
-        entropy / math.log(max(2, probs.shape[1])),
+        entropy(probs[query].double()).mean().item() / math.log(max(2, probs.shape[1])),
         *(_diversity(points, query) for points in (F.normalize(features.float(), dim=1), probs)),
     )
     return dict(zip(QUERY_SCORES, values, strict=True))

@@ -125,7 +125,7 @@ class ZeroShotTeacher:
 
     def probs(self, view: int = 0) -> Tensor:
         """Return class probabilities (N, C) of the whole pool in one view."""
-        return _probs(self, view)
+        return pool_probs(self, view)
 
     def features(self, view: int = 0) -> Tensor:
         """Return features (N, D) float32 of the whole pool in one view."""
@@ -177,7 +177,7 @@ class LogitsTeacher:
 
     def probs(self, view: int = 0) -> Tensor:
         """Return class probabilities (N, C) of the whole pool in one view."""
-        return _probs(self, view)
+        return pool_probs(self, view)
 
     def features(self, view: int = 0) -> Tensor:
         """Return the logits (N, C), since there is nothing else."""
@@ -257,7 +257,8 @@ def _floats(values: Logits) -> Tensor:
     return values.float() if values.dtype == torch.bfloat16 else values  # numpy has no bfloat16
 
 
-def _probs(teacher: Teacher, view: int) -> Tensor:
+def pool_probs(teacher: Teacher, view: int) -> Tensor:
+    """Return class probabilities (N, C) of the whole pool in one view, in parts."""
     parts = torch.arange(len(teacher)).split(CHUNK)
     return torch.cat([teacher.logits(part, view).softmax(dim=1) for part in parts])
 

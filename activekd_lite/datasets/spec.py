@@ -7,13 +7,13 @@ Two spellings of one task have one `TaskSpec.name`, in a fixed order and without
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 from activekd_lite.datasets import shapes
 from activekd_lite.datasets.alterations import LEAST_PER_CLASS, class_sizes
+from activekd_lite.utils.checks import choices
 
 KEYS = {
     "shapes": ("by", "classes", "imbalance", "shift", "noise", "duplicates", "pool"),
@@ -107,14 +107,14 @@ class TaskSpec:
                 )
         for name in self.by:
             if name not in shapes.ATTRIBUTES:
-                raise ValueError(f"by = {name!r}{_choice(name, [*shapes.ATTRIBUTES])}")
+                raise ValueError(f"by = {name!r}{choices(name, [*shapes.ATTRIBUTES])}")
         if not self.by or len({*self.by}) < len(self.by):
             raise ValueError(
                 f"by = {'+'.join(self.by)!r}: name one attribute or several different ones of "
                 f"{', '.join(shapes.ATTRIBUTES)}, such as figure+pattern"
             )
         if self.shift not in shapes.SHIFTS:
-            raise ValueError(f"shift = {self.shift!r}{_choice(self.shift, [*shapes.SHIFTS])}")
+            raise ValueError(f"shift = {self.shift!r}{choices(self.shift, [*shapes.SHIFTS])}")
 
     def _check_ranges(self) -> None:
         if self.classes is not None and not 2 <= self.classes <= self.all_classes:
@@ -210,7 +210,7 @@ def _settings(family: str, text: str) -> dict[str, Any]:
                 f"{part!r} is not a setting; write key=value, joined by &, as in {EXAMPLE!r}"
             )
         if key not in KEYS[family]:
-            raise ValueError(f"{family} has no setting {key!r}{_choice(key, KEYS[family])}")
+            raise ValueError(f"{family} has no setting {key!r}{choices(key, KEYS[family])}")
         if key in found:
             raise ValueError(f"{key} is given twice; give it once")
         found[key] = READERS[key](key, value)
@@ -245,12 +245,6 @@ def _text(value: object) -> str:
     if isinstance(value, tuple):
         return "+".join(value)
     return str(int(value)) if isinstance(value, float) and value == int(value) else str(value)
-
-
-def _choice(wrong: str, known: Sequence[str]) -> str:
-    near = get_close_matches(wrong, known, 1)
-    hint = f", did you mean {near[0]}?" if near else ";"
-    return f"{hint} choose from {', '.join(known)}"
 
 
 def _largest_digits(num_classes: int, imbalance: float) -> list[int]:

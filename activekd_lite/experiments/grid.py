@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from activekd_lite.strategies.contract import needs_teacher
 from activekd_lite.teachers import ClapConfig
 from activekd_lite.train_config import TrainConfig, with_length
 from activekd_lite.utils.backbones import ON_FEATURES
-from activekd_lite.utils.checks import is_whole
+from activekd_lite.utils.checks import choices, is_whole
 
 OF_MODEL = ("vlm", "pretrained", "quick_gelu")
 # The keys of an entry of `teachers`.
@@ -344,9 +343,7 @@ def _check_keys(given: Mapping, known: Sequence[str], where: str) -> None:
         raise ValueError(f"{where}: a mapping is needed, with any of {', '.join(known)}")
     for name in given:
         if name not in known:
-            near = get_close_matches(str(name), known, 1)
-            hint = f", did you mean {near[0]}?" if near else ";"
-            raise ValueError(f"{where}: unknown {name!r}{hint} choose from {', '.join(known)}")
+            raise ValueError(f"{where}: unknown {name!r}{choices(name, known)}")
 
 
 def _is_text(value: object) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.strategies.contract import (
+    draw_seed,
     needs,
     representatives,
     teacher_probs,
@@ -41,7 +42,7 @@ def calibrated_entropy(
     unlabeled = unlabeled_indices(predictions, state, query_size)
     doubt = entropy(calibrated(teacher_probs(predictions, "calibrated_entropy").double()))
     score = doubt + BETA * neighbors_mean(doubt, predictions.features)
-    seed = int(torch.randint(2**31, (1,), generator=generator))
+    seed = draw_seed(generator)
     features, weight = predictions.features[unlabeled], score[unlabeled].clamp(min=1e-9)
     return unlabeled[representatives(features, query_size, seed, weight)]
 

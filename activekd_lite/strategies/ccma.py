@@ -20,6 +20,7 @@ from torch import Tensor
 
 from activekd_lite.pool import LabelState, Predictions
 from activekd_lite.strategies.contract import (
+    draw_seed,
     highest,
     needs,
     representatives,
@@ -46,7 +47,7 @@ def ccma(
     score = conformal_score(predictions.probs[unlabeled].double(), taught)
     every = torch.arange(len(unlabeled))
     best = highest(score, every, min(len(every), OVERSAMPLING * query_size))
-    seed = int(torch.randint(2**31, (1,), generator=generator))
+    seed = draw_seed(generator)
     return unlabeled[best[representatives(predictions.features[unlabeled[best]], query_size, seed)]]
 
 

@@ -108,6 +108,11 @@ def teacher_probs(predictions: Predictions, name: str) -> Tensor:
     return predictions.teacher_probs
 
 
+def draw_seed(generator: torch.Generator) -> int:
+    """Draw a seed for a library that takes no generator."""
+    return int(torch.randint(2**31, (1,), generator=generator))
+
+
 def representatives(
     features: Tensor, count: int, seed: int, weight: Tensor | None = None
 ) -> Tensor:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.strategies.contract import unlabeled_indices
+from activekd_lite.strategies.contract import draw_seed, unlabeled_indices
 
 
 def typiclust(
@@ -26,7 +26,7 @@ def typiclust(
     taken = len(state.labels) - len(unlabeled_indices(predictions, state, query_size))
     x = F.normalize(predictions.features.double(), dim=1).cpu().numpy()
     free = state.labels.numpy() < 0
-    seed = int(torch.randint(2**31, (1,), generator=generator))
+    seed = draw_seed(generator)
     clusters = [(_inertia(x), np.arange(len(x)))]
     picks: list[int] = []
     while len(picks) < query_size:

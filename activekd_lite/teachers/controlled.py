@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from activekd_lite.pool import LabelState
-from activekd_lite.teacher import CHUNK, Teacher
+from activekd_lite.teacher import Teacher, pool_probs
 from activekd_lite.utils.seeding import uniforms
-from activekd_lite.utils.views import Views
 
 # The usual amount of each control; None if it takes none.
 CONTROLS: dict[str, float | None] = {
@@ -50,18 +49,10 @@ class ControlledTeacher:
     ):
         self.base, self.control, self.pair, self.seed = base, control, pair, seed
         self.amount = check_control(control, amount)
-        self.num_classes = base.num_classes
+        self.num_classes, self.views = base.num_classes, base.views
+        self.test = getattr(base, "test", None)  # what `base` predicts the test images from
         if len(set(pair)) < 2 or not all(0 <= c < self.num_classes for c in pair):
             raise ValueError(f"pair = {pair}: two of the {self.num_classes} classes are needed")
-
-    @property
-    def views(self) -> Views | None:
-        return self.base.views
-
-    @property
-    def test(self) -> object:
-        """What `base` predicts the test images from, if anything."""
-        return getattr(self.base, "test", None)
 
     def __len__(self) -> int:
         return len(self.base)
@@ -72,8 +63,7 @@ class ControlledTeacher:
 
     def probs(self, view: int = 0) -> Tensor:
         """Return class probabilities (N, C) of the whole pool in one view."""
-        parts = torch.arange(len(self)).split(CHUNK)
-        return torch.cat([self.logits(part, view).softmax(dim=1) for part in parts])
+        return pool_probs(self, view)
 
     def features(self, view: int = 0) -> Tensor:
         """Return the features of `base`."""

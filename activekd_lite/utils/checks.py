@@ -1,6 +1,7 @@
 """Checks of arguments: whole numbers, class labels, prompt templates."""
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 from numbers import Integral
 
 import numpy as np
@@ -26,6 +27,13 @@ def check_whole_valued(config: object, *names: str) -> None:
     for name in names:
         if (value := getattr(config, name)) != int(value):
             raise ValueError(f"{name} = {value}: a whole number is needed")
+
+
+def choices(wrong: object, known: Sequence[str]) -> str:
+    """Return the end of a message about an unknown name: what is like it, and what is known."""
+    near = get_close_matches(str(wrong), known, 1)
+    hint = f", did you mean {near[0]}?" if near else ";"
+    return f"{hint} choose from {', '.join(known)}"
 
 
 def as_tensor(values: object, name: str, needed: str) -> Tensor:
