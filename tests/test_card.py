@@ -42,13 +42,6 @@ def test_a_teacher_without_errors_has_no_concentration():
     assert set(found.values()) == {None}
 
 
-def test_cluster_purity_counts_the_most_frequent_class_of_each_cluster():
-    probs = one_hot([0] * 6 + [1] * 4, 3)  # two points in the simplex, for three classes
-    labels = torch.tensor([0, 0, 0, 0, 2, 2, 1, 1, 1, 0])
-    assert cards.cluster_purity_pct(probs, labels) == pytest.approx(70)
-    assert cards.cluster_purity_pct(probs.roll(1, 1), labels) == pytest.approx(70)
-
-
 @pytest.fixture(scope="module")
 def answers(small):
     """Logits for the pool and the test images of `small`, right for 8 of 10 classes."""

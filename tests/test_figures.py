@@ -60,6 +60,15 @@ def every_figure(probs, xy, images, comparisons):
             "n": [5, 1],
         }
     )
+    leads = pd.DataFrame(
+        {
+            "dataset": ["digits", "digits?classes=5", "shapes"],
+            "lead": [-2.0, 0.0, 3.0],
+            "half_width": [1.0, np.nan, 1.0],
+            "n": [3, 1, 3],
+            "gap_points": [-10.0, 2.0, 30.0],
+        }
+    )
     parts = metrics.ball_shrinkage(probs, probs.flip(0), torch.arange(60) % 4, least=2)
     return {
         "ball_shrinkage": plots.ball_shrinkage(parts, NAMES),
@@ -86,6 +95,7 @@ def every_figure(probs, xy, images, comparisons):
             pd.DataFrame({"strategy": ["a"], "first": [2], "tied": [0], "of": [3]})
         ),
         "reliability_diagram": plots.reliability_diagram({"model": probs}, labels),
+        "task_leads": plots.task_leads(leads, x="gap_points", x_title="gap (points)"),
     }
 
 
@@ -364,6 +374,18 @@ def test_selected_probabilities_are_sorted_by_the_most_likely_class():
     )
     assert [heat.x for heat in figure.data] == [("cat", "dog")] * 2
     assert "Classes predicted, of 2: a: 2 in 3 images; b: 1 in 1 images." in figure.alt
+
+
+def test_leads_are_drawn_by_family_and_counted(every_figure):
+    figure = every_figure["task_leads"]
+    assert [(t.name, list(t.x), list(t.y)) for t in figure.data] == [
+        ("digits", [-10, 2], [-2, 0]),
+        ("shapes", [30], [3]),
+    ]
+    assert "ahead of random on 1 of 3 tasks" in figure.alt
+    assert "above 0 on 1 and below on 1" in figure.alt
+    assert "Largest lead: shapes +3.0 ± 1.0; smallest: digits -2.0 ± 1.0" in figure.alt
+    assert "gap (points): 1.00" in figure.alt  # the rank correlation
 
 
 def test_first_counts_show_firsts_and_ties():

@@ -1,13 +1,16 @@
-"""Which tasks of a study a new one is like, judged by their cards."""
+"""What the study over tasks says of a new one: tasks with a similar card, and who won there."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from activekd_lite.analysis.card import TaskCard
+from activekd_lite.analysis.paired import mean_interval
+from activekd_lite.analysis.statistics import Results, paired, settings
+from activekd_lite.utils.files import embedded_folder
 
-if TYPE_CHECKING:
-    import pandas as pd
+AGAINST = ("random", "coreset")  # whom PCoreSet is compared with
 
 # What tasks are compared by, and whether a ratio matters rather than a difference.
 COMPARED = {
@@ -21,7 +24,55 @@ COMPARED = {
 }
 
 
-def similar_tasks(card: TaskCard, studied: "pd.DataFrame") -> "pd.DataFrame":
+@dataclass(frozen=True)
+class Advice:
+    """What a study says of tasks like a given one.
+
+    nearest: a row per task, the most similar first: dataset, distance (see `similar_tasks`), best
+    (the strategy with the largest mean area under the learning curve), and for each rival in
+    AGAINST the lead of PCoreSet over it in points.
+    mean_ranks: of the strategies over these tasks, best first; 1: always best.
+    outside: see `unlike_the_study`.
+    """
+
+    nearest: pd.DataFrame
+    mean_ranks: pd.Series
+    outside: dict[str, tuple]
+
+    def lead(self, rival: str) -> tuple[float, float]:
+        """Mean and half-width (95 %, over these tasks) of PCoreSet's lead over a rival."""
+        return mean_interval(self.nearest[f"over {rival}"])
+
+
+def load_study() -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the embedded study over tasks: a card per task, and the rounds of the runs."""
+    folder = embedded_folder("study")
+    return pd.read_parquet(folder / "cards.parquet"), pd.read_parquet(folder / "tasks.parquet")
+
+
+def advise(card: TaskCard, cards: pd.DataFrame, results: Results, count: int = 5) -> Advice:
+    """Compare a task with the most similar ones of a study, in which students had a teacher.
+
+    cards: a row per task, with the fields of `TaskCard`; results: the runs on these tasks.
+    count: how many similar tasks to look at.
+    Raises ValueError if the study has fewer than two tasks.
+    """
+    areas = {
+        name: paired(part).dropna().mean()
+        for name, part in settings(results).items()
+        if part["distill"].any()
+    }
+    nearest = similar_tasks(card, cards[cards["dataset"].isin(areas)]).head(count)
+    table = pd.DataFrame({name: areas[name] for name in nearest["dataset"]}).T
+    found = nearest[["dataset", "distance"]].reset_index(drop=True)
+    found["best"] = table.idxmax(axis=1).to_numpy()
+    for rival in AGAINST:
+        found[f"over {rival}"] = (table["pcoreset"] - table[rival]).to_numpy()
+    ranks = table.round(9).rank(axis=1, ascending=False).mean().sort_values(kind="stable")
+    return Advice(found, ranks, unlike_the_study(card, cards))
+
+
+def similar_tasks(card: TaskCard, studied: pd.DataFrame) -> pd.DataFrame:
     """Order the tasks of a study by how far their cards are from this one, nearest first.
 
     studied: a row per task, with the fields of `TaskCard`.
@@ -44,7 +95,7 @@ def similar_tasks(card: TaskCard, studied: "pd.DataFrame") -> "pd.DataFrame":
     return studied.assign(distance=np.sqrt(mean)).sort_values("distance", kind="stable")
 
 
-def unlike_the_study(card: TaskCard, studied: "pd.DataFrame") -> dict[str, tuple]:
+def unlike_the_study(card: TaskCard, studied: pd.DataFrame) -> dict[str, tuple]:
     """Return the numbers of a card that lie outside the study: {name: (here, lowest, highest)}."""
     outside = {}
     for name in COMPARED:

@@ -16,10 +16,10 @@ from activekd_lite.analysis.structure import (
 from activekd_lite.cache import FrozenFeatures, TeacherCache
 from activekd_lite.loop import run_active_learning
 from activekd_lite.pool import Dataset
-from activekd_lite.scores import accuracy_pct, imbalance_ratio
+from activekd_lite.scores import accuracy_pct, cluster_purity_pct, imbalance_ratio
 from activekd_lite.teacher import Teacher, ZeroShotTeacher, test_answers
 from activekd_lite.train_config import TrainConfig
-from activekd_lite.utils.seeding import derive_seed, generator
+from activekd_lite.utils.seeding import generator
 from activekd_lite.vlm import load_vlm
 
 CHANCE_DRAWS = 20
@@ -56,8 +56,7 @@ class TaskCard:
         error_choices_by_chance / error_choices: 1 for errors that are as scattered as chance has
         them, more for teachers that confuse few pairs of classes.
     cluster_purity_pct
-        k-means, with as many clusters as classes, on the teacher's probabilities of the test
-        images: the percentage that belong to the most frequent true class of their cluster.
+        Of the teacher's probabilities of the test images, see `scores.cluster_purity_pct`.
     """
 
     dataset: str
@@ -139,7 +138,7 @@ def task_card(
         gap_points=accuracy - record.accuracy_pct,
         copy_gap_points=accuracy - record.kd_accuracy_pct,
         **error_concentration(probs, labels, seed),
-        cluster_purity_pct=cluster_purity_pct(probs, labels, seed),
+        cluster_purity_pct=cluster_purity_pct(probs, labels),
     )
 
 
@@ -156,22 +155,6 @@ def error_concentration(probs: Tensor, labels: Tensor, seed: int = 0) -> dict[st
     by_chance = np.mean([perplexity(chance_errors(errors, g)) for _ in range(CHANCE_DRAWS)])
     choices = perplexity(errors)
     return dict(zip(names, (choices, float(by_chance), float(by_chance / choices)), strict=True))
-
-
-def cluster_purity_pct(probs: Tensor, labels: Tensor, seed: int = 0) -> float:
-    """Cluster probabilities (N, C) into C groups, and measure how far these are true classes.
-
-    labels: (N,). Returns the percentage of rows with the most frequent label of their cluster.
-    """
-    from sklearn.cluster import KMeans  # slow to import
-
-    points = probs.cpu().double().numpy()
-    count = min(probs.shape[1], len(np.unique(points.round(6), axis=0)))
-    k_means = KMeans(count, n_init=3, random_state=derive_seed(seed, "clusters") % 2**32)
-    groups = torch.from_numpy(k_means.fit_predict(points)).long()
-    counts = torch.zeros(count, probs.shape[1], dtype=torch.int64)
-    counts.index_put_((groups, labels.cpu()), torch.tensor(1), accumulate=True)
-    return 100.0 * int(counts.max(dim=1).values.sum()) / len(labels)
 
 
 def _imbalance_ratio(data: Dataset) -> float | None:

@@ -11,6 +11,7 @@ COMMANDS = {
     "sweep": "Run a grid of data sets, teachers, students, strategies and seeds.",
     "report": "Write a page about finished runs, readable offline: curves, gains, ranks.",
     "card": "Describe a task in numbers: teacher, first student, errors, imbalance.",
+    "advise": "Say which strategies won on the studied tasks that are most like a task.",
     "cache": "Build, list, verify or delete caches of teacher features.",
     "data": "Check that a data set is complete, and count its images.",
     "notebooks": "Run notebooks and turn them into offline pages, or copy them for a course.",

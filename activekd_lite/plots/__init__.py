@@ -24,6 +24,7 @@ from activekd_lite.plots.runs import (
     reliability_diagram,
     selected_probabilities,
 )
+from activekd_lite.plots.tasks import task_leads
 
 __all__ = [
     "Figure",
@@ -48,5 +49,6 @@ __all__ = [
     "report",
     "selected_probabilities",
     "simplex",
+    "task_leads",
     "win_tie_loss",
 ]
