@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from activekd_lite.analysis import metrics, statistics
+from activekd_lite.analysis import advice, metrics, statistics, tasks
 from activekd_lite.experiments import sweep
 from activekd_lite.strategies import PAPER_STRATEGIES
 
@@ -38,6 +39,9 @@ class Study:
     results: pd.DataFrame
     teachers: dict[tuple[str, str], float]
     figures: pd.DataFrame  # of the runs for the paper's figures
+    tasks: pd.DataFrame  # of the study over tasks
+    controlled: pd.DataFrame  # of its second part
+    cards: pd.DataFrame  # of its tasks
 
     @cached_property
     def settings(self) -> dict[str, pd.DataFrame]:
@@ -121,7 +125,10 @@ def load_study() -> Study:
     """Read data/study."""
     path = sweep.STUDY / "paper-figures.parquet"
     figures = sweep.load(path) if path.is_file() else pd.DataFrame()
-    return Study(sweep.load(sweep.STUDY), sweep.teachers(sweep.STUDY), figures)
+    cards, runs = advice.load_study()
+    controlled = sweep.load(sweep.STUDY / "structure.parquet")
+    teachers = sweep.teachers(sweep.STUDY)
+    return Study(sweep.load(sweep.STUDY), teachers, figures, runs, controlled, cards)
 
 
 def picture(study: Study) -> str:
@@ -400,6 +407,67 @@ def _wrapped(text: str) -> str:
     return "\n".join(filled) + "\n"
 
 
+def _over_tasks(leads: pd.DataFrame) -> str:
+    """The mean over tasks and its interval, such as "+1.2 (+0.8 to +1.7)"."""
+    mean, low, high = tasks.mean_over_tasks(leads)
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _slopes(study: Study) -> pd.DataFrame:
+    """The regression of the hypothesis: the lead over random choice on gap and log classes."""
+    leads = tasks.task_leads(tasks.paired_leads(study.tasks))
+    table = leads.merge(study.cards, on="dataset")
+    table["log classes"] = np.log(table["classes"])
+    return tasks.regress(table["lead"], table[["gap_points", "log classes"]])
+
+
+def _shuffled(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Leads with a shuffled teacher, and what they lack of those with the original one."""
+    shuffled = tasks.paired_leads(study.controlled).query("teacher == 'zero-shot+shuffled'")
+    keys = ["dataset", "seed"]
+    both = shuffled.merge(tasks.paired_leads(study.tasks), on=keys, suffixes=("", "_original"))
+    return both, both.assign(lead=both["lead_original"] - both["lead"])
+
+
+def _verdicts(study: Study) -> tuple[str, str]:
+    """Supported, refuted or undecided, by the rules of data/study/hypothesis.md."""
+    slopes = _slopes(study)
+    low, high = (slopes["slope"] + sign * slopes["half_width"] for sign in (-1, 1))
+    first = "supported" if (low > 0).all() else "refuted" if (high < 0).any() else "undecided"
+    lead, loss = (tasks.mean_over_tasks(part) for part in _shuffled(study))
+    if loss[1] > 0 and lead[1] <= 0 <= lead[2]:
+        return first, "supported"
+    return first, "refuted" if loss[0] <= 0 else "undecided"
+
+
+def over_tasks(study: Study) -> str:
+    """README.md and data/study/README.md: the study over tasks in one paragraph."""
+    over = {
+        rival: tasks.paired_leads(study.tasks, against=rival) for rival in ("random", "coreset")
+    }
+    per_task = tasks.task_leads(over["random"])
+    slopes = _slopes(study).set_index("predictor")
+    gap, classes = (
+        statistics.interval_text(*slopes.loc[name, ["slope", "half_width"]], "+")
+        for name in ("gap_points", "log classes")
+    )
+    lead, loss = _shuffled(study)
+    first, second = _verdicts(study)
+    seeds = over["random"].groupby("dataset")["seed"].nunique()
+    few = str(seeds.max()) if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}"
+    return _wrapped(f"""
+Over {len(per_task)} tasks ({few} paired seeds each; means and 95 % bootstrap intervals over tasks),
+PCoreSet with the teacher is ahead of random choice by {_over_tasks(over["random"])} points and of
+coreset by {_over_tasks(over["coreset"])}; ahead of random choice on
+{(per_task["lead"] > 0).sum()} of {len(per_task)}. The hypothesis that was committed before the runs
+has two parts. *PCoreSet leads where the student stays far below its teacher and the classes are
+many*: **{first}**; the lead changes by {gap} points per standard deviation of the gap, and by
+{classes} per standard deviation of the logarithm of the number of classes. *Shuffling the teacher's
+doubt removes the lead*: **{second}**; on {lead["dataset"].nunique()} tasks the lead with the
+shuffled teacher is {_over_tasks(lead)} points, and the loss {_over_tasks(loss)}.
+""")
+
+
 BLOCKS = {
     block.__name__: block
     for block in (
@@ -412,6 +480,7 @@ BLOCKS = {
         paper_curves,
         paper_queries,
         paper_orders,
+        over_tasks,
     )
 }
 

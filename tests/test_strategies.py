@@ -1,5 +1,6 @@
 """The contract that every strategy keeps; then the properties of each one."""
 
+import importlib
 import json
 import os
 import subprocess
@@ -416,6 +417,38 @@ def test_badge_equals_the_embeddings_built_in_full(seed):
     predictions, state = situation(seed=seed)
     expected = naive_badge(predictions, state, 15, generator(seed, "pick"))
     assert torch.equal(pick("badge", predictions, state, 15, seed), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_badge_leaves_out_only_images_that_are_not_nearer(dtype, monkeypatch):
+    """Clustered predictions, for which most distances are never computed."""
+    module = importlib.import_module("activekd_lite.strategies.badge")
+    computed, exact = [], module._Embeddings.distances
+
+    def counted(self, rows, center):
+        computed.append(len(rows))
+        return exact(self, rows, center)
+
+    monkeypatch.setattr(module._Embeddings, "distances", counted)
+    g = torch.Generator().manual_seed(0)
+    classes = torch.randint(40, (800,), generator=g)
+    means = 4 * torch.randn(40, 40, generator=g) + 8 * torch.eye(40)
+    probs = (means[classes] + torch.randn(800, 40, generator=g)).softmax(dim=1).to(dtype)
+    features = torch.randn(40, 12, generator=g)[classes] + torch.randn(800, 12, generator=g)
+    predictions = akd.Predictions(probs, features)
+    state = akd.LabelState.empty(800).with_labels(torch.arange(5), torch.zeros(5).long(), round=0)
+    expected = naive_badge(predictions, state, 60, generator(0, "pick"))
+    assert torch.equal(pick("badge", predictions, state, 60), expected)
+    assert computed[0] == 795
+    assert sum(computed[1:]) < 0.5 * 795 * len(computed[1:])
+
+
+def test_entropy_of_many_rows_is_that_of_each(monkeypatch):
+    module = importlib.import_module("activekd_lite.strategies.uncertainty")
+    probs = torch.rand(10, 4).softmax(dim=1)
+    whole = module.entropy(probs)
+    monkeypatch.setattr(module, "CHUNK", 3)
+    assert torch.equal(module.entropy(probs), whole)
 
 
 def test_classbalanced_gives_shares_by_inverse_labelled_frequency():

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from activekd_lite.pool import LabelState, Predictions
-from activekd_lite.strategies.badge import gradient_factors
 from activekd_lite.strategies.contract import unlabeled_indices
 
 
@@ -26,3 +25,10 @@ def badge_reference(
         nearest[picks] = -float("inf")
         picks.append(int(nearest.argmax()))
     return unlabeled[picks]
+
+
+def gradient_factors(predictions: Predictions, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the factors of the embeddings: onehot(argmax p) - p (n, C), and features (n, F)."""
+    probs = predictions.probs[rows].double()
+    predicted = F.one_hot(probs.argmax(dim=1), probs.shape[1])
+    return predicted - probs, predictions.features[rows].double()
