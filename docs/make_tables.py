@@ -26,6 +26,7 @@ TEXTS = (
     "docs/results.md",
     "docs/questions.md",
     "docs/paper-figures.md",
+    "docs/tasks.md",
     "data/study/README.md",
 )
 WIDTH = 130
@@ -468,6 +469,24 @@ shuffled teacher is {_over_tasks(lead)} points, and the loss {_over_tasks(loss)}
 """)
 
 
+def task_table(study: Study) -> str:
+    """docs/tasks.md: card and leads of each task, largest lead over random choice first."""
+    over = {
+        rival: tasks.task_leads(tasks.paired_leads(study.tasks, against=rival)).set_index("dataset")
+        for rival in ("random", "coreset")
+    }
+    cards = study.cards.set_index("dataset")
+    columns = ("classes", "teacher, %", "gap", "lead over random", "lead over coreset", "seeds")
+    lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+    for name, row in over["random"].sort_values("lead", ascending=False).iterrows():
+        card, rival = cards.loc[name], over["coreset"].loc[name]
+        leads = (statistics.interval_text(r["lead"], r["half_width"], "+") for r in (row, rival))
+        known = (card["classes"], card["teacher_accuracy_pct"], card["gap_points"])
+        numbers = " | ".join(f"{number:.0f}" for number in known)
+        lines.append(f"| `{name}` | {numbers} | {' | '.join(leads)} | {row['n']:.0f} |")
+    return "\n".join(lines) + "\n"
+
+
 BLOCKS = {
     block.__name__: block
     for block in (
@@ -481,6 +500,7 @@ BLOCKS = {
         paper_queries,
         paper_orders,
         over_tasks,
+        task_table,
     )
 }
 

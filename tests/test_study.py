@@ -30,13 +30,44 @@ def test_the_study_has_every_run_of_its_grid_and_no_other(study):
     assert set(sweep.teachers(sweep.STUDY)) == {
         (d, t) for d in ("digits", "shapes") for t in ("zero-shot", "clap")
     }
-    assert sum(path.stat().st_size for path in sweep.STUDY.iterdir()) < 500_000
+    assert sum(path.stat().st_size for path in sweep.STUDY.iterdir()) < 3_000_000
 
 
 def test_within_a_seed_all_strategies_start_the_same(study):
     first = study[study["round"] == 0].groupby(["dataset", "teacher", "seed"])
     assert (first["accuracy_pct"].nunique() == 1).all()
     assert (study.groupby(["dataset", "round"])["labeled_count"].nunique() == 1).all()
+
+
+@pytest.mark.parametrize("name", ["tasks", "structure"])
+def test_the_study_over_tasks_has_whole_paired_runs_of_its_grid(name):
+    study, grid = (
+        sweep.load(sweep.STUDY / f"{name}.parquet"),
+        sweep.Grid.read(sweep.STUDY / f"{name}.yaml"),
+    )
+    run = ["dataset", "teacher", "strategy", "seed"]
+    planned = {
+        (p.config.dataset, p.teacher, p.config.strategy, p.config.seed)
+        for p in grid.runs().values()
+    }
+    assert set(study[run].itertuples(index=False, name=None)) <= planned
+    assert (study.groupby(run)["round"].agg(lambda rounds: sorted(rounds) == list(range(6)))).all()
+    first = study[study["round"] == 0].groupby(["dataset", "teacher", "seed"])["accuracy_pct"]
+    assert (first.nunique() == 1).all()
+    # Every task has all three strategies of the hypothesis, with the teacher.
+    taught = study[study["distill"]].groupby("dataset")["strategy"].unique()
+    assert [*taught.index] == sorted(grid.datasets)
+    assert all({"random", "coreset", "pcoreset"} <= {*strategies} for strategies in taught)
+
+
+def test_every_task_of_the_study_has_its_card(numbers):
+    assert numbers.cards["dataset"].tolist() == [
+        *sweep.Grid.read(sweep.STUDY / "tasks.yaml").datasets
+    ]
+    first = numbers.tasks.query("round == 0 and distill and seed == 0")
+    measured = first.groupby("dataset")["accuracy_pct"].first()
+    cards = numbers.cards.set_index("dataset")["student_accuracy_pct"]
+    assert (measured - cards).abs().max() < 3  # the same student, of another processor
 
 
 @pytest.fixture(scope="module")
