@@ -14,6 +14,7 @@ COMMANDS = {
     "advise": "Say which strategies won on the studied tasks that are most like a task.",
     "cache": "Build, list, verify or delete caches of teacher features.",
     "data": "Check that a data set is complete, and count its images.",
+    "tour": "Write a page that shows the method, without a kernel and without a network.",
     "notebooks": "Run notebooks and turn them into offline pages, or copy them for a course.",
     "doctor": "Check the installation, or (with --data) the images of a data set.",
 }

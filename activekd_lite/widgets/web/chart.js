@@ -70,12 +70,13 @@ function chart(S, parent, options) {
     spread(ends, box).forEach(([y, text]) => svg("text", drawing, { class: "akd-halo", x: box.right + 8, y: y + 4 }, text));
   }
 
-  function drawLine({ name, colour, marker, xs, ys, dash }, px, py) {
+  function drawLine({ name, colour, marker, xs, ys, half, dash }, px, py) {
     if (!xs.length) return [];
     const { fill, edge } = paintOf(S.theme[colour] || colour, S.theme), ink = contrast(fill, S.theme.paper) >= 3 ? fill : edge;
     const points = [...xs].map((x, k) => `${px(x)},${py(ys[k])}`).join(" ");
     svg("polyline", drawing, { points, fill: "none", stroke: ink, "stroke-width": 2.5, "stroke-dasharray": dash ? "6 4" : "none", "stroke-linejoin": "round" });
     const few = xs.length <= 40;
+    half?.forEach((h, k) => svg("line", drawing, { x1: px(xs[k]), x2: px(xs[k]), y1: py(ys[k] - h), y2: py(ys[k] + h), stroke: ink, "stroke-width": 1.5 })); // intervals
     [...xs].forEach((x, k) => { if (few || x === o.at) symbol(marker, px(x), py(ys[k]), x === o.at ? 6 : 3.6, ink); });
     return [[py(ys.at ? ys.at(-1) : ys[ys.length - 1]), name]];
   }

@@ -61,7 +61,7 @@ function shell({ model, el, name, title, hands, fingers = hands, keys = [], sile
   root.tabIndex = -1;
   const head = make("div", "head", root), parts = {};
   make("h2", "", head, { textContent: title });
-  make("span", "hands", head, { textContent: `${matchMedia("(pointer: coarse)").matches ? fingers : hands} · ?: all keys` });
+  make("span", "hands", head, { textContent: `${model.get("view").hands || (matchMedia("(pointer: coarse)").matches ? fingers : hands)} · ?: all keys` });
   const tools = make("div", "tools", head);
   for (const part of ["bar", "legend", "main", "below", "foot"]) parts[part] = make("div", part, root);
   const status = make("span", "status", parts.foot, { role: "status" }), progress = make("span", "progress", parts.foot, { hidden: true });
