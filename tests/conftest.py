@@ -17,6 +17,7 @@ import activekd_lite as akd
 TIERS = {
     "test_notebooks": "notebook",
     "test_handouts": "notebook",
+    "test_slides": "notebook",
     "test_batches": "notebook",
     "test_survival": "survival",
     "test_cluster": "survival",

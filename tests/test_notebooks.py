@@ -68,7 +68,6 @@ TO_BE_REWRITTEN = {
     "07": OF_THE_NEW_FORM | {"no_answer_name_twice", "it_has_at_most_40_cells"},
     "09": OF_THE_NEW_FORM,
     "10": OF_THE_NEW_FORM | {"nothing_stray_is_left"},
-    "11": OF_THE_NEW_FORM,
 }
 HEADINGS = ["Before you look: a prediction", "Exercises", "What we measured", "Where next"]
 MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|work|mnt|opt|var|Users)/|[A-Z]:\\)")

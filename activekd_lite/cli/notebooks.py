@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from activekd_lite.course import handouts, notebooks
+from activekd_lite.course import slides as decks
 from activekd_lite.utils.files import parse_json
 
 BASIC = "07"  # by default, the notebooks numbered below this one
@@ -24,13 +25,14 @@ def command(
     refresh: bool = False,
     student: str | None = None,
     solutions: str | None = None,
+    slides: str | None = None,
 ) -> int:
-    """Run notebooks, write their outputs into them, or copy them.
+    """Run notebooks, write their outputs into them, copy them, or make slides of them.
 
     Parameters
     ----------
     names
-        Such as 05 or 05_active_learning_run. Default: 00 to 06; all, to refresh or copy.
+        Such as 05 or 05_active_learning_run. Default: 00 to 06; for all other uses, all.
     out
         Folder of the executed notebooks and their index.html.
     parameters
@@ -43,11 +45,16 @@ def command(
         Instead, copy them into this folder without outputs and solutions, for students.
     solutions
         Instead, copy them into this folder without outputs and with the solutions filled in.
+    slides
+        Instead, write slides of their stored outputs into this folder, one page per notebook.
     """
-    if sum(map(bool, (parameters, refresh, student or solutions))) > 1:
+    if sum(map(bool, (parameters, refresh, student or solutions, slides))) > 1:
         raise ValueError(
-            "-p, --refresh and --student or --solutions do different things; give one of them"
+            "-p, --refresh, --slides and --student or --solutions do different things; "
+            "give one of them"
         )
+    if slides:
+        return _slides(names, slides, folder)
     if student or solutions:
         return _copy(names, student, solutions, folder)
     if refresh:
@@ -65,6 +72,14 @@ def _copy(
     copies = handouts.hand_out(names, student=student, solutions=solutions, folder=folder)
     for target, paths in itertools.groupby(copies, key=lambda path: path.parent):
         print(f"{len([*paths])} notebooks are in {target}; its README.md says how to open them")
+    return 0
+
+
+def _slides(names: Sequence[str], to: str, folder: str | None) -> int:
+    paths = decks.write(names, to, folder=folder)
+    print(f"slides of {len(paths)} notebooks are in {to}; open one in a browser:")
+    for path in paths:
+        print(f"  {path.name}")
     return 0
 
 
