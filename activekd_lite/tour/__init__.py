@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -96,13 +97,17 @@ def _ask(data: Dataset, vlm: VLM, cache: TeacherCache) -> dict:
 
 
 def _simplex(data: Dataset, teacher: ZeroShotTeacher) -> dict:
-    import umap  # slow
-
     probs = teacher.probs().cpu()
-    xy = umap.UMAP(random_state=0, n_jobs=1).fit_transform(probs.numpy())
-    state = _state(SimplexExplorer(data, {"teacher": probs}, layouts={"UMAP": xy}))
+    explorer = SimplexExplorer(data, {"teacher": probs}, layouts={"UMAP": umap_of(probs)})
+    state = _state(explorer)
     state["view"] |= {"hands": "drag: lasso · click, then wheel: zoom · arrows: neighbours"}
     return state | {"probs": _floats(probs)}
+
+
+def umap_of(probs: Tensor) -> np.ndarray:
+    import umap  # slow
+
+    return umap.UMAP(random_state=0, n_jobs=1).fit_transform(probs.numpy())
 
 
 def _inheritance(data: Dataset, teacher: ZeroShotTeacher) -> dict:
