@@ -6,10 +6,10 @@ function render({ model, el }) {
   const menu = S.select("wording", answers.map((a) => a.wording), answers[0].wording, (text) => { wording = answers.findIndex((a) => a.wording === text); show(); });
   const gallery = make("div", "tiles", S.side(2, 260)), right = S.side(3, 280), head = make("div", "asked", right);
   const picture = make("img", "", head, { width: 96, height: 96 }), words = make("p", "", head), rows = make("div", "", right);
-  const buttons = truth.map((label, i) => {
+  const buttons = truth.map((_, i) => {
     const button = S.button("", () => { image = i; show(); }, { parent: gallery, title: `image ${i + 1}`, pressed: i === 0 });
     button.element.classList.add("akd-tile");
-    const small = make("img", "", button.element, { width: 44, height: 44, alt: `image ${i + 1}: a handwritten ${classes[label]}` });
+    const small = make("img", "", button.element, { width: 44, height: 44, alt: `image ${i + 1}` });
     S.picture(i).then((source) => { small.src = source; });
     return button;
   });
