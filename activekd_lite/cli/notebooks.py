@@ -19,7 +19,7 @@ def command(
     *names: str,
     out: str = "runs/demo",
     parameters: Annotated[
-        Sequence[tuple[str, str]], Parameter(name="-p", metavar="NAME VALUE")
+        Sequence[tuple[str, str]], Parameter(name="-p", metavar="NAME VALUE", json_list=False)
     ] = (),
     folder: Annotated[str | None, Parameter(name="--from")] = None,
     refresh: bool = False,
