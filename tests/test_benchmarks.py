@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -19,7 +20,16 @@ FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 def scripts(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
     yield
-    for name in ("online", "views", "cache", "selection", "busy", "few_shot", *DISTILLED):
+    for name in (
+        "online",
+        "views",
+        "cache",
+        "selection",
+        "busy",
+        "few_shot",
+        "weak_teachers",
+        *DISTILLED,
+    ):
         sys.modules.pop(name, None)
 
 
@@ -75,6 +85,27 @@ def test_few_shot_prints_accuracies_and_paired_gains(scripts, shared_cache, monk
     assert [row[:3] for row in rows[2:]] == [["digits", "rla", "zero-shot"]]
     mean = [float(row[-3].split()[0]) for row in rows[:2]]
     assert float(rows[2][-2].split()[0]) == pytest.approx(mean[1] - mean[0], abs=0.11)
+
+
+def test_weak_teachers_are_as_weak_as_planned(scripts, tmp_path, shared_cache, monkeypatch):
+    import weak_teachers
+
+    words = ["weak_teachers.py", "--seeds", "0", "--steps", "2", "--cache", str(shared_cache)]
+    monkeypatch.setattr(sys, "argv", [*words, "--out", str(tmp_path / "w.csv")])
+    weak_teachers.main()
+    here, stored = (
+        pd.read_csv(tmp_path / "w.csv"),
+        pd.read_csv(akd.sweep.STUDY / "weak-teachers.csv"),
+    )
+    keys = ["teacher", "wrong_share", "count", "seed"]
+    assert list(here) == list(stored)
+    assert len(stored) == 10 * len(here) == 10 * len(here.drop_duplicates(keys))
+    first = stored[stored["seed"] == 0].reset_index(drop=True)
+    assert here[keys].equals(first[keys])
+    accuracy = here[here["count"] == 1].set_index(["teacher", "wrong_share"])["teacher_pct"]
+    assert accuracy["zero-shot"].is_monotonic_decreasing
+    assert accuracy["strangers' answers", 0] == pytest.approx(accuracy["zero-shot", 0.5], abs=6)
+    assert accuracy["zero-shot+shuffled", 0] == accuracy["zero-shot", 0]
 
 
 def rows_of(text, start):

@@ -1,7 +1,6 @@
 """Rules for all notebooks, each violated once to see that it is detected; running notebooks."""
 
 import ast
-import contextlib
 import copy
 import importlib.util
 import json
@@ -52,21 +51,6 @@ YOUR_TIME = re.compile(
 )
 FORMULA = re.compile(r"(?<![\\$\w])\$[^$\n]*[\\^_=][^$\n]*\$(?!\d)|\$\$.+?\$\$", re.S)
 STRAY = re.compile(r"^\W*(?:STUDY|TODO|FIXME|XXX|TBD)\W*$|\b(?:TODO|FIXME|XXX|TBD)\b", re.M)
-OF_THE_NEW_FORM = {
-    "exercises_are_rated",
-    "two_hints_per_exercise",
-    "an_exercise_builds_a_function",
-    "two_questions_close_it",
-    "it_shows_where_you_are",
-    "it_states_your_time",
-    "it_has_a_formula",
-}
-# Notebooks that still have the old form, and the rules that they break. Rewrite one, then delete
-# its entry: a rule that is named here but kept fails, too.
-TO_BE_REWRITTEN = {
-    "07": OF_THE_NEW_FORM | {"no_answer_name_twice", "it_has_at_most_40_cells"},
-    "10": OF_THE_NEW_FORM | {"nothing_stray_is_left"},
-}
 HEADINGS = ["Before you look: a prediction", "Exercises", "What we measured", "Where next"]
 MACHINE_PATH = re.compile(r"(?<![\w.])(?:/(?:home|root|tmp|work|mnt|opt|var|Users)/|[A-Z]:\\)")
 RULES = {}
@@ -369,15 +353,7 @@ def its_links_lead_somewhere(path, notebook):
 @pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem[:2])
 def test_rules(path, name):
-    # "DID NOT RAISE" says that the notebook keeps the rule now: delete it from TO_BE_REWRITTEN.
-    broken = name in TO_BE_REWRITTEN.get(path.stem[:2], ())
-    with pytest.raises(BROKEN) if broken else contextlib.nullcontext():
-        RULES[name](path, nbformat.read(path, 4))
-
-
-def test_only_notebooks_that_exist_and_rules_that_exist_are_to_be_rewritten():
-    assert set(TO_BE_REWRITTEN) <= {path.stem[:2] for path in NOTEBOOKS}
-    assert set().union(*TO_BE_REWRITTEN.values()) <= set(RULES)
+    RULES[name](path, nbformat.read(path, 4))
 
 
 @pytest.fixture
