@@ -29,7 +29,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e '.[notebooks,test]'
 	@touch $@
 
-demo: $(INSTALLED) ## notebooks 00 to 06, executed, as pages with live figures: runs/demo/index.html
+demo: $(INSTALLED) ## the tour, and notebooks 00 to 06, executed, as pages with live figures: runs/demo/index.html
+	@$(BIN)/activekd-lite tour --out $(DEMO)/tour.html
 	@$(BIN)/activekd-lite notebooks --out $(DEMO)
 
 check: lint ## lint, types and unit tests: what a contributor runs all the time

@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from activekd_lite import cli
 from activekd_lite.cli.notebooks import parse_value
-from activekd_lite.course import notebooks
+from activekd_lite.course import notebooks, pages
 from activekd_lite.plots.base import UPLOAD
 from activekd_lite.utils.files import PACKAGE
 
@@ -787,6 +787,9 @@ def test_notebooks_become_pages_and_a_failed_one_says_where(course, tmp_path, ca
     assert f"{failed}ZeroDivisionError: division by zero</code>" in index
     assert index.count(">finished<") == 1
     assert '<a href="00_good.html">00 · Does it run?</a>' in index
+    assert "tour" not in index
+    (out / "tour.html").touch()
+    assert '<a href="tour.html">' in pages.index(out).read_text()
     assert "<li><code>b</code>;</li>" in index
     partial = nbformat.read(out / "01_bad.ipynb", 4)
     assert "so far\n" in [output.get("text") for output in outputs(partial)]

@@ -14,6 +14,7 @@ from activekd_lite.utils.files import write_atomic
 PATHS = ("out", "cache", "data_root", "study")  # notebook parameters that name folders or files
 QUESTION = "question"  # tag of a cell that shows a multiple-choice question
 PLOTLY_JS = "plotly.min.js"
+TOUR = "tour.html"  # written by `activekd-lite tour`; the index links it if it is there
 TEMPLATES = Path(__file__).parent
 # Code, which stays as it is, or a formula: displayed ($$) or within a line ($).
 CODE_OR_FORMULA = re.compile(
@@ -82,7 +83,7 @@ def index(out: str | os.PathLike) -> Path:
     executed = {path: read_notebook(path) for path in sorted(Path(out).glob("*.ipynb"))}
     # Papermill marks the notebooks that it executes; others in the folder are ignored.
     rows = [_row(path, nb) for path, nb in executed.items() if "papermill" in nb.metadata]
-    write_atomic(target, render("index.html.j2", rows=rows))
+    write_atomic(target, render("index.html.j2", rows=rows, tour=(target.parent / TOUR).is_file()))
     return target
 
 

@@ -25,7 +25,7 @@ from activekd_lite.plots.inheritance import class_look
 from activekd_lite.pool import Dataset, LabelState, Predictions
 from activekd_lite.strategies import STRATEGIES
 from activekd_lite.teacher import ZeroShotTeacher
-from activekd_lite.utils.files import write_atomic
+from activekd_lite.utils.files import make_folder, write_atomic
 from activekd_lite.utils.seeding import generator
 from activekd_lite.vlm import VLM, load_vlm
 from activekd_lite.widgets import InheritanceExplorer, PCoreSetStepper, SimplexExplorer
@@ -66,7 +66,7 @@ def write(
     }
     page = _template().render(script=_script(), style=_style(), scenes=_embedded(scenes))
     out = Path(out)
-    write_atomic(out, page)
+    write_atomic(make_folder(out.parent) / out.name, page)
     return out
 
 
