@@ -431,14 +431,14 @@ def _shuffled(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _verdicts(study: Study) -> tuple[str, str]:
-    """Supported, refuted or undecided, by the rules of data/study/hypothesis.md."""
+    """Supported, refuted or not decided, by the rules of data/study/hypothesis.md."""
     slopes = _slopes(study)
     low, high = (slopes["slope"] + sign * slopes["half_width"] for sign in (-1, 1))
-    first = "supported" if (low > 0).all() else "refuted" if (high < 0).any() else "undecided"
+    first = "supported" if (low > 0).all() else "refuted" if (high < 0).any() else "not decided"
     lead, loss = (tasks.mean_over_tasks(part) for part in _shuffled(study))
     if loss[1] > 0 and lead[1] <= 0 <= lead[2]:
         return first, "supported"
-    return first, "refuted" if loss[0] <= 0 else "undecided"
+    return first, "refuted" if loss[0] <= 0 else "not decided"
 
 
 def over_tasks(study: Study) -> str:
@@ -455,9 +455,9 @@ def over_tasks(study: Study) -> str:
     lead, loss = _shuffled(study)
     first, second = _verdicts(study)
     seeds = over["random"].groupby("dataset")["seed"].nunique()
-    few = str(seeds.max()) if seeds.nunique() == 1 else f"{seeds.min()} to {seeds.max()}"
+    few = f"{seeds.min()} paired seed{'s' if seeds.min() > 1 else ''}"
     return _wrapped(f"""
-Over {len(per_task)} tasks ({few} paired seeds each; means and 95 % bootstrap intervals over tasks),
+Over {len(per_task)} tasks ({few} each; means and 95 % bootstrap intervals over tasks),
 PCoreSet with the teacher is ahead of random choice by {_over_tasks(over["random"])} points and of
 coreset by {_over_tasks(over["coreset"])}; ahead of random choice on
 {(per_task["lead"] > 0).sum()} of {len(per_task)}. The hypothesis that was committed before the runs

@@ -51,8 +51,9 @@ def _describe(table: pd.DataFrame, x: str, x_title: str, rival: str) -> str:
     most, least = (
         f"{r.dataset} {interval_text(r.lead, r.half_width, '+')}" for r in ends.itertuples()
     )
+    intervals = f"; its 95 % interval lies above 0 on {clear} and below on {behind}"
     return (
-        f"pcoreset is ahead of {rival} on {ahead} of {len(table)} tasks; its 95 % interval lies "
-        f"above 0 on {clear} and below on {behind}. Largest lead: {most}; smallest: {least}. Rank "
+        f"pcoreset is ahead of {rival} on {ahead} of {len(table)} tasks"
+        f"{intervals if len(known) else ''}. Largest lead: {most}; smallest: {least}. Rank "
         f"correlation of the lead with the {x_title}: {rank:.2f}."
     )
