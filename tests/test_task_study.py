@@ -40,8 +40,8 @@ def test_leads_are_paired_by_seed_within_each_task_and_teacher():
     assert leads.values.tolist() == [
         ["digits", "zero-shot", 0, 2.0],
         ["digits", "zero-shot", 1, 3.0],
-        ["shapes", "zero-shot", 0, -1.0],
         ["digits", "zero-shot+shuffled", 0, 0.0],
+        ["shapes", "zero-shot", 0, -1.0],
     ]
     assert tasks.paired_leads(results, distill=False).values.tolist() == [
         ["digits", "none", 0, 2.0]  # once, although two teachers share it

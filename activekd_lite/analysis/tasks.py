@@ -10,7 +10,7 @@ import pandas as pd
 from scipy import stats
 
 from activekd_lite.analysis.paired import mean_interval
-from activekd_lite.analysis.statistics import Results, paired, settings
+from activekd_lite.analysis.statistics import SETTING, Results, aulc
 from activekd_lite.utils.seeding import derive_seed
 
 RESAMPLES = 10_000  # of tasks and seeds
@@ -24,20 +24,14 @@ def paired_leads(
     Columns: dataset, teacher, seed, lead (difference of the areas under the learning curves in
     points). Seeds that lack either run are left out. Raises ValueError if nothing is left.
     """
-    parts = []
-    for part in settings(results).values():
-        if not (part["distill"] == distill).any():
-            continue
-        runs = paired(part, distill=distill)
-        if {strategy, against} <= {*runs}:
-            lead = (runs[strategy] - runs[against]).dropna().rename("lead").reset_index()
-            first = part[part["distill"] == distill].iloc[0]
-            parts.append(lead.assign(dataset=first["dataset"], teacher=first["teacher"]))
-    columns = ["dataset", "teacher", "seed", "lead"]
-    if not parts or not sum(map(len, parts)):
+    runs = aulc(results)
+    runs = runs[(runs["distill"] == distill) & runs["whole"]]
+    table = runs.pivot(index=[*SETTING, "seed"], columns="strategy", values="aulc_pct")
+    table = table.reindex(columns=[strategy, against])
+    leads = (table[strategy] - table[against]).dropna().rename("lead").reset_index()
+    if leads.empty:
         raise ValueError(f"no task has a seed with both {strategy!r} and {against!r}")
-    table = pd.concat(parts, ignore_index=True)[columns]
-    return table.drop_duplicates(columns[:3], ignore_index=True)  # without a teacher: once
+    return leads[["dataset", "teacher", "seed", "lead"]]
 
 
 def task_leads(leads: pd.DataFrame) -> pd.DataFrame:
