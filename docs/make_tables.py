@@ -463,8 +463,8 @@ with the teacher is ahead of random choice by {_over_tasks(over["random"])} poin
 {(per_task["lead"] > 0).sum()} of {len(per_task)}, and of coreset by
 {_over_tasks(over["coreset"])}. A hypothesis was committed before the runs. That the lead grows
 with the gap between teacher and student and with the number of classes: **{first}** ({gap} and
-{classes} points per standard deviation). That shuffling the teacher's doubt removes it: **{second}** (on
-{lead["dataset"].nunique()} tasks the lead is then {_over_tasks(lead)}, the loss
+{classes} points per standard deviation). That shuffling the teacher's doubt removes it:
+**{second}** (on {lead["dataset"].nunique()} tasks the lead is then {_over_tasks(lead)}, the loss
 {_over_tasks(loss)}).
 """)
 
