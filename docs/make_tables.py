@@ -46,6 +46,26 @@ class Study:
     blocks: dict[str, str] = field(default_factory=dict)  # those that are written, by name
 
     @cached_property
+    def leads(self) -> dict[str, pd.DataFrame]:
+        """PCoreSet's leads in the study over tasks, by rival."""
+        return {r: tasks.paired_leads(self.tasks, against=r) for r in advice.AGAINST}
+
+    @cached_property
+    def slopes(self) -> pd.DataFrame:
+        """The regression of the hypothesis: the lead over random choice on gap and log classes."""
+        table = tasks.task_leads(self.leads["random"]).merge(self.cards, on="dataset")
+        table["log classes"] = np.log(table["classes"])
+        return tasks.regress(table["lead"], table[["gap_points", "log classes"]])
+
+    @cached_property
+    def shuffled(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Leads with a shuffled teacher, and what they lack of those with the original one."""
+        shuffled = tasks.paired_leads(self.controlled).query("teacher == 'zero-shot+shuffled'")
+        keys = ["dataset", "seed"]
+        both = shuffled.merge(self.leads["random"], on=keys, suffixes=("", "_original"))
+        return both, both.assign(lead=both["lead_original"] - both["lead"])
+
+    @cached_property
     def settings(self) -> dict[str, pd.DataFrame]:
         return statistics.settings(self.results)
 
@@ -415,28 +435,12 @@ def _over_tasks(leads: pd.DataFrame) -> str:
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def _slopes(study: Study) -> pd.DataFrame:
-    """The regression of the hypothesis: the lead over random choice on gap and log classes."""
-    leads = tasks.task_leads(tasks.paired_leads(study.tasks))
-    table = leads.merge(study.cards, on="dataset")
-    table["log classes"] = np.log(table["classes"])
-    return tasks.regress(table["lead"], table[["gap_points", "log classes"]])
-
-
-def _shuffled(study: Study) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Leads with a shuffled teacher, and what they lack of those with the original one."""
-    shuffled = tasks.paired_leads(study.controlled).query("teacher == 'zero-shot+shuffled'")
-    keys = ["dataset", "seed"]
-    both = shuffled.merge(tasks.paired_leads(study.tasks), on=keys, suffixes=("", "_original"))
-    return both, both.assign(lead=both["lead_original"] - both["lead"])
-
-
 def _verdicts(study: Study) -> tuple[str, str]:
     """Supported, refuted or not decided, by the rules of data/study/hypothesis.md."""
-    slopes = _slopes(study)
+    slopes = study.slopes
     low, high = (slopes["slope"] + sign * slopes["half_width"] for sign in (-1, 1))
     first = "supported" if (low > 0).all() else "refuted" if (high < 0).any() else "not decided"
-    lead, loss = (tasks.mean_over_tasks(part) for part in _shuffled(study))
+    lead, loss = (tasks.mean_over_tasks(part) for part in study.shuffled)
     if loss[1] > 0 and lead[1] <= 0 <= lead[2]:
         return first, "supported"
     return first, "refuted" if loss[0] <= 0 else "not decided"
@@ -444,16 +448,14 @@ def _verdicts(study: Study) -> tuple[str, str]:
 
 def over_tasks(study: Study) -> str:
     """README.md and data/study/README.md: the study over tasks in one paragraph."""
-    over = {
-        rival: tasks.paired_leads(study.tasks, against=rival) for rival in ("random", "coreset")
-    }
+    over = study.leads
     per_task = tasks.task_leads(over["random"])
-    slopes = _slopes(study).set_index("predictor")
+    slopes = study.slopes.set_index("predictor")
     gap, classes = (
         statistics.interval_text(*slopes.loc[name, ["slope", "half_width"]], "+")
         for name in ("gap_points", "log classes")
     )
-    lead, loss = _shuffled(study)
+    lead, loss = study.shuffled
     first, second = _verdicts(study)
     seeds = over["random"].groupby("dataset")["seed"].nunique()
     few = "one seed" if seeds.min() == 1 else f"{seeds.min()} paired seeds"
@@ -471,10 +473,7 @@ with the gap between teacher and student and with the number of classes: **{firs
 
 def task_table(study: Study) -> str:
     """docs/tasks.md: card and leads of each task, largest lead over random choice first."""
-    over = {
-        rival: tasks.task_leads(tasks.paired_leads(study.tasks, against=rival)).set_index("dataset")
-        for rival in ("random", "coreset")
-    }
+    over = {r: tasks.task_leads(leads).set_index("dataset") for r, leads in study.leads.items()}
     cards = study.cards.set_index("dataset")
     columns = ("classes", "teacher, %", "gap", "lead over random", "lead over coreset", "seeds")
     lines = [f"| task | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]

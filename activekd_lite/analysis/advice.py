@@ -7,7 +7,8 @@ import pandas as pd
 
 from activekd_lite.analysis.card import TaskCard
 from activekd_lite.analysis.paired import mean_interval
-from activekd_lite.analysis.statistics import Results, paired, settings
+from activekd_lite.analysis.statistics import Results
+from activekd_lite.analysis.tasks import paired_areas
 from activekd_lite.utils.files import embedded_folder
 
 AGAINST = ("random", "coreset")  # whom PCoreSet is compared with
@@ -57,13 +58,9 @@ def advise(card: TaskCard, cards: pd.DataFrame, results: Results, count: int = 5
     count: how many similar tasks to look at.
     Raises ValueError if the study has fewer than two tasks.
     """
-    areas = {
-        name: paired(part).dropna().mean()
-        for name, part in settings(results).items()
-        if part["distill"].any()
-    }
-    nearest = similar_tasks(card, cards[cards["dataset"].isin(areas)]).head(count)
-    table = pd.DataFrame({name: areas[name] for name in nearest["dataset"]}).T
+    areas = paired_areas(results).dropna().groupby("dataset").mean()
+    nearest = similar_tasks(card, cards[cards["dataset"].isin(areas.index)]).head(count)
+    table = areas.loc[nearest["dataset"]]
     found = nearest[["dataset", "distance"]].reset_index(drop=True)
     found["best"] = table.idxmax(axis=1).to_numpy()
     for rival in AGAINST:

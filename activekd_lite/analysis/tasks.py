@@ -16,6 +16,16 @@ from activekd_lite.utils.seeding import derive_seed
 RESAMPLES = 10_000  # of tasks and seeds
 
 
+def paired_areas(results: Results, *, distill: bool = True) -> pd.DataFrame:
+    """Return the area under each whole learning curve in percent: strategies as columns.
+
+    Rows: every setting and seed, see `statistics.SETTING`. NaN where a run is missing.
+    """
+    runs = aulc(results)
+    runs = runs[(runs["distill"] == distill) & runs["whole"]]
+    return runs.pivot(index=[*SETTING, "seed"], columns="strategy", values="aulc_pct")
+
+
 def paired_leads(
     results: Results, strategy: str = "pcoreset", against: str = "random", *, distill: bool = True
 ) -> pd.DataFrame:
@@ -24,10 +34,7 @@ def paired_leads(
     Columns: dataset, teacher, seed, lead (difference of the areas under the learning curves in
     points). Seeds that lack either run are left out. Raises ValueError if nothing is left.
     """
-    runs = aulc(results)
-    runs = runs[(runs["distill"] == distill) & runs["whole"]]
-    table = runs.pivot(index=[*SETTING, "seed"], columns="strategy", values="aulc_pct")
-    table = table.reindex(columns=[strategy, against])
+    table = paired_areas(results, distill=distill).reindex(columns=[strategy, against])
     leads = (table[strategy] - table[against]).dropna().rename("lead").reset_index()
     if leads.empty:
         raise ValueError(f"no task has a seed with both {strategy!r} and {against!r}")

@@ -104,11 +104,11 @@ def _row(path: Path, notebook: Mapping) -> dict:
     }
 
 
-def render(template: str, **values: object) -> str:
-    """Fill in a jinja2 template of this folder; values are escaped as HTML."""
+def render(template: str, folder: Path = TEMPLATES, **values: object) -> str:
+    """Fill in a jinja2 template of a folder, by default this one; values are escaped as HTML."""
     import jinja2
 
-    loader = jinja2.FileSystemLoader(TEMPLATES)
+    loader = jinja2.FileSystemLoader(folder)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, trim_blocks=True, keep_trailing_newline=True
     )

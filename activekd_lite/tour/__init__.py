@@ -10,13 +10,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import torch
 from torch import Tensor
 
 from activekd_lite.analysis import statistics
 from activekd_lite.cache import TeacherCache
+from activekd_lite.course.pages import render
 from activekd_lite.datasets import load_dataset
 from activekd_lite.experiments import sweep
 from activekd_lite.loop import run_active_learning
@@ -64,7 +64,8 @@ def write(
         "stepper": _stepper(data, student, first.state),
         "curves": {"view": {"parts": _curves(), "status": ""}},
     }
-    page = _template().render(script=_script(), style=_style(), scenes=_embedded(scenes))
+    parts = {"script": _script(), "style": _style(), "scenes": _embedded(scenes)}
+    page = render("tour.html.j2", HERE, **parts)
     out = Path(out)
     write_atomic(make_folder(out.parent) / out.name, page)
     return out
@@ -188,8 +189,3 @@ def _script() -> str:
 def _style() -> str:
     paths = [WEB / f"{name}.css" for name in ("shell", *EXPLORERS)] + [HERE / "tour.css"]
     return "\n".join(path.read_text(encoding="utf-8") for path in paths)
-
-
-def _template() -> jinja2.Template:
-    text = (HERE / "tour.html.j2").read_text(encoding="utf-8")
-    return jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(text)
