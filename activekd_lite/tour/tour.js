@@ -1,31 +1,8 @@
 // The tour's explorers, and what a kernel would answer them.
-// Greedy k-center over the rows of probs (n x size), as in kcenter.py: each pick is the row farthest from the nearest of `start` and the
-// picks before it, the lowest row of equals. With `given`, these rows are the picks. Distances to the nearest centre after each pick are in `tables`.
+// k-center, and the distances to the nearest centre before and after each pick.
 function kCenter(probs, size, start, most, given = null) {
-  const n = probs.length / size, near = new Float64Array(n).fill(Infinity), from = new Int32Array(n), taken = new Uint8Array(n);
-  const found = { picks: [], nearest: [], gaps: [], radii: [], tables: [] };
-  const add = (b) => {
-    taken[b] = 1;
-    for (let i = 0; i < n; i++) {
-      let d = 0;
-      for (let c = 0; c < size; c++) d += (probs[i * size + c] - probs[b * size + c]) ** 2;
-      if (d < near[i]) { near[i] = d; from[i] = b; }
-    }
-  };
-  const note = () => { const now = Float64Array.from(near, Math.sqrt); found.tables.push(now); found.radii.push(now.reduce((a, b) => Math.max(a, b), 0)); };
-  start.forEach(add);
-  note();
-  for (let k = 0; k < (given ? given.length : most); k++) {
-    let pick = given ? given[k] : -1;
-    if (!given) for (let i = 0; i < n; i++) if (!taken[i] && (pick < 0 || near[i] > near[pick])) pick = i;
-    if (pick < 0) break;
-    found.picks.push(pick);
-    found.nearest.push(from[pick]);
-    found.gaps.push(Math.sqrt(near[pick]));
-    add(pick);
-    note();
-  }
-  return found;
+  const tables = [], { near, next, ...found } = cover(probs, size, start, most, given, (now) => tables.push(Float64Array.from(now, Math.sqrt)));
+  return { ...found, tables };
 }
 
 // A model as explorers know it from Jupyter. answers: kind of message -> function(message, model).

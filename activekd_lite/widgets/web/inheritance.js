@@ -89,32 +89,18 @@ function render({ model, el }) {
   }
 
   const mixed = () => { const { ce, kd } = task, p = new Float64Array(ce.length); for (let k = 0; k < p.length; k++) p[k] = (1 - weight) * ce[k] + weight * kd[k]; return p; };
-  const gap = (probs, a, b) => { let d = 0; for (let c = 0; c < task.size; c++) d += (probs[a * task.size + c] - probs[b * task.size + c]) ** 2; return Math.sqrt(d); };
-
-  // Distances to the nearest label or pick. Without `given`, each pick is the farthest image: k-center greedy, as in kcenter.py.
-  function cover(probs, given, most) {
-    const n = task.rows.length, near = new Float64Array(n).fill(Infinity), taken = new Uint8Array(n), found = [], radii = [];
-    const add = (b) => { taken[b] = 1; for (let r = 0; r < n; r++) { const d = gap(probs, r, b); if (d < near[r]) near[r] = d; } };
-    const farthest = () => { let best = -1; for (let r = 0; r < n; r++) if (!taken[r] && (best < 0 || near[r] > near[best])) best = r; return best; };
-    const radius = () => near.reduce((a, b) => Math.max(a, b), 0);
-    task.labeled.forEach(add);
-    radii.push(radius());
-    for (let k = 0; k < (given ? given.length : most); k++) {
-      const pick = given ? given[k] : farthest();
-      if (pick < 0) break;
-      found.push(pick);
-      add(pick);
-      radii.push(radius());
-    }
-    return { picks: found, radii, near, next: given ? -1 : farthest() };
+  // Distances to the nearest label or pick.
+  function covered(probs, given, most) {
+    const found = cover(probs, task.size, task.labeled, most, given);
+    return { ...found, near: found.near.map(Math.sqrt) };
   }
 
   function compute() {
     const probs = mixed(), said = answers(probs);
-    now = { probs, said, xy: placed(probs), ours: cover(probs, null, count), counts: counted(said) };
+    now = { probs, said, xy: placed(probs), ours: covered(probs, null, count), counts: counted(said) };
     now.far = now.ours.radii[0] || 1;
     const given = S.view("beside_picks").map((i) => task.at[i]).filter((r) => r >= 0);
-    now.theirs = beside === "nothing" ? null : cover(probs, given);
+    now.theirs = beside === "nothing" ? null : covered(probs, given);
     now.circles = balls ? task.balls.map((g) => ({ ...g, student: ball(probs, g.members) })) : [];
   }
 

@@ -562,3 +562,33 @@ function around(xy) {
   const edge = .04 * Math.max(b - a, d - c, 1e-9);
   return { x: [a - edge, b + edge], y: [c - edge, d + edge] };
 }
+
+// Greedy k-center over the rows of probs (n x size), as in kcenter.py: each pick is the row farthest from the nearest of `start` and the
+// picks before it, the lowest row of equals. With `given`, these rows are the picks. `near` has squared distances to the nearest centre;
+// onPick is called with them before the first pick and after each. next: the pick that would follow, -1 if there is none.
+function cover(probs, size, start, most, given = null, onPick = () => {}) {
+  const n = probs.length / size, near = new Float64Array(n).fill(Infinity), from = new Int32Array(n), taken = new Uint8Array(n);
+  const found = { picks: [], nearest: [], gaps: [], radii: [] };
+  const add = (b) => {
+    taken[b] = 1;
+    for (let i = 0; i < n; i++) {
+      let d = 0;
+      for (let c = 0; c < size; c++) d += (probs[i * size + c] - probs[b * size + c]) ** 2;
+      if (d < near[i]) { near[i] = d; from[i] = b; }
+    }
+  };
+  const farthest = () => { let best = -1; for (let i = 0; i < n; i++) if (!taken[i] && (best < 0 || near[i] > near[best])) best = i; return best; };
+  const note = () => { found.radii.push(Math.sqrt(near.reduce((a, b) => Math.max(a, b), 0))); onPick(near); };
+  start.forEach(add);
+  note();
+  for (let k = 0; k < (given ? given.length : most); k++) {
+    const pick = given ? given[k] : farthest();
+    if (pick < 0) break;
+    found.picks.push(pick);
+    found.nearest.push(from[pick]);
+    found.gaps.push(Math.sqrt(near[pick]));
+    add(pick);
+    note();
+  }
+  return { ...found, near, next: given ? -1 : farthest() };
+}
